@@ -1,0 +1,5 @@
+//! One file a stage.
+
+pub mod decode;
+pub mod transform;
+pub mod validate;

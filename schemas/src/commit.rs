@@ -1,0 +1,162 @@
+//! The commit record: one for each epoch of a partition, the account that everything else is checked against.
+
+use crate::ids::{Epoch, Partition, Position, Revision, TenantId};
+use crate::log::{Header, Record};
+use crate::time::Micros;
+use crate::verdict::Verdict;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use std::ops::Range;
+
+/// What became of events: received is always the sum of the four.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Counts {
+    /// All events.
+    pub received: u64,
+    /// Events that became rows.
+    pub transformed: u64,
+    /// Events seen before.
+    pub duplicate: u64,
+    /// Events refused.
+    pub rejected: u64,
+    /// Events left out on purpose.
+    pub filtered: u64,
+}
+
+impl Counts {
+    /// Counts one event.
+    pub fn add(&mut self, verdict: Verdict) {
+        self.received += 1;
+        match verdict {
+            Verdict::Transformed => self.transformed += 1,
+            Verdict::Duplicate => self.duplicate += 1,
+            Verdict::Rejected => self.rejected += 1,
+            Verdict::Filtered => self.filtered += 1,
+        }
+    }
+
+    /// The sum.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            received: self.received + other.received,
+            transformed: self.transformed + other.transformed,
+            duplicate: self.duplicate + other.duplicate,
+            rejected: self.rejected + other.rejected,
+            filtered: self.filtered + other.filtered,
+        }
+    }
+
+    /// Whether the verdicts add up.
+    pub fn balanced(self) -> bool {
+        self.received == self.transformed + self.duplicate + self.rejected + self.filtered
+    }
+}
+
+/// Rows of one tenant in one table.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TableRows {
+    /// Whose rows.
+    pub tenant: TenantId,
+    /// Id of the table.
+    pub table: String,
+    /// How many.
+    pub rows: u64,
+}
+
+/// Events and steps of one tenant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TenantCounts {
+    /// Whose events.
+    pub tenant: TenantId,
+    /// What became of them.
+    pub counts: Counts,
+    /// Script steps spent.
+    pub steps: u64,
+}
+
+/// A fault of the host that a replay must honour instead of repeating it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fault {
+    /// The event.
+    pub at: Position,
+    /// Code of its rejection: `timed_out`, `memory_exhausted`.
+    pub code: String,
+}
+
+/// A snapshot of a partition's state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SnapshotRef {
+    /// State after this epoch.
+    pub epoch: Epoch,
+    /// Name in the object store.
+    pub name: String,
+    /// Where `audit` goes on after that epoch: what lies before is not needed to recover.
+    pub audit_next: u64,
+    /// Offset of that epoch's own commit record.
+    pub commit: u64,
+}
+
+/// One epoch of one partition.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CommitRecord {
+    /// From 1, without gaps.
+    pub epoch: Epoch,
+    /// The partition.
+    pub partition: Partition,
+    /// First position of the epoch in `raw`.
+    pub raw_from: Position,
+    /// Where the next epoch begins.
+    pub raw_to: Position,
+    /// The catalog in effect.
+    pub revision: Revision,
+    /// The epoch's clock.
+    pub recorded_at: Micros,
+    /// Template versions that ran.
+    pub templates: Vec<String>,
+    /// What became of its events.
+    pub counts: Counts,
+    /// The same by tenant.
+    pub tenants: Vec<TenantCounts>,
+    /// Rows by tenant and table, tenants' tables and `rejections`.
+    pub rows: Vec<TableRows>,
+    /// Sums since the log began, this epoch included.
+    pub totals: Counts,
+    /// Rows of tenants' tables since the log began.
+    pub rows_total: u64,
+    /// Offsets in `clean`.
+    pub clean: Range<u64>,
+    /// Offsets in `audit`.
+    pub audit: Range<u64>,
+    /// SHA-256 over the output, durations left out, in hex.
+    pub output_hash: String,
+    /// Faults to honour.
+    pub faults: Vec<Fault>,
+    /// Newest snapshot.
+    pub snapshot: Option<SnapshotRef>,
+}
+
+/// Why a record is no commit record.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("commit record is unreadable: {0}")]
+pub struct CommitError(pub String);
+
+impl CommitRecord {
+    /// The record for the log.
+    pub fn into_record(self) -> Record {
+        let headers = vec![Header::new("tg-kind", "commit"), Header::new("tg-epoch", self.epoch.to_string())];
+        Record { key: Bytes::new(), headers, value: serde_json::to_vec(&self).unwrap_or_default().into() }
+    }
+
+    /// Reads a record of `commits`.
+    pub fn read(record: &Record) -> Result<Self, CommitError> {
+        let commit: Self = serde_json::from_slice(&record.value).map_err(|e| CommitError(e.to_string()))?;
+        if commit.counts.balanced() { Ok(commit) } else { Err(CommitError(format!("the counts of epoch {} do not add up", commit.epoch))) }
+    }
+}

@@ -1,0 +1,374 @@
+//! The document: what an event says, as a flat tape over the event's own bytes.
+//!
+//! Texts without escapes stay where they were sent; one allocation holds all nodes. A container's node tells where it
+//! ends, so a reader skips what it does not want.
+
+use crate::limits::JSON_DEPTH_MAX;
+use bytes::Bytes;
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use std::fmt;
+
+/// A parsed value that owns a reference to its bytes.
+#[derive(Clone)]
+pub struct Document {
+    bytes: Bytes,
+    /// Texts that are not in `bytes` as they are: those with escapes.
+    side: String,
+    nodes: Vec<Node>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Node {
+    Null,
+    Bool(bool),
+    Int(i64),
+    Uint(u64),
+    Float(f64),
+    /// In `bytes`.
+    Text { start: u32, len: u32 },
+    /// In `side`.
+    SideText { start: u32, len: u32 },
+    /// Elements follow up to the node `end`.
+    List { len: u32, end: u32 },
+    /// Pairs of a text node and a value follow up to the node `end`.
+    Map { len: u32, end: u32 },
+}
+
+/// A value inside a document.
+#[derive(Clone, Copy)]
+pub struct Value<'a> {
+    document: &'a Document,
+    at: usize,
+}
+
+/// A value by kind.
+#[derive(Clone, Copy)]
+pub enum Kind<'a> {
+    /// `null`
+    Null,
+    /// `true`, `false`
+    Bool(bool),
+    /// An integer that fits.
+    Int(i64),
+    /// An integer above `i64::MAX`.
+    Uint(u64),
+    /// Any other number.
+    Float(f64),
+    /// A text.
+    Text(&'a str),
+    /// A list of so many elements; see [`Value::elements`].
+    List(usize),
+    /// An object of so many pairs; see [`Value::pairs`].
+    Map(usize),
+}
+
+/// Why bytes are no document.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DocumentError {
+    /// The bytes are no JSON.
+    #[error("not JSON: {detail} at byte {offset}")]
+    Syntax {
+        /// What is wrong.
+        detail: String,
+        /// Where, from 0.
+        offset: usize,
+    },
+    /// More levels than [`JSON_DEPTH_MAX`].
+    #[error("nested deeper than {JSON_DEPTH_MAX} levels")]
+    Depth,
+}
+
+const DEPTH_MESSAGE: &str = "document nested too deeply";
+
+impl Document {
+    /// Parses one JSON value. Where a key occurs twice the last one counts, as most readers have it.
+    pub fn parse(bytes: Bytes) -> Result<Self, DocumentError> {
+        let mut document = Self { bytes: Bytes::new(), side: String::new(), nodes: Vec::with_capacity(bytes.len() / 10 + 1) };
+        let text = std::str::from_utf8(&bytes)
+            .map_err(|e| DocumentError::Syntax { detail: "invalid UTF-8".into(), offset: e.valid_up_to() })?;
+        let mut parser = serde_json::Deserializer::from_str(text);
+        let seed = Builder { base: bytes.as_ptr() as usize, document: &mut document, depth: 0 };
+        if let Err(error) = seed.deserialize(&mut parser).and_then(|()| parser.end()) {
+            let message = error.to_string();
+            if message.starts_with(DEPTH_MESSAGE) || message.starts_with("recursion limit") {
+                return Err(DocumentError::Depth);
+            }
+            return Err(syntax_error(text, &error));
+        }
+        document.bytes = bytes;
+        Ok(document)
+    }
+
+    /// A document that is one `null`: for events that are raw bytes.
+    pub fn null() -> Self {
+        Self { bytes: Bytes::new(), side: String::new(), nodes: vec![Node::Null] }
+    }
+
+    /// The whole value.
+    pub fn root(&self) -> Value<'_> {
+        Value { document: self, at: 0 }
+    }
+
+    /// The value at an RFC 6901 JSON pointer (`""` is the whole).
+    pub fn pointer(&self, pointer: &str) -> Option<Value<'_>> {
+        self.root().pointer(pointer)
+    }
+
+    fn text(&self, node: Node) -> &str {
+        match node {
+            // The parser gave these ranges out of valid UTF-8, so they are texts; an empty text would be the mildest lie.
+            Node::Text { start, len } => std::str::from_utf8(&self.bytes[start as usize..(start + len) as usize]).unwrap_or_default(),
+            Node::SideText { start, len } => &self.side[start as usize..(start + len) as usize],
+            _ => "",
+        }
+    }
+
+    fn next(&self, at: usize) -> usize {
+        match self.nodes[at] {
+            Node::List { end, .. } | Node::Map { end, .. } => end as usize,
+            _ => at + 1,
+        }
+    }
+}
+
+/// Turns a parser's line and column into a byte offset.
+pub fn syntax_error(text: &str, error: &serde_json::Error) -> DocumentError {
+    let before: usize = text.split_inclusive('\n').take(error.line().saturating_sub(1)).map(str::len).sum();
+    let message = error.to_string();
+    let detail = message.split(" at line ").next().unwrap_or_default().to_owned();
+    // Column 0 means "before the first byte of the line"; at the end of input it points past the last byte.
+    DocumentError::Syntax { detail, offset: (before + error.column().saturating_sub(1)).min(text.len()) }
+}
+
+impl<'a> Value<'a> {
+    /// What it is.
+    pub fn kind(self) -> Kind<'a> {
+        match self.document.nodes[self.at] {
+            Node::Null => Kind::Null,
+            Node::Bool(b) => Kind::Bool(b),
+            Node::Int(i) => Kind::Int(i),
+            Node::Uint(u) => Kind::Uint(u),
+            Node::Float(f) => Kind::Float(f),
+            node @ (Node::Text { .. } | Node::SideText { .. }) => Kind::Text(self.document.text(node)),
+            Node::List { len, .. } => Kind::List(len as usize),
+            Node::Map { len, .. } => Kind::Map(len as usize),
+        }
+    }
+
+    /// The elements of a list; none for anything else.
+    pub fn elements(self) -> impl Iterator<Item = Value<'a>> + use<'a> {
+        let (mut at, end) = match self.document.nodes[self.at] {
+            Node::List { end, .. } => (self.at + 1, end as usize),
+            _ => (0, 0),
+        };
+        let document = self.document;
+        std::iter::from_fn(move || {
+            if at >= end {
+                return None;
+            }
+            let value = Value { document, at };
+            at = document.next(at);
+            Some(value)
+        })
+    }
+
+    /// The pairs of an object in the order sent; none for anything else.
+    pub fn pairs(self) -> impl Iterator<Item = (&'a str, Value<'a>)> + use<'a> {
+        let (mut at, end) = match self.document.nodes[self.at] {
+            Node::Map { end, .. } => (self.at + 1, end as usize),
+            _ => (0, 0),
+        };
+        let document = self.document;
+        std::iter::from_fn(move || {
+            if at >= end {
+                return None;
+            }
+            let key = document.text(document.nodes[at]);
+            let value = Value { document, at: at + 1 };
+            at = document.next(at + 1);
+            Some((key, value))
+        })
+    }
+
+    /// The member of an object; where a key occurs twice, the last.
+    pub fn get(self, key: &str) -> Option<Value<'a>> {
+        self.pairs().filter(|(k, _)| *k == key).last().map(|(_, v)| v)
+    }
+
+    /// The value at an RFC 6901 JSON pointer.
+    pub fn pointer(self, pointer: &str) -> Option<Value<'a>> {
+        if pointer.is_empty() {
+            return Some(self);
+        }
+        pointer.strip_prefix('/')?.split('/').try_fold(self, |value, token| match value.kind() {
+            Kind::Map(_) if token.contains('~') => value.get(&token.replace("~1", "/").replace("~0", "~")),
+            Kind::Map(_) => value.get(token),
+            Kind::List(_) => value.elements().nth(token.parse().ok()?),
+            _ => None,
+        })
+    }
+
+    /// The text, where it is one.
+    pub fn as_str(self) -> Option<&'a str> {
+        match self.kind() {
+            Kind::Text(t) => Some(t),
+            _ => None,
+        }
+    }
+
+    /// The number as a float, where it is one.
+    pub fn as_f64(self) -> Option<f64> {
+        match self.kind() {
+            Kind::Int(i) => Some(i as f64),
+            Kind::Uint(u) => Some(u as f64),
+            Kind::Float(f) => Some(f),
+            _ => None,
+        }
+    }
+
+    /// Writes the value as JSON.
+    pub fn write_json(self, out: &mut String) {
+        let mut text = |t: &str| out.push_str(&serde_json::to_string(t).unwrap_or_default());
+        match self.kind() {
+            Kind::Null => out.push_str("null"),
+            Kind::Bool(b) => out.push_str(if b { "true" } else { "false" }),
+            Kind::Int(i) => out.push_str(&i.to_string()),
+            Kind::Uint(u) => out.push_str(&u.to_string()),
+            Kind::Float(f) => out.push_str(&serde_json::Number::from_f64(f).map_or("null".to_owned(), |n| n.to_string())),
+            Kind::Text(t) => text(t),
+            Kind::List(_) => {
+                out.push('[');
+                for (i, value) in self.elements().enumerate() {
+                    if i > 0 {
+                        out.push(',');
+                    }
+                    value.write_json(out);
+                }
+                out.push(']');
+            }
+            Kind::Map(_) => {
+                out.push('{');
+                for (i, (key, value)) in self.pairs().enumerate() {
+                    if i > 0 {
+                        out.push(',');
+                    }
+                    out.push_str(&serde_json::to_string(key).unwrap_or_default());
+                    out.push(':');
+                    value.write_json(out);
+                }
+                out.push('}');
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Document {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = String::new();
+        self.root().write_json(&mut out);
+        f.write_str(&out)
+    }
+}
+
+struct Builder<'d> {
+    base: usize,
+    document: &'d mut Document,
+    depth: usize,
+}
+
+impl Builder<'_> {
+    fn borrowed(&mut self, text: &str) {
+        let start = (text.as_ptr() as usize - self.base) as u32;
+        self.document.nodes.push(Node::Text { start, len: text.len() as u32 });
+    }
+
+    fn owned(&mut self, text: &str) {
+        let start = self.document.side.len() as u32;
+        self.document.side.push_str(text);
+        self.document.nodes.push(Node::SideText { start, len: text.len() as u32 });
+    }
+
+    fn inner(&mut self) -> Builder<'_> {
+        Builder { base: self.base, document: self.document, depth: self.depth + 1 }
+    }
+
+    fn enter<E: serde::de::Error>(&mut self) -> Result<usize, E> {
+        if self.depth >= JSON_DEPTH_MAX {
+            return Err(E::custom(DEPTH_MESSAGE));
+        }
+        self.document.nodes.push(Node::Null);
+        Ok(self.document.nodes.len() - 1)
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Builder<'_> {
+    type Value = ();
+    fn deserialize<D: Deserializer<'de>>(self, parser: D) -> Result<(), D::Error> {
+        parser.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Builder<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+    fn visit_unit<E>(self) -> Result<(), E> {
+        self.document.nodes.push(Node::Null);
+        Ok(())
+    }
+    fn visit_bool<E>(self, value: bool) -> Result<(), E> {
+        self.document.nodes.push(Node::Bool(value));
+        Ok(())
+    }
+    fn visit_i64<E>(self, value: i64) -> Result<(), E> {
+        self.document.nodes.push(Node::Int(value));
+        Ok(())
+    }
+    fn visit_u64<E>(self, value: u64) -> Result<(), E> {
+        self.document.nodes.push(i64::try_from(value).map_or(Node::Uint(value), Node::Int));
+        Ok(())
+    }
+    fn visit_f64<E>(self, value: f64) -> Result<(), E> {
+        self.document.nodes.push(Node::Float(value));
+        Ok(())
+    }
+    fn visit_borrowed_str<E>(mut self, value: &'de str) -> Result<(), E> {
+        self.borrowed(value);
+        Ok(())
+    }
+    fn visit_str<E>(mut self, value: &str) -> Result<(), E> {
+        self.owned(value);
+        Ok(())
+    }
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<(), A::Error> {
+        let at = self.enter()?;
+        let mut len = 0;
+        while seq.next_element_seed(self.inner())?.is_some() {
+            len += 1;
+        }
+        self.document.nodes[at] = Node::List { len, end: self.document.nodes.len() as u32 };
+        Ok(())
+    }
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
+        let at = self.enter()?;
+        let mut len = 0;
+        while map.next_key_seed(Key(self.inner()))?.is_some() {
+            map.next_value_seed(self.inner())?;
+            len += 1;
+        }
+        self.document.nodes[at] = Node::Map { len, end: self.document.nodes.len() as u32 };
+        Ok(())
+    }
+}
+
+/// A key is a text and nothing else, whatever a parser would make of it.
+struct Key<'d>(Builder<'d>);
+
+impl<'de> DeserializeSeed<'de> for Key<'_> {
+    type Value = ();
+    fn deserialize<D: Deserializer<'de>>(self, parser: D) -> Result<(), D::Error> {
+        parser.deserialize_str(self.0)
+    }
+}

@@ -1,0 +1,104 @@
+//! Every bound of Tidegate: value, unit and reason. A queue, body, batch, epoch, cache, script or table without an entry
+//! here is a defect. Settings may lower or raise some of them; the value here is the default or the hard ceiling, as named.
+
+/// One bound.
+#[derive(Debug, Clone, Copy)]
+pub struct Limit {
+    /// The name of the constant.
+    pub name: &'static str,
+    /// The value.
+    pub value: u64,
+    /// The unit of the value.
+    pub unit: &'static str,
+    /// Why it exists and why it is this large.
+    pub reason: &'static str,
+}
+
+macro_rules! limits {
+    ($($name:ident = $value:expr, $unit:literal, $reason:literal;)*) => {
+        $(#[doc = concat!($reason, " (", $unit, ")")] pub const $name: usize = $value;)*
+        /// All bounds, in the order of an event's way.
+        pub const ALL: &[Limit] = &[$(Limit { name: stringify!($name), value: $value as u64, unit: $unit, reason: $reason }),*];
+    };
+}
+
+limits! {
+    // edge
+    CONNECTIONS_MAX = 4_096, "connections", "a connection costs a few kB and a file; past it the kernel's backlog waits";
+    CONNECTIONS_PER_ADDRESS_MAX = 1_024, "connections", "one address must not take every place; fleets behind one NAT still fit";
+    HEAD_BYTES_MAX = 16_384, "bytes", "request head; a trace context, a token and cookies of a proxy fit";
+    HEAD_SECONDS_MAX = 5, "seconds", "a head that trickles in is a hostile or broken client";
+    BODY_SECONDS_MAX = 30, "seconds", "a body of the largest size at 0.5 MB/s";
+    IDLE_SECONDS_MAX = 75, "seconds", "a kept-alive connection without a request";
+    HTTP2_STREAMS_MAX = 128, "streams", "per connection; each may hold a body";
+    BODY_WIRE_BYTES_MAX = 16 << 20, "bytes", "a request as sent; larger batches gain nothing";
+    BODIES_IN_FLIGHT_BYTES_MAX = 64 << 20, "bytes", "all bodies being read or awaiting the log: the edge's memory";
+    EVENT_BYTES_MAX = 512 << 10, "bytes", "one event as sent: it must fit into a record of the log with its envelope, and into a rejection";
+    EVENTS_PER_REQUEST_MAX = 50_000, "events", "the answer lists refused ones, and one request must not make an epoch of its own too large";
+    REFUSALS_PER_ANSWER_MAX = 1_000, "entries", "refused events named in an answer; all of them become rows";
+    REFUSAL_HEADER_BYTES_MAX = 64 << 10, "bytes", "the refused list of one record: past it a request is refused as a whole";
+    JSON_DEPTH_MAX = 64, "levels", "nesting of a document; real payloads stay below ten";
+    META_BYTES_MAX = 4_096, "bytes", "headers and query values that the source lets through to scripts";
+    EVENT_ID_BYTES_MAX = 256, "bytes", "a sender's event id";
+    ASSET_ID_BYTES_MAX = 128, "bytes", "an asset's id as the source sends it";
+    RECEIPT_POSITIONS_MAX = 64, "records", "a request of the largest body cut at 900 KiB stays far below";
+    RECEIPT_WAIT_SECONDS_MAX = 60, "seconds", "Prefer: wait is capped; a held request holds its connection";
+
+    // log
+    RECORD_BYTES_MAX = 900 << 10, "bytes", "one record of any log, below the 1 MiB that Kafka takes by default";
+    PARTITIONS_MAX = 1_024, "partitions", "positions and states are kept for each";
+    SEGMENT_BYTES = 64 << 20, "bytes", "retention deletes whole segments; recovery scans the last one";
+    GROUP_COMMIT_BYTES_MAX = 8 << 20, "bytes", "written between two syncs: a waiting publisher waits for no more than this";
+    APPEND_QUEUE_BYTES_MAX = 64 << 20, "bytes", "accepted by the log and not yet written; past it a publisher is told that the log is full";
+    LOG_BUDGET_BYTES = 8 << 30, "bytes", "disk of the embedded log unless set; 503 at 85 %, epochs wait at 95 %";
+    INTAKE_STOPS_PERCENT = 85, "percent", "of the log's budget: ingest answers 503 beyond it";
+    SEALING_STOPS_PERCENT = 95, "percent", "of the log's budget: no epoch is committed beyond it; the rest is for cursors, markers and control";
+
+    // processing
+    EPOCH_EVENTS_MAX = 20_000, "events", "an epoch: latency and memory of one atomic step";
+    EPOCH_BYTES_MAX = 8 << 20, "bytes", "input bytes of one epoch";
+    EPOCH_OUTPUT_BYTES_MAX = 64 << 20, "bytes", "output of one epoch; past it the epoch is abandoned and cut smaller";
+    EPOCH_STEPS_MAX = 200_000_000, "steps", "estimated script steps of one epoch: some seconds of one core";
+    EPOCHS_UNDER_WAY_MAX = 2, "epochs", "epochs inside the graph of one partition: timely has no back-pressure of its own";
+    READ_BYTES_MAX = 4 << 20, "bytes", "read from the log at once by one reader";
+    BUNDLE_EVENTS_MAX = 1_024, "events", "events of one tenant and template that pass a stage together";
+    DUPLICATE_KEYS_MAX = 2_000_000, "keys", "duplicate state of one partition, 16 bytes each and an epoch";
+    DUPLICATE_KEYS_PER_TENANT_MAX = 1_000_000, "keys", "one tenant's share of it";
+    DUPLICATE_HORIZON_SECONDS = 86_400, "seconds", "recorded time within which a repeated event id is a duplicate";
+    SNAPSHOT_EVERY_EPOCHS = 512, "epochs", "recovery folds at most this many epochs of outcomes and some";
+    CATALOG_DEFINITIONS_MAX = 1_000_000, "definitions", "the catalog lives in memory";
+    SCRIPT_STATES_MAX = 64, "states", "script states of one worker, one for each tenant in use; the least recently used goes";
+
+    // scripts
+    SCRIPT_STEPS = 10_000, "steps", "default for one event over its stages";
+    SCRIPT_STEPS_HARD = 1_000_000, "steps", "no quota goes beyond it";
+    SCRIPT_MEMORY_BYTES = 16 << 20, "bytes", "default ceiling of one script state";
+    SCRIPT_MEMORY_BYTES_HARD = 64 << 20, "bytes", "no quota goes beyond it";
+    SCRIPT_SOURCE_BYTES = 64 << 10, "bytes", "source of one stage";
+    SCRIPT_CPU_MILLISECONDS_MAX = 100, "milliseconds", "CPU time of one event's stages: a fault of the host, not a quota";
+    RESULT_BYTES_MAX = 64 << 10, "bytes", "what one event's stages may return";
+    RESULT_FIELDS_MAX = 256, "fields", "of one row";
+    RESULT_DEPTH_MAX = 16, "levels", "of a returned value";
+    RESULT_ROWS_MAX = 1_000, "rows", "of one event";
+    SCRIPT_LOG_BYTES_MAX = 2 << 10, "bytes", "what one event's scripts may log";
+    REJECTION_DETAIL_BYTES_MAX = 512, "bytes", "a rejection's explanation";
+
+    // definitions
+    FIELDS_MAX = 500, "fields", "of one table";
+    FIELD_NAME_BYTES_MAX = 63, "bytes", "what every sink's column names allow";
+    TREE_DEPTH_MAX = 16, "levels", "of the organization tree";
+
+    // sinks
+    CUT_ROWS = 5_000, "rows", "a cut of this many rows may close once it is a minute old";
+    CUT_ROWS_MAX = 500_000, "rows", "a cut closes at once";
+    CUT_BYTES_MAX = 32 << 20, "bytes", "block bytes of one cut";
+    OPEN_CUT_BYTES_MAX = 64 << 20, "bytes", "block bytes over all open cuts of a partition: the sink's memory";
+    CUT_SECONDS_MIN = 60, "seconds", "recorded time before a cut of enough rows closes";
+    CUT_EDGE_SECONDS = 900, "seconds", "all cuts close where recorded time passes a multiple of this";
+    DELIVERY_RETRY_SECONDS_MAX = 30, "seconds", "longest pause between two attempts at a delivery";
+    DELTA_TABLES_OPEN_MAX = 1_024, "tables", "snapshots of Delta tables kept in memory";
+
+    // administration
+    CONTROL_SOCKET_BYTES_MAX = 64 << 20, "bytes", "definitions sent over the control socket";
+    METRIC_TENANTS_MAX = 1_000, "tenants", "tenant labels of metrics; the rest is counted as other";
+}

@@ -1,0 +1,39 @@
+//! Finding asset id, event id and the like where the source says, without a script. The edge and the dataflow share it,
+//! so both always see the same asset.
+
+use crate::definition::{ApiKey, Place};
+use crate::document::{Kind, Value};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+/// The name under which a header's value travels in the envelope.
+pub fn header_key(name: &str) -> String {
+    format!("header:{}", name.to_ascii_lowercase())
+}
+
+/// The name under which a query parameter's value travels in the envelope.
+pub fn query_key(name: &str) -> String {
+    format!("query:{name}")
+}
+
+/// The text at a place; numbers and booleans as JSON writes them. `None` where there is nothing, or null, a list or an object.
+pub fn text<'a>(place: &'a Place, document: Value<'a>, meta: &'a BTreeMap<String, String>, key: Option<&'a ApiKey>) -> Option<Cow<'a, str>> {
+    match place {
+        Place::Pointer(pointer) => match document.pointer(pointer)?.kind() {
+            Kind::Text(text) => Some(Cow::Borrowed(text)),
+            Kind::Bool(_) | Kind::Int(_) | Kind::Uint(_) | Kind::Float(_) => {
+                let mut out = String::new();
+                document.pointer(pointer)?.write_json(&mut out);
+                Some(Cow::Owned(out))
+            }
+            Kind::Null | Kind::List(_) | Kind::Map(_) => None,
+        },
+        Place::Header(name) => meta.get(&header_key(name)).map(|v| Cow::Borrowed(v.as_str())),
+        Place::Query(name) => meta.get(&query_key(name)).map(|v| Cow::Borrowed(v.as_str())),
+        Place::Credential => match key?.assets.as_deref() {
+            Some([only]) => Some(Cow::Borrowed(only)),
+            _ => None,
+        },
+        Place::Fixed(text) => Some(Cow::Borrowed(text)),
+    }
+}

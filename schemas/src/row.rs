@@ -1,0 +1,50 @@
+//! A row of a tenant's table, before it becomes columns.
+
+use crate::ids::Position;
+use crate::time::Micros;
+use std::sync::Arc;
+
+/// One value of a declared field.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Cell {
+    /// Absent.
+    Null,
+    /// `bool`
+    Bool(bool),
+    /// `i64`
+    I64(i64),
+    /// `f64`
+    F64(f64),
+    /// `text`, and `json` as its text.
+    Text(Box<str>),
+    /// `timestamp`
+    Timestamp(Micros),
+}
+
+/// What all rows of one event have in common.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// The event's place in `raw`.
+    pub at: Position,
+    /// Its index in the request.
+    pub index: u32,
+    /// The sender's, or derived from receipt and index.
+    pub event_id: Arc<str>,
+    /// The asset's id as located.
+    pub asset: Arc<str>,
+    /// When the edge had it.
+    pub received_at: Micros,
+}
+
+/// One row. Its table gives the order of `cells`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row {
+    /// The device's own time, else received-at.
+    pub occurred_at: Micros,
+    /// What kind of event it is, else the template's id.
+    pub event_type: Arc<str>,
+    /// As many as the table has fields, in its order.
+    pub cells: Vec<Cell>,
+    /// Undeclared fields, each as JSON text or plain text.
+    pub attributes: Vec<(Box<str>, Box<str>)>,
+}

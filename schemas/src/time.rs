@@ -1,0 +1,37 @@
+//! Time as microseconds since 1970 in UTC, the one unit that Delta and ClickHouse share.
+
+use jiff::Timestamp;
+
+/// Microseconds since 1970-01-01T00:00:00Z.
+pub type Micros = i64;
+
+/// A day has so many.
+pub const DAY: Micros = 86_400_000_000;
+
+/// Reads RFC 3339 text; `None` where it is none or lies outside the years −9999 to 9999.
+pub fn parse(text: &str) -> Option<Micros> {
+    // RFC 3339 demands an offset; jiff refuses a text without one.
+    text.parse::<Timestamp>().ok().map(|t| t.as_microsecond())
+}
+
+/// Writes RFC 3339 text in UTC with as many digits as needed.
+pub fn format(at: Micros) -> String {
+    Timestamp::from_microsecond(at).map_or_else(|_| format!("{at}us"), |t| t.to_string())
+}
+
+/// Milliseconds since 1970, fraction to the microsecond; `None` where the number is not finite or out of range.
+pub fn from_millis(millis: f64) -> Option<Micros> {
+    let micros = (millis * 1_000.0).round();
+    (micros.is_finite() && Timestamp::from_microsecond(micros as i64).is_ok() && micros.abs() < 9e18).then_some(micros as i64)
+}
+
+/// The day of `at` as `YYYY-MM-DD`.
+pub fn date(at: Micros) -> String {
+    let text = format(at.div_euclid(DAY) * DAY);
+    text.split_once('T').map_or(text.clone(), |(day, _)| day.to_owned())
+}
+
+/// The number of the day of `at` since 1970-01-01.
+pub fn day(at: Micros) -> i32 {
+    at.div_euclid(DAY) as i32
+}
