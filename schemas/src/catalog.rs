@@ -196,7 +196,8 @@ impl Catalog {
             Definition::Template(d) => self.put_template(definition, d)?,
             Definition::Source(d) => {
                 let node = self.node_of(definition, &d.node)?;
-                let tenant = node.tenant.clone().ok_or_else(|| invalid(definition, "a source belongs to a customer or a node below one".into()))?;
+                let tenant =
+                    node.tenant.clone().ok_or_else(|| invalid(definition, "a source belongs to a customer or a node below one".into()))?;
                 let key = (tenant.clone(), d.id.clone());
                 if self.sources.get(&key).is_some_and(|old| old.source.node != d.node) {
                     return Err(invalid(definition, "another node of this customer has a source of this id".into()));
@@ -210,7 +211,8 @@ impl Catalog {
             }
             Definition::Asset(d) => {
                 let node = self.node_of(definition, &d.node)?;
-                let tenant = node.tenant.clone().ok_or_else(|| invalid(definition, "an asset belongs to a customer or a node below one".into()))?;
+                let tenant =
+                    node.tenant.clone().ok_or_else(|| invalid(definition, "an asset belongs to a customer or a node below one".into()))?;
                 if let Some(name) = &d.template
                     && self.template(&d.node, name).is_none()
                 {

@@ -25,13 +25,25 @@ enum Node {
     Uint(u64),
     Float(f64),
     /// In `bytes`.
-    Text { start: u32, len: u32 },
+    Text {
+        start: u32,
+        len: u32,
+    },
     /// In `side`.
-    SideText { start: u32, len: u32 },
+    SideText {
+        start: u32,
+        len: u32,
+    },
     /// Elements follow up to the node `end`.
-    List { len: u32, end: u32 },
+    List {
+        len: u32,
+        end: u32,
+    },
     /// Pairs of a text node and a value follow up to the node `end`.
-    Map { len: u32, end: u32 },
+    Map {
+        len: u32,
+        end: u32,
+    },
 }
 
 /// A value inside a document.
@@ -84,8 +96,8 @@ impl Document {
     /// Parses one JSON value. Where a key occurs twice the last one counts, as most readers have it.
     pub fn parse(bytes: Bytes) -> Result<Self, DocumentError> {
         let mut document = Self { bytes: Bytes::new(), side: String::new(), nodes: Vec::with_capacity(bytes.len() / 10 + 1) };
-        let text = std::str::from_utf8(&bytes)
-            .map_err(|e| DocumentError::Syntax { detail: "invalid UTF-8".into(), offset: e.valid_up_to() })?;
+        let text =
+            std::str::from_utf8(&bytes).map_err(|e| DocumentError::Syntax { detail: "invalid UTF-8".into(), offset: e.valid_up_to() })?;
         let mut parser = serde_json::Deserializer::from_str(text);
         let seed = Builder { base: bytes.as_ptr() as usize, document: &mut document, depth: 0 };
         if let Err(error) = seed.deserialize(&mut parser).and_then(|()| parser.end()) {

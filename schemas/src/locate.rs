@@ -17,7 +17,12 @@ pub fn query_key(name: &str) -> String {
 }
 
 /// The text at a place; numbers and booleans as JSON writes them. `None` where there is nothing, or null, a list or an object.
-pub fn text<'a>(place: &'a Place, document: Value<'a>, meta: &'a BTreeMap<String, String>, key: Option<&'a ApiKey>) -> Option<Cow<'a, str>> {
+pub fn text<'a>(
+    place: &'a Place,
+    document: Value<'a>,
+    meta: &'a BTreeMap<String, String>,
+    key: Option<&'a ApiKey>,
+) -> Option<Cow<'a, str>> {
     match place {
         Place::Pointer(pointer) => match document.pointer(pointer)?.kind() {
             Kind::Text(text) => Some(Cow::Borrowed(text)),

@@ -135,8 +135,14 @@ impl Table {
                 None => table.fields.push(Column { name: field.name.clone(), kind: field.kind, unit: field.unit.clone() }),
                 Some(c) if c.name == field.name && c.kind == field.kind && c.unit == field.unit => {}
                 Some(c) => {
-                    let show = |name: &str, kind: FieldType, unit: &Option<String>| format!("{name} {kind:?} {}", unit.as_deref().unwrap_or("without unit"));
-                    return Err(TableError::Changed { name: field.name.clone(), old: show(&c.name, c.kind, &c.unit), new: show(&field.name, field.kind, &field.unit) });
+                    let show = |name: &str, kind: FieldType, unit: &Option<String>| {
+                        format!("{name} {kind:?} {}", unit.as_deref().unwrap_or("without unit"))
+                    };
+                    return Err(TableError::Changed {
+                        name: field.name.clone(),
+                        old: show(&c.name, c.kind, &c.unit),
+                        new: show(&field.name, field.kind, &field.unit),
+                    });
                 }
             }
         }
@@ -193,7 +199,8 @@ pub fn timestamp() -> DataType {
 
 /// Text to text. The inner names are Parquet's own, so that no writer has to rename them.
 pub fn attributes() -> DataType {
-    let entry = DataType::Struct(vec![ArrowField::new("key", DataType::Utf8, false), ArrowField::new("value", DataType::Utf8, true)].into());
+    let entry =
+        DataType::Struct(vec![ArrowField::new("key", DataType::Utf8, false), ArrowField::new("value", DataType::Utf8, true)].into());
     DataType::Map(Arc::new(ArrowField::new("key_value", entry, false)), false)
 }
 

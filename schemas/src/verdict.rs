@@ -145,7 +145,13 @@ pub struct Rejection {
 impl Rejection {
     /// A rejection by Tidegate itself.
     pub fn new(stage: StageName, code: Code, detail: impl Into<String>) -> Self {
-        Self { stage, code: code.as_str().to_owned(), detail: cut(detail.into(), crate::limits::REJECTION_DETAIL_BYTES_MAX), pointer: String::new(), line: None }
+        Self {
+            stage,
+            code: code.as_str().to_owned(),
+            detail: cut(detail.into(), crate::limits::REJECTION_DETAIL_BYTES_MAX),
+            pointer: String::new(),
+            line: None,
+        }
     }
 
     /// With the place.

@@ -135,7 +135,14 @@ impl Parts {
 
     fn into_blocks(self, epoch: Epoch) -> Vec<Block> {
         let parts = self.done.len() as u32;
-        let block = |(i, (rows, stream)): (usize, (u32, Bytes))| Block { table: self.table.clone(), epoch, part: i as u32 + 1, parts, rows, stream };
+        let block = |(i, (rows, stream)): (usize, (u32, Bytes))| Block {
+            table: self.table.clone(),
+            epoch,
+            part: i as u32 + 1,
+            parts,
+            rows,
+            stream,
+        };
         self.done.into_iter().enumerate().map(block).collect()
     }
 }
@@ -176,7 +183,16 @@ impl RowsBuilder {
 
     /// Appends one row; `number` is its place among the rows of its event. Rows come sorted by tenant.
     #[allow(clippy::too_many_arguments)] // one value for each of the leading columns
-    pub fn push(&mut self, tenant: &str, organization: &str, source: &str, template: &str, origin: &Origin, number: u32, row: &Row) -> Result<(), BlockError> {
+    pub fn push(
+        &mut self,
+        tenant: &str,
+        organization: &str,
+        source: &str,
+        template: &str,
+        origin: &Origin,
+        number: u32,
+        row: &Row,
+    ) -> Result<(), BlockError> {
         for (builder, value) in self.names.iter_mut().zip([tenant, organization, source, &*origin.asset, &*row.event_type]) {
             builder.append_value(value);
         }
@@ -185,7 +201,14 @@ impl RowsBuilder {
             builder.append_value(value);
         }
         self.template.append_value(template);
-        let mut bytes = 130 + tenant.len() + organization.len() + source.len() + template.len() + origin.asset.len() + row.event_type.len() + origin.event_id.len();
+        let mut bytes = 130
+            + tenant.len()
+            + organization.len()
+            + source.len()
+            + template.len()
+            + origin.asset.len()
+            + row.event_type.len()
+            + origin.event_id.len();
         for (i, builder) in self.cells.iter_mut().enumerate() {
             bytes += builder.push(row.cells.get(i));
         }
@@ -300,8 +323,17 @@ impl RejectionsBuilder {
 
     /// Appends one. They come sorted by tenant.
     pub fn push(&mut self, r: &RejectionRow<'_>) -> Result<(), BlockError> {
-        let bytes = 160 + r.original.len() + r.rejection.detail.len() + r.rejection.pointer.len() + r.rejection.code.len() + r.organization.len()
-            + r.origin.event_id.len() + r.origin.asset.len() + r.tenant.len() + r.source.len() + r.template.len();
+        let bytes = 160
+            + r.original.len()
+            + r.rejection.detail.len()
+            + r.rejection.pointer.len()
+            + r.rejection.code.len()
+            + r.organization.len()
+            + r.origin.event_id.len()
+            + r.origin.asset.len()
+            + r.tenant.len()
+            + r.source.len()
+            + r.template.len();
         if self.parts.rows > 0 && self.parts.bytes + bytes >= PART_BYTES {
             self.end()?;
         }
@@ -394,7 +426,8 @@ pub fn script_runs(of: &Attribution, runs: &[ScriptRun]) -> Result<Vec<Block>, B
             provenance.push(of, &log, Position::default(), 0, 0);
         }
         let [tenant, template, stage] = &mut names;
-        let numbers = |get: fn(&ScriptRun) -> u64| -> ArrayRef { Arc::new(Int64Array::from_iter_values(chunk.iter().map(|r| get(r) as i64))) };
+        let numbers =
+            |get: fn(&ScriptRun) -> u64| -> ArrayRef { Arc::new(Int64Array::from_iter_values(chunk.iter().map(|r| get(r) as i64))) };
         let recorded_at = TimestampMicrosecondArray::from_value(of.recorded_at, chunk.len()).with_timezone("UTC");
         let mut columns: Vec<ArrayRef> = vec![
             Arc::new(tenant.finish()),

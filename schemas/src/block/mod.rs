@@ -107,7 +107,9 @@ impl Block {
 impl Output {
     /// Reads a record of `clean` or `audit` and compares its checksum.
     pub fn read(record: &Record) -> Result<Self, BlockError> {
-        let text = |name: &str| record.header(name).and_then(|b| std::str::from_utf8(b).ok()).ok_or_else(|| BlockError(format!("{name} is missing")));
+        let text = |name: &str| {
+            record.header(name).and_then(|b| std::str::from_utf8(b).ok()).ok_or_else(|| BlockError(format!("{name} is missing")))
+        };
         match text("tg-kind")? {
             "header" => serde_json::from_slice(&record.value).map(Self::Header).map_err(|e| BlockError(e.to_string())),
             "block" => {

@@ -149,7 +149,11 @@ pub struct ScriptLimits {
 
 impl Default for ScriptLimits {
     fn default() -> Self {
-        Self { steps: limits::SCRIPT_STEPS as u64, memory_bytes: limits::SCRIPT_MEMORY_BYTES as u64, result_bytes: limits::RESULT_BYTES_MAX as u64 }
+        Self {
+            steps: limits::SCRIPT_STEPS as u64,
+            memory_bytes: limits::SCRIPT_MEMORY_BYTES as u64,
+            result_bytes: limits::RESULT_BYTES_MAX as u64,
+        }
     }
 }
 
