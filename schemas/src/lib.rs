@@ -15,6 +15,7 @@ pub mod commit;
 pub mod definition;
 pub mod document;
 pub mod envelope;
+pub mod fault;
 pub mod ids;
 pub mod limits;
 pub mod locate;

@@ -1,0 +1,1 @@
+//! Definitions from a folder, until the management API is their source.

@@ -1,0 +1,1 @@
+//! The demonstration: an organization tree, device templates, and a simulated fleet.

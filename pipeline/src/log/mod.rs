@@ -1,0 +1,3 @@
+//! Implementations of the five logs; the contract is `tidegate_schemas::log::EventLog`.
+
+pub mod embedded;
