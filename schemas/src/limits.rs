@@ -31,6 +31,15 @@ limits! {
     BODY_SECONDS_MAX = 30, "seconds", "a body of the largest size at 0.5 MB/s";
     IDLE_SECONDS_MAX = 75, "seconds", "a kept-alive connection without a request";
     HTTP2_STREAMS_MAX = 128, "streams", "per connection; each may hold a body";
+    HEADERS_MAX = 100, "headers", "of one request; hyper's own figure";
+    READ_BUFFER_BYTES_MAX = 64 << 10, "bytes", "read at once from one connection, and a head that is refused before it is counted";
+    BODY_BYTES_PER_SECOND_MIN = 4_096, "bytes/s", "a body slower than this gets no more than a few seconds: slow links still fit";
+    LINGER_SECONDS_MAX = 2, "seconds", "an unwanted body is read away for so long, that its sender sees the answer";
+    PUBLISH_SECONDS_MAX = 30, "seconds", "a log that does not answer is away: the sender may try again";
+    SHUTDOWN_SECONDS_MAX = 20, "seconds", "requests in flight may end after the listener has closed";
+    HTTP2_RESETS_MAX = 20, "streams", "reset before they were served: rapid reset ends the connection";
+    HTTP2_WINDOW_BYTES = 512 << 10, "bytes", "unread bytes of one connection, and of each stream";
+    IDEMPOTENCY_KEY_BYTES_MAX = 192, "bytes", "with hash and index it stays an event id";
     BODY_WIRE_BYTES_MAX = 16 << 20, "bytes", "a request as sent; larger batches gain nothing";
     BODIES_IN_FLIGHT_BYTES_MAX = 64 << 20, "bytes", "all bodies being read or awaiting the log: the edge's memory";
     EVENT_BYTES_MAX = 512 << 10, "bytes", "one event as sent: it must fit into a record of the log with its envelope, and into a rejection";
