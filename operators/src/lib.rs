@@ -8,6 +8,7 @@
 //!                      └────── script (Luau) ──────┘
 //! ```
 
+pub mod duplicates;
 pub mod event;
 pub mod script;
 pub mod stages;

@@ -18,7 +18,7 @@ macro_rules! limits {
     ($($name:ident = $value:expr, $unit:literal, $reason:literal;)*) => {
         $(#[doc = concat!($reason, " (", $unit, ")")] pub const $name: usize = $value;)*
         /// All bounds, in the order of an event's way.
-        pub const ALL: &[Limit] = &[$(Limit { name: stringify!($name), value: $value as u64, unit: $unit, reason: $reason }),*];
+        pub const ALL: &[Limit] = &[$(Limit { name: stringify!($name), value: $name as u64, unit: $unit, reason: $reason }),*];
     };
 }
 

@@ -1,0 +1,246 @@
+//! Opens records of `raw`: finds asset, event id and template of each event where its source says, without a script, and
+//! gathers the events by source and template version, so that a script is met by many events in a row.
+
+use crate::event::{Bundle, Event, Plan, Progress};
+use bytes::Bytes;
+use hashbrown::HashMap;
+use std::sync::Arc;
+use tidegate_schemas::catalog::{Catalog, PinnedSource, PinnedTemplate};
+use tidegate_schemas::definition::{ApiKey, Asset, Place};
+use tidegate_schemas::document::{Document, DocumentError, Value};
+use tidegate_schemas::envelope::{Envelope, Span};
+use tidegate_schemas::ids::{LogId, NodeId, Position};
+use tidegate_schemas::limits::{ASSET_ID_BYTES_MAX, BUNDLE_EVENTS_MAX, EVENT_ID_BYTES_MAX};
+use tidegate_schemas::locate;
+use tidegate_schemas::row::Origin;
+use tidegate_schemas::time;
+use tidegate_schemas::verdict::{Code, Rejection, StageName, duplicate_key};
+
+/// The key of an event that ended before its id was known: it is never looked up and enters no state.
+pub const NO_KEY: [u8; 16] = [0; 16];
+
+/// The events of one record that belong to an epoch.
+#[derive(Debug, Clone)]
+pub struct Slice {
+    /// Offset of the record in `raw`.
+    pub offset: u64,
+    /// Its headers.
+    pub envelope: Arc<Envelope>,
+    /// Its value.
+    pub value: Bytes,
+    /// First ordinal of the epoch.
+    pub from: u32,
+    /// One past the last.
+    pub to: u32,
+}
+
+/// Whether a key was transformed or filtered in an earlier epoch.
+pub type Seen<'a> = &'a dyn Fn(&[u8; 16]) -> bool;
+
+/// Opens the slices of one epoch, in raw order.
+pub fn apply(slices: &[Slice], catalog: &Catalog, log: LogId, seen: Seen<'_>) -> Vec<Bundle> {
+    let mut gathered = Gathered::default();
+    for slice in slices {
+        let source = catalog.source(&slice.envelope.tenant, &slice.envelope.source).cloned();
+        let mut record = OpenRecord {
+            slice,
+            catalog,
+            log,
+            seen,
+            key: catalog.key(slice.envelope.credential.as_str()).cloned(),
+            source,
+            last_template: None,
+        };
+        for ordinal in slice.from..slice.to {
+            let (event, plan) = record.open(ordinal);
+            gathered.push(record.source.as_ref(), plan, event);
+        }
+    }
+    gathered.bundles
+}
+
+/// Bundles by source and template version. Those of the tables are the same objects as long as the catalog lives.
+#[derive(Default)]
+struct Gathered {
+    bundles: Vec<Bundle>,
+    open: HashMap<(usize, usize), usize>,
+}
+
+impl Gathered {
+    fn push(&mut self, source: Option<&Arc<PinnedSource>>, plan: Option<Plan>, event: Event) {
+        let address = (source.map_or(0, |s| Arc::as_ptr(s) as usize), plan.as_ref().map_or(0, |p| Arc::as_ptr(&p.template) as usize));
+        let at = *self.open.entry(address).or_insert(usize::MAX);
+        match self.bundles.get_mut(at) {
+            // Without a source the tenant is the envelope's own: such bundles hold one event each.
+            Some(bundle) if bundle.events.len() < BUNDLE_EVENTS_MAX && source.is_some() => bundle.events.push(event),
+            _ => {
+                self.open.insert(address, self.bundles.len());
+                self.bundles.push(Bundle { source: source.cloned(), plan, events: vec![event], runs: Vec::new() });
+            }
+        }
+    }
+}
+
+struct OpenRecord<'a> {
+    slice: &'a Slice,
+    catalog: &'a Catalog,
+    log: LogId,
+    seen: Seen<'a>,
+    key: Option<Arc<ApiKey>>,
+    source: Option<Arc<PinnedSource>>,
+    /// Most records name one template only.
+    last_template: Option<(NodeId, String, Plan)>,
+}
+
+impl OpenRecord<'_> {
+    fn open(&mut self, ordinal: u32) -> (Event, Option<Plan>) {
+        let envelope = &self.slice.envelope;
+        let accepted = envelope.events.len();
+        let at = Position { offset: self.slice.offset, ordinal };
+        let Some(span) = envelope.events.get(ordinal as usize).copied() else {
+            let refused = &envelope.refused[ordinal as usize - accepted];
+            let mut event = self.blank(at, refused.span);
+            event.reject(Rejection {
+                stage: StageName::Ingest,
+                code: refused.code.clone(),
+                detail: refused.detail.clone(),
+                pointer: refused.pointer.clone(),
+                line: None,
+            });
+            return (event, None);
+        };
+        let mut event = self.blank(at, span);
+        match self.locate(&mut event) {
+            Ok(plan) => (event, plan),
+            Err(rejection) => {
+                event.reject(rejection);
+                (event, None)
+            }
+        }
+    }
+
+    fn blank(&self, at: Position, span: Span) -> Event {
+        let envelope = &self.slice.envelope;
+        Event {
+            origin: Origin {
+                at,
+                index: span.index,
+                event_id: format!("{}-{}", envelope.receipt, span.index).into(),
+                asset: Arc::from(""),
+                received_at: envelope.received_at,
+            },
+            key: NO_KEY,
+            envelope: Arc::clone(envelope),
+            bytes: span.of(&self.slice.value),
+            document: Document::null(),
+            decoded: None,
+            occurred_at: None,
+            event_type: None,
+            asset: None,
+            steps: 0,
+            progress: Progress::At(StageName::Decode),
+        }
+    }
+
+    fn locate(&mut self, event: &mut Event) -> Result<Option<Plan>, Rejection> {
+        let refuse = |code, detail: String| Rejection::new(StageName::Open, code, detail);
+        let envelope = Arc::clone(&self.slice.envelope);
+        let Some(source) = self.source.clone() else {
+            return Err(refuse(Code::SourceUnknown, format!("source {} is not published any more", envelope.source)));
+        };
+        if envelope.content_type != "application/octet-stream" {
+            event.document = Document::parse(event.bytes.clone()).map_err(|e| match e {
+                DocumentError::Syntax { .. } => refuse(Code::Syntax, e.to_string()),
+                DocumentError::Depth => refuse(Code::TooDeep, e.to_string()),
+            })?;
+        }
+        let root = event.document.root();
+        let key = self.key.as_deref();
+        let find = |place: &Place| locate::text(place, root, &envelope.meta, key).map(|t| t.into_owned());
+
+        let asset = find(&source.source.asset).filter(|a| !a.is_empty() && a.len() <= ASSET_ID_BYTES_MAX).ok_or_else(|| {
+            let detail = format!("there is no asset id of 1 to {ASSET_ID_BYTES_MAX} bytes where source {} says", envelope.source);
+            refuse(Code::AssetMissing, detail).at(pointer_of(&source.source.asset))
+        })?;
+        event.origin.asset = asset.into();
+        event.asset = self.catalog.asset(&source.tenant, &event.origin.asset).cloned();
+        if let Some(id) = event_id(&source, &envelope, root, key, event.origin.index)? {
+            event.origin.event_id = id.into();
+        }
+        event.key = duplicate_key(self.log, source.tenant.as_str(), source.source.id.as_str(), &event.origin.event_id);
+        if (self.seen)(&event.key) {
+            event.progress = Progress::Duplicate;
+            return Ok(None);
+        }
+        event.occurred_at = source.source.occurred_at.as_ref().and_then(|place| occurred_at(place, root, &envelope));
+        event.event_type = source.source.event_type.as_ref().and_then(&find).map(Arc::from);
+        let named = source.source.template_at.as_ref().and_then(&find);
+        self.plan(&source, event.asset.as_deref(), named).map(Some)
+    }
+
+    fn plan(&mut self, source: &PinnedSource, asset: Option<&Asset>, named: Option<String>) -> Result<Plan, Rejection> {
+        let refuse = |detail: String| Rejection::new(StageName::Open, Code::TemplateUnknown, detail);
+        let node = asset.map_or(&source.source.node, |a| &a.node);
+        let name = match (&named, asset.and_then(|a| a.template.as_ref()), &source.source.template) {
+            (Some(name), _, _) => name,
+            (None, Some(name), _) | (None, None, Some(name)) => name,
+            (None, None, None) => return Err(refuse("neither the event, its asset nor its source names a template".into())),
+        };
+        if let Some((at, known, plan)) = &self.last_template
+            && at == node
+            && known == name
+        {
+            return Ok(plan.clone());
+        }
+        let found = self.catalog.template(node, name).and_then(|t| plan_of(self.catalog, t));
+        let plan = found.ok_or_else(|| refuse(format!("no template {name:?} is published at {node} or above")))?;
+        self.last_template = Some((node.clone(), name.clone(), plan.clone()));
+        Ok(plan)
+    }
+}
+
+/// A template version with its table.
+pub fn plan_of(catalog: &Catalog, template: &Arc<PinnedTemplate>) -> Option<Plan> {
+    let table = catalog.table(&template.template.table)?;
+    Some(Plan { template: Arc::clone(template), table: Arc::clone(table) })
+}
+
+/// The sender's id, else one of `Idempotency-Key`, else `None`: then receipt and index make it.
+fn event_id(
+    source: &PinnedSource,
+    envelope: &Envelope,
+    root: Value<'_>,
+    key: Option<&ApiKey>,
+    index: u32,
+) -> Result<Option<String>, Rejection> {
+    if let Some(place) = &source.source.event_id
+        && let Some(id) = locate::text(place, root, &envelope.meta, key)
+    {
+        if id.is_empty() || id.len() > EVENT_ID_BYTES_MAX {
+            let detail = format!("an event id has 1 to {EVENT_ID_BYTES_MAX} bytes; this one has {}", id.len());
+            return Err(Rejection::new(StageName::Open, Code::EventIdInvalid, detail).at(pointer_of(place)));
+        }
+        return Ok(Some(id.into_owned()));
+    }
+    Ok(envelope.idempotency.as_ref().map(|k| format!("{k}-{index}")))
+}
+
+fn occurred_at(place: &Place, root: Value<'_>, envelope: &Envelope) -> Option<time::Micros> {
+    match place {
+        Place::Pointer(pointer) => {
+            let value = root.pointer(pointer)?;
+            value.as_str().map_or_else(|| value.as_f64().and_then(time::from_millis), time::parse)
+        }
+        other => {
+            let text = locate::text(other, root, &envelope.meta, None)?;
+            time::parse(&text).or_else(|| text.parse().ok().and_then(time::from_millis))
+        }
+    }
+}
+
+fn pointer_of(place: &Place) -> &str {
+    match place {
+        Place::Pointer(pointer) => pointer,
+        _ => "",
+    }
+}

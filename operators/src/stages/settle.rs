@@ -1,0 +1,244 @@
+//! Settles an epoch: decides duplicates in raw order and turns everything into blocks, outcomes and counts.
+//!
+//! Whether an event is a duplicate is decided here and nowhere else, by walking the epoch in raw order: an event whose
+//! key was transformed or filtered before – in an earlier epoch or earlier in this one – is a duplicate, whatever its own
+//! scripts said. Scripts are pure, so this gives the verdicts of running same-key events one after the other, and the
+//! result does not depend on where epochs are cut. `open` asks the same state only to save the work.
+
+use crate::duplicates::Duplicates;
+use crate::event::{Bundle, Event, Progress};
+use hashbrown::{HashMap, HashSet};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tidegate_schemas::block::{
+    Attribution, Block, BlockError, OutcomesBlock, RejectionRow, RejectionsBuilder, RowsBuilder, ScriptRun, script_runs,
+};
+use tidegate_schemas::commit::{Counts, TableRows, TenantCounts};
+use tidegate_schemas::ids::TenantId;
+use tidegate_schemas::limits::EPOCH_OUTPUT_BYTES_MAX;
+use tidegate_schemas::system::SystemTable;
+use tidegate_schemas::verdict::{Outcome, Rejection, Verdict};
+
+use crate::stages::open::NO_KEY;
+
+/// Everything that an epoch writes, and the account of it.
+#[derive(Debug, Default)]
+pub struct Settled {
+    /// Blocks of tenants' tables, by table.
+    pub clean: Vec<Block>,
+    /// Blocks of system tables, and outcomes.
+    pub audit: Vec<Block>,
+    /// In raw order.
+    pub outcomes: Vec<Outcome>,
+    /// Sums.
+    pub counts: Counts,
+    /// Sums by tenant.
+    pub tenants: Vec<TenantCounts>,
+    /// Rows by tenant and table.
+    pub rows: Vec<TableRows>,
+    /// Labels of the template versions that ran.
+    pub templates: Vec<String>,
+    /// SHA-256 of the output without durations, in hex.
+    pub hash: String,
+    /// Rejections by code, for metrics.
+    pub codes: BTreeMap<String, u64>,
+}
+
+/// Why an epoch cannot be settled.
+#[derive(Debug, thiserror::Error)]
+pub enum SettleError {
+    /// The epoch is abandoned and cut smaller; nothing was committed.
+    #[error("output of {bytes} bytes is above the bound of an epoch")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+    },
+    /// Columns do not fit their schema: a defect.
+    #[error("epoch cannot be encoded")]
+    Block(#[from] BlockError),
+}
+
+/// One event with the bundle that it came in.
+struct Entry<'a> {
+    bundle: &'a Bundle,
+    event: &'a Event,
+    verdict: Verdict,
+}
+
+impl Entry<'_> {
+    fn tenant(&self) -> &TenantId {
+        &self.event.envelope.tenant
+    }
+    fn organization(&self) -> &str {
+        self.bundle.source.as_ref().map_or("", |s| &s.path)
+    }
+    fn template(&self) -> &str {
+        self.bundle.plan.as_ref().map_or("", |p| &p.template.label)
+    }
+}
+
+/// Settles the bundles of one epoch against the keys of all epochs before it.
+pub fn apply(bundles: &[Bundle], seen: &Duplicates, of: &Attribution) -> Result<Settled, SettleError> {
+    let mut entries: Vec<Entry<'_>> = bundles
+        .iter()
+        .flat_map(|bundle| bundle.events.iter().map(move |event| Entry { bundle, event, verdict: Verdict::Rejected }))
+        .collect();
+    entries.sort_unstable_by_key(|e| e.event.origin.at);
+    judge(&mut entries, seen);
+
+    let mut settled = Settled::default();
+    count(&entries, &mut settled);
+    // From here on rows go by tenant; within a tenant the raw order stays.
+    entries.sort_by(|a, b| (a.tenant(), a.event.origin.at).cmp(&(b.tenant(), b.event.origin.at)));
+    settled.clean = rows(&entries, of, &mut settled.rows)?;
+    settled.audit = rejections(&entries, of, &mut settled.rows)?;
+    settled.audit.extend(OutcomesBlock::build(of.epoch, &settled.outcomes)?);
+    settled.rows.sort();
+    let mut hash = Sha256::new();
+    for block in settled.clean.iter().chain(&settled.audit) {
+        hash.update(&block.stream);
+    }
+    let mut runs = merged_runs(bundles);
+    settled.audit.extend(script_runs(of, &runs)?);
+    runs.iter_mut().for_each(|r| r.duration = 0);
+    for block in script_runs(of, &runs)? {
+        hash.update(&block.stream);
+    }
+    settled.hash = hex::encode(hash.finalize());
+    let bytes = settled.clean.iter().chain(&settled.audit).map(|b| b.stream.len()).sum();
+    if bytes > EPOCH_OUTPUT_BYTES_MAX { Err(SettleError::TooLarge { bytes }) } else { Ok(settled) }
+}
+
+/// Gives every event its verdict; `entries` are in raw order.
+fn judge(entries: &mut [Entry<'_>], seen: &Duplicates) {
+    let mut here: HashSet<[u8; 16]> = HashSet::with_capacity(entries.len());
+    for entry in entries {
+        let key = &entry.event.key;
+        entry.verdict = if *key != NO_KEY && (here.contains(key) || seen.contains(key)) {
+            Verdict::Duplicate
+        } else {
+            match &entry.event.progress {
+                Progress::Transformed(_) => Verdict::Transformed,
+                Progress::Filtered => Verdict::Filtered,
+                Progress::Duplicate => Verdict::Duplicate,
+                Progress::Rejected(_) => Verdict::Rejected,
+                // The graph has a stage for each; an event that none of them took is a defect of the graph.
+                Progress::At(stage) => panic!("an event left the graph before {}", stage.as_str()),
+            }
+        };
+        if matches!(entry.verdict, Verdict::Transformed | Verdict::Filtered) {
+            here.insert(*key);
+        }
+    }
+}
+
+fn count(entries: &[Entry<'_>], settled: &mut Settled) {
+    let mut tenants: BTreeMap<&TenantId, TenantCounts> = BTreeMap::new();
+    let mut templates: HashSet<&str> = HashSet::new();
+    for entry in entries {
+        settled.counts.add(entry.verdict);
+        let tenant = tenants.entry(entry.tenant()).or_insert_with(|| TenantCounts {
+            tenant: entry.tenant().clone(),
+            counts: Counts::default(),
+            steps: 0,
+        });
+        tenant.counts.add(entry.verdict);
+        tenant.steps += entry.event.steps;
+        if let (Verdict::Rejected, Progress::Rejected(rejection)) = (entry.verdict, &entry.event.progress) {
+            *settled.codes.entry(rejection.code.clone()).or_default() += 1;
+        }
+        if !entry.template().is_empty() {
+            templates.insert(entry.template());
+        }
+        let origin = &entry.event.origin;
+        settled.outcomes.push(Outcome { at: origin.at, index: origin.index, verdict: entry.verdict, key: entry.event.key });
+    }
+    settled.tenants = tenants.into_values().collect();
+    settled.templates = templates.into_iter().map(str::to_owned).collect();
+    settled.templates.sort();
+}
+
+/// Blocks of tenants' tables, tables in order of their ids.
+fn rows(entries: &[Entry<'_>], of: &Attribution, account: &mut Vec<TableRows>) -> Result<Vec<Block>, SettleError> {
+    let mut builders: BTreeMap<&str, RowsBuilder> = BTreeMap::new();
+    let mut counts: HashMap<(&TenantId, &str), u64> = HashMap::new();
+    for entry in entries {
+        let (Verdict::Transformed, Progress::Transformed(rows), Some(plan), Some(source)) =
+            (entry.verdict, &entry.event.progress, &entry.bundle.plan, &entry.bundle.source)
+        else {
+            continue;
+        };
+        let table = plan.table.id.as_str();
+        let builder = builders.entry(table).or_insert_with(|| RowsBuilder::new(of.clone(), &plan.table));
+        for (number, row) in rows.iter().enumerate() {
+            builder.push(
+                entry.tenant().as_str(),
+                entry.organization(),
+                source.source.id.as_str(),
+                entry.template(),
+                &entry.event.origin,
+                number as u32,
+                row,
+            )?;
+        }
+        *counts.entry((entry.tenant(), table)).or_default() += rows.len() as u64;
+    }
+    account.extend(counts.into_iter().map(|((tenant, table), rows)| TableRows { tenant: tenant.clone(), table: table.to_owned(), rows }));
+    let mut blocks = Vec::new();
+    for builder in builders.into_values() {
+        blocks.extend(builder.finish()?);
+    }
+    Ok(blocks)
+}
+
+fn rejections(entries: &[Entry<'_>], of: &Attribution, account: &mut Vec<TableRows>) -> Result<Vec<Block>, SettleError> {
+    let mut builder = RejectionsBuilder::new(of.clone());
+    let mut counts: BTreeMap<&TenantId, u64> = BTreeMap::new();
+    for entry in entries {
+        let (Verdict::Rejected, Progress::Rejected(rejection)) = (entry.verdict, &entry.event.progress) else { continue };
+        builder.push(&row_of(entry, rejection))?;
+        *counts.entry(entry.tenant()).or_default() += 1;
+    }
+    let table = SystemTable::Rejections.as_str();
+    account.extend(counts.into_iter().map(|(tenant, rows)| TableRows { tenant: tenant.clone(), table: table.to_owned(), rows }));
+    Ok(builder.finish()?)
+}
+
+fn row_of<'a>(entry: &'a Entry<'a>, rejection: &'a Rejection) -> RejectionRow<'a> {
+    let event = entry.event;
+    RejectionRow {
+        tenant: entry.tenant().as_str(),
+        organization: entry.organization(),
+        source: event.envelope.source.as_str(),
+        origin: &event.origin,
+        template: entry.template(),
+        rejection,
+        content_type: &event.envelope.content_type,
+        original: &event.bytes,
+    }
+}
+
+/// One line for each tenant, template version and stage, sorted by tenant.
+fn merged_runs(bundles: &[Bundle]) -> Vec<ScriptRun> {
+    let mut merged: BTreeMap<(Arc<str>, String, String), ScriptRun> = BTreeMap::new();
+    for run in bundles.iter().flat_map(|b| &b.runs) {
+        let sum = merged.entry((run.tenant.as_str().into(), run.template.clone(), run.stage.clone())).or_insert_with(|| ScriptRun {
+            tenant: run.tenant.clone(),
+            template: run.template.clone(),
+            stage: run.stage.clone(),
+            ..ScriptRun::default()
+        });
+        sum.runs += run.runs;
+        sum.failures += run.failures;
+        sum.steps += run.steps;
+        sum.bytes += run.bytes;
+        sum.duration += run.duration;
+        let mut codes: BTreeMap<String, u64> = sum.codes.drain(..).map(|(code, n)| (code, n.parse().unwrap_or(0))).collect();
+        for (code, n) in &run.codes {
+            *codes.entry(code.clone()).or_default() += n.parse::<u64>().unwrap_or(0);
+        }
+        sum.codes = codes.into_iter().map(|(code, n)| (code, n.to_string())).collect();
+    }
+    merged.into_values().collect()
+}

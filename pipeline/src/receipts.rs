@@ -1,0 +1,218 @@
+//! Receipts: from the places of a request's records to what became of each of its events.
+//!
+//! The record tells whose request it was; the commit record that covers its position tells the epoch; that epoch's
+//! outcomes tell each event's end; the sinks' progress tells where rows are durable.
+
+use hashbrown::HashMap;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use tidegate_ingest_http::{EventReceipt, EventState, ReceiptFailure, ReceiptStatus, Receipts, SinkState};
+use tidegate_schemas::BoxFuture;
+use tidegate_schemas::block::{OUTCOMES, Output, OutcomesBlock};
+use tidegate_schemas::commit::CommitRecord;
+use tidegate_schemas::envelope::Envelope;
+use tidegate_schemas::ids::{Partition, Position, TenantId};
+use tidegate_schemas::limits::READ_BYTES_MAX;
+use tidegate_schemas::log::{Entry, EventLog, LogError, LogName};
+use tidegate_schemas::receipt::Receipt;
+use tidegate_schemas::sink::Target;
+use tidegate_schemas::system::SystemTable;
+use tidegate_schemas::verdict::{Outcome, Verdict};
+use tidegate_sinks::driver::Progress;
+
+use arrow::array::AsArray;
+use arrow::datatypes::{Int32Type, Int64Type};
+
+/// Answers receipts from the log.
+pub struct LogReceipts {
+    log: Arc<dyn EventLog>,
+    sinks: Vec<Arc<Progress>>,
+}
+
+impl LogReceipts {
+    /// Over a log, and the sinks that this process knows of.
+    pub fn new(log: Arc<dyn EventLog>, sinks: Vec<Arc<Progress>>) -> Self {
+        Self { log, sinks }
+    }
+}
+
+impl Receipts for LogReceipts {
+    fn look_up(&self, tenant: &TenantId, receipt: &Receipt) -> BoxFuture<'_, Result<ReceiptStatus, ReceiptFailure>> {
+        let search = Search { log: Arc::clone(&self.log), sinks: self.sinks.clone(), tenant: tenant.clone(), receipt: receipt.clone() };
+        Box::pin(async move {
+            let found = tokio::task::spawn_blocking(move || search.run()).await;
+            found.unwrap_or_else(|error| Err(ReceiptFailure::Unavailable(error.to_string())))
+        })
+    }
+}
+
+struct Search {
+    log: Arc<dyn EventLog>,
+    sinks: Vec<Arc<Progress>>,
+    tenant: TenantId,
+    receipt: Receipt,
+}
+
+/// Why an event was refused, as its row says.
+struct Reason {
+    code: String,
+    detail: String,
+    pointer: String,
+}
+
+impl Search {
+    fn run(self) -> Result<ReceiptStatus, ReceiptFailure> {
+        if !self.receipt.is_of(self.log.log_id()) {
+            return Err(ReceiptFailure::NotFound);
+        }
+        let mut events = Vec::new();
+        for (partition, offset) in &self.receipt.records {
+            if *partition >= self.log.partitions() {
+                return Err(ReceiptFailure::NotFound);
+            }
+            let envelope = self.envelope(*partition, *offset)?;
+            events.extend(self.events(*partition, *offset, &envelope)?);
+        }
+        events.sort_by_key(|e| e.index);
+        Ok(ReceiptStatus { receipt: self.receipt.to_string(), events })
+    }
+
+    fn envelope(&self, partition: Partition, offset: u64) -> Result<Envelope, ReceiptFailure> {
+        let entry = self.log.read(LogName::Raw, partition, offset, 1).map_err(failure)?.into_iter().next();
+        let entry = entry.filter(|e| e.offset == offset).ok_or(ReceiptFailure::NotFound)?;
+        let envelope = Envelope::read(&entry.record).map_err(|e| ReceiptFailure::Unavailable(e.to_string()))?;
+        // One answer for what is not there and what belongs to somebody else.
+        if envelope.tenant == self.tenant && envelope.receipt == self.receipt.id { Ok(envelope) } else { Err(ReceiptFailure::NotFound) }
+    }
+
+    fn events(&self, partition: Partition, offset: u64, envelope: &Envelope) -> Result<Vec<EventReceipt>, ReceiptFailure> {
+        let all = envelope.len() as u32;
+        let index = |ordinal: u32| {
+            let refused = || envelope.refused.get(ordinal as usize - envelope.events.len()).map(|r| r.span.index);
+            envelope.events.get(ordinal as usize).map(|s| s.index).or_else(refused).unwrap_or(0)
+        };
+        let mut events = Vec::with_capacity(all as usize);
+        let mut at = Position { offset, ordinal: 0 };
+        while at.ordinal < all {
+            let Some(commit) = self.commit_of(partition, at)? else { break };
+            let end = if commit.raw_to.offset > offset { all } else { commit.raw_to.ordinal.min(all) };
+            let (outcomes, reasons) = self.audit(partition, &commit, offset)?;
+            for outcome in outcomes.iter().filter(|o| (at.ordinal..end).contains(&o.at.ordinal)) {
+                events.push(self.settled(partition, &commit, outcome, reasons.get(&outcome.index)));
+            }
+            at.ordinal = end;
+        }
+        events.extend((at.ordinal..all).map(|ordinal| EventReceipt {
+            index: index(ordinal),
+            state: EventState::Stored,
+            code: None,
+            detail: None,
+            pointer: None,
+            epoch: None,
+            sinks: Vec::new(),
+        }));
+        Ok(events)
+    }
+
+    fn settled(&self, partition: Partition, commit: &CommitRecord, outcome: &Outcome, reason: Option<&Reason>) -> EventReceipt {
+        let state = match outcome.verdict {
+            Verdict::Transformed => EventState::Transformed,
+            Verdict::Duplicate => EventState::Duplicate,
+            Verdict::Filtered => EventState::Filtered,
+            Verdict::Rejected => EventState::Rejected,
+        };
+        let sinks = if outcome.verdict == Verdict::Transformed { self.sinks(partition, commit) } else { Vec::new() };
+        EventReceipt {
+            index: outcome.index,
+            state,
+            code: reason.map(|r| r.code.clone()),
+            detail: reason.map(|r| r.detail.clone()),
+            pointer: reason.map(|r| r.pointer.clone()),
+            epoch: Some(commit.epoch),
+            sinks,
+        }
+    }
+
+    /// The tenant's tables of the epoch, by sink.
+    fn sinks(&self, partition: Partition, commit: &CommitRecord) -> Vec<SinkState> {
+        let tables: BTreeSet<&str> =
+            commit.rows.iter().filter(|r| r.tenant == self.tenant && SystemTable::named(&r.table).is_none()).map(|r| r.table.as_str()).collect();
+        let state = |sink: &Arc<Progress>, table: &str| {
+            let target = Target { table: table.to_owned(), tenant: Some(self.tenant.clone()) };
+            let durable = sink.is_durable(partition, &target, commit.epoch);
+            SinkState { sink: sink.sink().to_owned(), durable, location: durable.then(|| sink.location(&target)) }
+        };
+        self.sinks.iter().flat_map(|s| tables.iter().map(move |t| state(s, t))).collect()
+    }
+
+    /// The commit whose range holds a position: a binary search over `commits`.
+    fn commit_of(&self, partition: Partition, at: Position) -> Result<Option<CommitRecord>, ReceiptFailure> {
+        let bounds = self.log.bounds(LogName::Commits, partition).map_err(failure)?;
+        let (mut low, mut high) = (bounds.start, bounds.end);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let Some(Entry { offset, record }) = self.log.read(LogName::Commits, partition, middle, 1).map_err(failure)?.into_iter().next() else {
+                high = middle;
+                continue;
+            };
+            let commit = CommitRecord::read(&record).map_err(|e| ReceiptFailure::Unavailable(e.to_string()))?;
+            if at < commit.raw_from {
+                high = middle;
+            } else if at >= commit.raw_to {
+                low = offset + 1;
+            } else {
+                return Ok(Some(commit));
+            }
+        }
+        if bounds.start > 0 && low == bounds.start { Err(ReceiptFailure::Gone) } else { Ok(None) }
+    }
+
+    /// The outcomes of one record in an epoch, and the reasons of those refused, by index.
+    fn audit(&self, partition: Partition, commit: &CommitRecord, offset: u64) -> Result<(Vec<Outcome>, HashMap<u32, Reason>), ReceiptFailure> {
+        let broken = |e: tidegate_schemas::block::BlockError| ReceiptFailure::Unavailable(e.to_string());
+        let (mut outcomes, mut reasons) = (Vec::new(), HashMap::new());
+        let mut at = commit.audit.start;
+        while at < commit.audit.end {
+            let entries = self.log.read(LogName::Audit, partition, at, READ_BYTES_MAX).map_err(failure)?;
+            let Some(last) = entries.last() else { break };
+            at = last.offset + 1;
+            for entry in entries.iter().filter(|e| e.offset < commit.audit.end) {
+                let Output::Block(block) = Output::read(&entry.record).map_err(broken)? else { continue };
+                if block.table == OUTCOMES {
+                    let all = OutcomesBlock::read(&block.batch().map_err(broken)?).map_err(broken)?;
+                    outcomes.extend(all.into_iter().filter(|o| o.at.offset == offset));
+                } else if block.table == SystemTable::Rejections.as_str() {
+                    gather_reasons(&block.batch().map_err(broken)?, offset, &mut reasons);
+                }
+            }
+        }
+        Ok((outcomes, reasons))
+    }
+}
+
+fn gather_reasons(batch: &arrow::array::RecordBatch, offset: u64, reasons: &mut HashMap<u32, Reason>) {
+    let column = |name: &str| batch.column_by_name(name);
+    let (Some(offsets), Some(indexes), Some(codes), Some(details), Some(pointers)) =
+        (column("_offset"), column("_index"), column("code"), column("detail"), column("pointer"))
+    else {
+        return;
+    };
+    let (offsets, indexes) = (offsets.as_primitive::<Int64Type>(), indexes.as_primitive::<Int32Type>());
+    let codes = codes.as_dictionary::<Int32Type>();
+    let names = codes.values().as_string::<i32>();
+    for row in (0..batch.num_rows()).filter(|row| offsets.value(*row) as u64 == offset) {
+        let reason = Reason {
+            code: names.value(codes.keys().value(row) as usize).to_owned(),
+            detail: details.as_string::<i32>().value(row).to_owned(),
+            pointer: pointers.as_string::<i32>().value(row).to_owned(),
+        };
+        reasons.insert(indexes.value(row) as u32, reason);
+    }
+}
+
+fn failure(error: LogError) -> ReceiptFailure {
+    match error {
+        LogError::Gone { .. } => ReceiptFailure::Gone,
+        other => ReceiptFailure::Unavailable(other.to_string()),
+    }
+}

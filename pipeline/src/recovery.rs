@@ -1,0 +1,153 @@
+//! Taking a partition over: fence, read `commits` to its end, load the snapshot it refers to, fold the outcomes that came
+//! after. No script runs again.
+
+use crate::snapshot::{SnapshotError, Snapshots};
+use std::time::Instant;
+use tidegate_operators::duplicates::Duplicates;
+use tidegate_schemas::block::{BlockError, OUTCOMES, Output, OutcomesBlock};
+use tidegate_schemas::commit::{CommitError, CommitRecord};
+use tidegate_schemas::ids::Partition;
+use tidegate_schemas::limits::READ_BYTES_MAX;
+use tidegate_schemas::log::{EventLog, LogError, LogName, Owner};
+use tidegate_schemas::time::Micros;
+use tidegate_schemas::verdict::Outcome;
+
+/// A partition, ready to go on.
+pub struct Recovered {
+    /// The right to commit.
+    pub owner: Owner,
+    /// The last commit; none on a new log.
+    pub last: Option<CommitRecord>,
+    /// State after it.
+    pub duplicates: Duplicates,
+}
+
+/// Why a partition cannot be taken over.
+#[derive(Debug, thiserror::Error)]
+pub enum RecoveryError {
+    /// The log failed.
+    #[error("log")]
+    Log(#[from] LogError),
+    /// A commit record is unreadable.
+    #[error("commits of partition {0}")]
+    Commit(Partition, #[source] CommitError),
+    /// An outcome is unreadable.
+    #[error("audit of partition {0}")]
+    Block(Partition, #[source] BlockError),
+    /// The snapshot is lost, and the outcomes that it stood for are trimmed.
+    #[error("state of partition {partition} cannot be rebuilt: its snapshot is unusable and audit starts at {start} only")]
+    StateLost {
+        /// The partition.
+        partition: Partition,
+        /// First offset of `audit` that exists.
+        start: u64,
+        /// What became of the snapshot.
+        #[source]
+        cause: Option<SnapshotError>,
+    },
+}
+
+/// How the duplicate state is kept.
+#[derive(Debug, Clone, Copy)]
+pub struct DuplicateBounds {
+    /// Horizon in recorded time.
+    pub horizon: Micros,
+    /// Keys of a partition.
+    pub keys_max: usize,
+}
+
+/// Takes a partition over.
+pub fn recover(log: &dyn EventLog, snapshots: &Snapshots, partition: Partition, bounds: DuplicateBounds) -> Result<Recovered, RecoveryError> {
+    let started = Instant::now();
+    let owner = log.fence(partition)?;
+    let last = last_commit(log, partition)?;
+    let audit = log.bounds(LogName::Audit, partition)?;
+    let (mut duplicates, from) = match last.as_ref().and_then(|c| c.snapshot.as_ref()).map(|s| (s, snapshots.get(&s.name))) {
+        Some((at, Ok(bytes))) => match Duplicates::decode(bounds.horizon, bounds.keys_max, &bytes) {
+            Some(state) => (state, at.audit_next),
+            None => (fresh(partition, &audit, bounds, Some(SnapshotError::Corrupt { name: at.name.clone() }))?, audit.start),
+        },
+        Some((_, Err(cause))) => (fresh(partition, &audit, bounds, Some(cause))?, audit.start),
+        None => (fresh(partition, &audit, bounds, None)?, audit.start),
+    };
+    log.hold("state", LogName::Audit, partition, Some(from));
+    let folded = fold(log, partition, from..audit.end, &mut duplicates)?;
+    tracing::info!(
+        partition,
+        epoch = last.as_ref().map_or(0, |c| c.epoch),
+        keys = duplicates.len(),
+        folded,
+        seconds = started.elapsed().as_secs_f64(),
+        "partition recovered"
+    );
+    Ok(Recovered { owner, last, duplicates })
+}
+
+/// Without a snapshot the fold must begin at the beginning.
+fn fresh(partition: Partition, audit: &std::ops::Range<u64>, bounds: DuplicateBounds, cause: Option<SnapshotError>) -> Result<Duplicates, RecoveryError> {
+    if audit.start > 0 {
+        return Err(RecoveryError::StateLost { partition, start: audit.start, cause });
+    }
+    if let Some(cause) = cause {
+        tracing::warn!(partition, error = %cause, "snapshot unusable: folding all outcomes instead");
+    }
+    Ok(Duplicates::new(bounds.horizon, bounds.keys_max))
+}
+
+/// The last commit of a partition.
+pub fn last_commit(log: &dyn EventLog, partition: Partition) -> Result<Option<CommitRecord>, RecoveryError> {
+    let bounds = log.bounds(LogName::Commits, partition)?;
+    // Offsets may have gaps (Kafka's transaction markers), so look back in growing steps.
+    let mut back = 1;
+    while back <= bounds.end - bounds.start {
+        let from = bounds.end - back;
+        if let Some(entry) = read_to_end(log, LogName::Commits, partition, from..bounds.end)?.pop() {
+            return CommitRecord::read(&entry.record).map(Some).map_err(|e| RecoveryError::Commit(partition, e));
+        }
+        back *= 2;
+    }
+    Ok(None)
+}
+
+fn read_to_end(log: &dyn EventLog, name: LogName, partition: Partition, range: std::ops::Range<u64>) -> Result<Vec<tidegate_schemas::log::Entry>, LogError> {
+    let (mut at, mut all) = (range.start, Vec::new());
+    while at < range.end {
+        let entries = log.read(name, partition, at, READ_BYTES_MAX)?;
+        let Some(last) = entries.last() else { break };
+        at = last.offset + 1;
+        all.extend(entries);
+    }
+    Ok(all)
+}
+
+/// Folds the outcomes of a range of `audit`; returns how many epochs had some.
+fn fold(log: &dyn EventLog, partition: Partition, range: std::ops::Range<u64>, state: &mut Duplicates) -> Result<u64, RecoveryError> {
+    let fail = |e| RecoveryError::Block(partition, e);
+    let (mut at, mut folded) = (range.start, 0);
+    let (mut epoch, mut outcomes): (Option<(u64, Micros)>, Vec<Outcome>) = (None, Vec::new());
+    let mut end = |epoch: Option<(u64, Micros)>, outcomes: &mut Vec<Outcome>| {
+        if let Some((number, recorded_at)) = epoch {
+            state.fold(number, recorded_at, outcomes);
+            folded += 1;
+        }
+        outcomes.clear();
+    };
+    while at < range.end {
+        let entries = log.read(LogName::Audit, partition, at, READ_BYTES_MAX)?;
+        let Some(last) = entries.last() else { break };
+        at = last.offset + 1;
+        for entry in &entries {
+            match Output::read(&entry.record).map_err(fail)? {
+                Output::Header(header) => {
+                    end(epoch.replace((header.epoch, header.recorded_at)), &mut outcomes);
+                }
+                Output::Block(block) if block.table == OUTCOMES => {
+                    outcomes.extend(OutcomesBlock::read(&block.batch().map_err(fail)?).map_err(fail)?);
+                }
+                Output::Block(_) => {}
+            }
+        }
+    }
+    end(epoch, &mut outcomes);
+    Ok(folded)
+}

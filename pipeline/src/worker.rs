@@ -1,0 +1,123 @@
+//! Worker threads: each runs single-threaded timely computations, one dataflow for each partition that it owns.
+//!
+//! A partition that fails is dropped and taken over anew with back-off; its neighbours go on.
+
+use crate::partition::{Partitioned, Surroundings};
+use crate::watchdog::Watchdog;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use tidegate_operators::script::{Host, HostOptions, Watch};
+use tidegate_schemas::ids::Partition;
+use tidegate_schemas::limits::SCRIPT_STATES_MAX;
+use timely::WorkerConfig;
+use timely::communication::Allocator;
+use timely::worker::Worker;
+
+/// A worker without work looks again after this long: the log's latency, a few ms, is of the same order.
+const PAUSE: Duration = Duration::from_millis(3);
+/// First and longest pause before a failed partition is taken over again.
+const BACK_OFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
+
+/// The worker threads of a process.
+pub struct Workers {
+    threads: Vec<JoinHandle<()>>,
+    stop: Arc<AtomicBool>,
+    _watchdog: Watchdog,
+}
+
+impl Workers {
+    /// Starts them; partition `p` goes to worker `p` modulo their number.
+    pub fn start(around: &Surroundings) -> std::io::Result<Self> {
+        let count = around.settings.workers.clamp(1, around.log.partitions() as usize);
+        let watches: Vec<Arc<Watch>> = (0..count).map(|_| Arc::new(Watch::default())).collect();
+        let watchdog = Watchdog::start(Arc::clone(&around.stop))?;
+        let mut threads = Vec::new();
+        for (index, watch) in watches.into_iter().enumerate() {
+            let (around, watchdog) = (around.clone(), watchdog.handle());
+            let mine: Vec<Partition> = (0..around.log.partitions()).filter(|p| *p as usize % count == index).collect();
+            threads.push(std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+                watchdog.guard(Arc::clone(&watch));
+                run(&around, &mine, watch);
+            })?);
+        }
+        Ok(Self { threads, stop: Arc::clone(&around.stop), _watchdog: watchdog })
+    }
+
+    /// Stops them and waits: what was handed to a committer is committed.
+    pub fn stop(self) {
+        self.stop.store(true, Ordering::SeqCst);
+        for thread in self.threads {
+            if thread.join().is_err() {
+                tracing::error!("a worker thread panicked");
+            }
+        }
+    }
+}
+
+enum Slot {
+    Running(Box<Partitioned>),
+    Waiting { until: Instant, pause: Duration },
+}
+
+fn run(around: &Surroundings, mine: &[Partition], watch: Arc<Watch>) {
+    let host = Rc::new(RefCell::new(Host::new(HostOptions { states_max: SCRIPT_STATES_MAX, native: true }, watch)));
+    let mut worker = Worker::new(WorkerConfig::default(), Allocator::Thread(Default::default()), None);
+    let mut slots: BTreeMap<Partition, Slot> = mine.iter().map(|p| (*p, Slot::Waiting { until: Instant::now(), pause: BACK_OFF.0 })).collect();
+    while !around.stop.load(Ordering::Relaxed) {
+        let mut worked = false;
+        for partition in mine {
+            let Some(slot) = slots.remove(partition) else { continue };
+            let (slot, did) = turn(*partition, slot, around, &host, &mut worker);
+            slots.insert(*partition, slot);
+            worked |= did;
+        }
+        if !worked {
+            std::thread::sleep(PAUSE);
+        }
+    }
+    for slot in slots.into_values() {
+        if let Slot::Running(partition) = slot {
+            partition.drop_from(&mut worker);
+        }
+    }
+}
+
+fn turn(number: Partition, slot: Slot, around: &Surroundings, host: &Rc<RefCell<Host>>, worker: &mut Worker) -> (Slot, bool) {
+    let (result, pause) = match slot {
+        Slot::Waiting { until, pause } if until > Instant::now() => return (Slot::Waiting { until, pause }, false),
+        Slot::Waiting { pause, .. } => (Partitioned::take_over(number, around, host, worker).map(|p| (Box::new(p), true)), pause),
+        Slot::Running(mut partition) => match partition.turn(worker) {
+            Ok(worked) => return (Slot::Running(partition), worked),
+            Err(error) => {
+                partition.drop_from(worker);
+                (Err(error), BACK_OFF.0)
+            }
+        },
+    };
+    match result {
+        Ok((partition, worked)) => (Slot::Running(partition), worked),
+        Err(error) => {
+            metrics::counter!("tidegate_partition_failures_total").increment(1);
+            tracing::error!(partition = number, error = chain(&error), pause_seconds = pause.as_secs_f64(), "partition stopped; it is taken over again");
+            (Slot::Waiting { until: Instant::now() + pause, pause: (pause * 2).min(BACK_OFF.1) }, false)
+        }
+    }
+}
+
+/// An error with its causes, once.
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        cause = inner.source();
+    }
+    text
+}

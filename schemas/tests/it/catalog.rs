@@ -1,0 +1,141 @@
+use tidegate_schemas::catalog::{Catalog, CatalogError};
+use tidegate_schemas::definition::*;
+use tidegate_schemas::ids::*;
+use tidegate_schemas::table::{Column, Field, FieldType, Table};
+
+fn organization(id: &str, kind: NodeKind, parent: Option<&str>) -> Definition {
+    Definition::Organization(Organization {
+        id: NodeId::new(id).unwrap(),
+        kind,
+        name: id.into(),
+        parent: parent.map(|p| NodeId::new(p).unwrap()),
+    })
+}
+
+fn table(owner: &str, fields: &[(&str, FieldType)]) -> Definition {
+    let fields = fields.iter().map(|(n, k)| Column { name: (*n).into(), kind: *k, unit: None }).collect();
+    Definition::Table(Table {
+        id: TableId::new(&format!("climate-{owner}")).unwrap(),
+        owner: NodeId::new(owner).unwrap(),
+        name: "climate".into(),
+        fields,
+    })
+}
+
+fn template(owner: &str, id: &str, fields: &[(&str, FieldType)]) -> Definition {
+    let fields =
+        fields.iter().map(|(n, k)| Field { name: (*n).into(), kind: *k, unit: None, required: false, min: None, max: None }).collect();
+    Definition::Template(Box::new(Template {
+        id: TemplateId::new(id).unwrap(),
+        owner: NodeId::new(owner).unwrap(),
+        title: id.into(),
+        table: TableId::new(&format!("climate-{owner}")).unwrap(),
+        payload: None,
+        inputs: vec![],
+        fields,
+        limits: ScriptLimits::default(),
+        decode: None,
+        validate: None,
+        transform: None,
+    }))
+}
+
+fn source(node: &str, template: &str) -> Definition {
+    Definition::Source(Box::new(Source {
+        id: SourceId::new("lns").unwrap(),
+        node: NodeId::new(node).unwrap(),
+        template: Some(template.into()),
+        template_at: None,
+        asset: Place::Pointer("/dev".into()),
+        event_id: None,
+        occurred_at: None,
+        event_type: None,
+        meta: vec![],
+    }))
+}
+
+fn apply(catalog: &mut Catalog, after: Option<Definition>, before: Option<Definition>) -> Result<(), CatalogError> {
+    let definition = after.as_ref().or(before.as_ref()).unwrap().key();
+    let revision = catalog.revision() + 1;
+    catalog.apply(&Change { revision, definition, version: 1, actor: "test".into(), at: 0, before, after })
+}
+
+fn tree() -> Catalog {
+    let mut catalog = Catalog::default();
+    for definition in [
+        organization("v", NodeKind::Vendor, None),
+        organization("acme", NodeKind::Customer, Some("v")),
+        organization("site", NodeKind::Site, Some("acme")),
+        organization("beta", NodeKind::Customer, Some("v")),
+        table("v", &[("t", FieldType::F64)]),
+        template("v", "lht65", &[("t", FieldType::F64)]),
+    ] {
+        apply(&mut catalog, Some(definition), None).unwrap();
+    }
+    catalog
+}
+
+#[test]
+fn templates_are_found_upwards_and_never_sideways() {
+    let mut catalog = tree();
+    apply(&mut catalog, Some(table("acme", &[("x", FieldType::I64)])), None).unwrap();
+    apply(&mut catalog, Some(template("acme", "own", &[("x", FieldType::I64)])), None).unwrap();
+    let at = |node: &str, name: &str| catalog.template(&NodeId::new(node).unwrap(), name).is_some();
+    assert!(at("site", "lht65") && at("site", "own") && at("beta", "lht65"));
+    assert!(!at("beta", "own") && !at("v", "own") && !at("site", "none") && !at("site", "../own"));
+    let site = catalog.node(&NodeId::new("site").unwrap()).unwrap();
+    assert_eq!((&*site.path, site.tenant.as_ref().map(TenantId::as_str)), ("v/acme/site", Some("acme")));
+}
+
+#[test]
+fn bad_changes_are_refused_and_leave_nothing() {
+    let mut catalog = tree();
+    let revision = catalog.revision();
+    let cases: Vec<(&str, Definition)> = vec![
+        ("a customer without a vendor", organization("lost", NodeKind::Customer, None)),
+        ("a site below a vendor", organization("lost", NodeKind::Site, Some("v"))),
+        ("a vendor below a customer", organization("lost", NodeKind::Vendor, Some("acme"))),
+        ("a moved node", organization("site", NodeKind::Site, Some("beta"))),
+        ("a table that loses a field", table("v", &[])),
+        ("a table that changes a type", table("v", &[("t", FieldType::I64)])),
+        ("a template with a field that its table lacks", template("v", "more", &[("u", FieldType::F64)])),
+        ("a template with another type", template("v", "other", &[("t", FieldType::Text)])),
+        ("a template of a table of nobody", template("acme", "own", &[])),
+        ("a source of a vendor", source("v", "lht65")),
+        ("a source of an unknown template", source("site", "none")),
+    ];
+    for (what, definition) in cases {
+        assert!(apply(&mut catalog, Some(definition), None).is_err(), "{what}");
+        assert_eq!(catalog.revision(), revision, "{what}");
+    }
+    let gap = Change {
+        revision: revision + 2,
+        definition: organization("x", NodeKind::Vendor, None).key(),
+        version: 1,
+        actor: "t".into(),
+        at: 0,
+        before: None,
+        after: None,
+    };
+    assert_eq!(catalog.apply(&gap), Err(CatalogError::Gap { newest: revision, found: revision + 2 }));
+}
+
+#[test]
+fn sources_are_unique_in_the_tenant_and_free_beyond_it() {
+    let mut catalog = tree();
+    apply(&mut catalog, Some(source("site", "lht65")), None).unwrap();
+    apply(&mut catalog, Some(source("beta", "lht65")), None).unwrap();
+    apply(&mut catalog, Some(source("acme", "lht65")), None).unwrap_err();
+    let id = SourceId::new("lns").unwrap();
+    assert!(catalog.source(&TenantId::new("acme").unwrap(), &id).is_some());
+    assert!(catalog.source(&TenantId::new("site").unwrap(), &id).is_none());
+    apply(&mut catalog, None, Some(source("site", "lht65"))).unwrap();
+    assert!(catalog.source(&TenantId::new("acme").unwrap(), &id).is_none());
+}
+
+#[test]
+fn a_change_survives_its_record() {
+    let after = template("v", "lht65", &[("t", FieldType::F64)]);
+    let change = Change { revision: 1, definition: after.key(), version: 2, actor: "a".into(), at: 5, before: None, after: Some(after) };
+    assert_eq!(Change::read(&change.clone().into_record()).unwrap(), change);
+}

@@ -1,0 +1,98 @@
+use bytes::Bytes;
+use proptest::prelude::*;
+use tidegate_schemas::document::{Document, DocumentError};
+
+fn parse(text: &str) -> Result<Document, DocumentError> {
+    Document::parse(Bytes::copy_from_slice(text.as_bytes()))
+}
+
+fn json(document: &Document) -> String {
+    let mut out = String::new();
+    document.root().write_json(&mut out);
+    out
+}
+
+#[test]
+fn a_document_says_what_was_sent() {
+    for text in [
+        "null",
+        "true",
+        "-3",
+        "18446744073709551615",
+        "1.5",
+        "\"x\"",
+        "[]",
+        "{}",
+        "[1,[2,[]],{\"a\":{}}]",
+        "{\"a\":\"line\\nbreak\",\"b\":\"\u{e9}\"}",
+    ] {
+        assert_eq!(json(&parse(text).unwrap()), text);
+    }
+}
+
+#[test]
+fn pointers_follow_rfc_6901() {
+    let document = parse(r#"{"a":[{"b":1},{"b":2}],"m~n":3,"x/y":4,"":5,"twice":1,"twice":2}"#).unwrap();
+    for (pointer, expected) in [
+        ("/a/1/b", Some("2")),
+        ("/m~0n", Some("3")),
+        ("/x~1y", Some("4")),
+        ("/", Some("5")),
+        ("/twice", Some("2")),
+        ("/a/2", None),
+        ("/a/x", None),
+        ("a", None),
+    ] {
+        let found = document.pointer(pointer).map(|v| {
+            let mut out = String::new();
+            v.write_json(&mut out);
+            out
+        });
+        assert_eq!(found.as_deref(), expected, "{pointer}");
+    }
+}
+
+#[test]
+fn errors_name_the_byte() {
+    for (text, offset) in [("{\"a\":}", 5), ("[1,\n2,,]", 6), ("", 0), ("[1", 2)] {
+        match parse(text) {
+            Err(DocumentError::Syntax { offset: found, .. }) => {
+                assert!(found.abs_diff(offset) <= 1, "{text:?}: {found} instead of {offset}")
+            }
+            other => panic!("{text:?}: {other:?}"),
+        }
+    }
+    assert_eq!(parse(&format!("{}{}", "[".repeat(65), "]".repeat(65))).unwrap_err(), DocumentError::Depth);
+    assert!(parse(&format!("{}{}", "[".repeat(64), "]".repeat(64))).is_ok());
+    assert!(Document::parse(Bytes::from_static(b"\"\xff\"")).is_err());
+}
+
+fn any_json() -> impl Strategy<Value = serde_json::Value> {
+    let leaf = prop_oneof![
+        Just(serde_json::Value::Null),
+        any::<bool>().prop_map(Into::into),
+        any::<i64>().prop_map(Into::into),
+        any::<u64>().prop_map(Into::into),
+        "\\PC*".prop_map(Into::into),
+    ];
+    leaf.prop_recursive(4, 32, 6, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..6).prop_map(Into::into),
+            prop::collection::btree_map("\\PC{0,6}", inner, 0..6).prop_map(|m| serde_json::Value::Object(m.into_iter().collect())),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn any_value_survives(value in any_json()) {
+        let text = value.to_string();
+        prop_assert_eq!(json(&parse(&text).unwrap()), text);
+    }
+
+    #[test]
+    fn any_bytes_are_answered(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+        let ours = Document::parse(Bytes::from(bytes.clone())).is_ok();
+        prop_assert_eq!(ours, serde_json::from_slice::<serde_json::Value>(&bytes).is_ok());
+    }
+}
