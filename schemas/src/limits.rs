@@ -106,6 +106,13 @@ limits! {
     CUT_EDGE_SECONDS = 900, "seconds", "all cuts close where recorded time passes a multiple of this";
     DELIVERY_RETRY_SECONDS_MAX = 30, "seconds", "longest pause between two attempts at a delivery";
     DELTA_TABLES_OPEN_MAX = 1_024, "tables", "snapshots of Delta tables kept in memory";
+    DELTA_COMMIT_TRIES_MAX = 8, "tries", "conflicts of one commit within one delivery; then the driver waits before it tries again";
+    DELTA_CHECKPOINT_COMMITS = 100, "commits", "a reader replays at most this many of a table";
+    DELIVERIES_UNDER_WAY_MAX = 4, "deliveries", "of one sink in one process, each with the encoded file of a cut in memory";
+    SINK_READERS_MAX = 16, "reads", "of one sink that wait for the log at once; each takes a thread";
+    SINK_TARGETS_MAX = 65_536, "targets", "that one partition remembers having asked the sink about; past it they are asked again";
+    PARKED_BYTES_MAX = 1 << 30, "bytes", "blocks of parked tables kept apart; past it they are dropped as a recorded gap";
+    VERIFY_KEYS_MAX = 4 << 20, "keys", "of overlapping files, compared in memory for duplicates";
 
     // administration
     CONTROL_SOCKET_BYTES_MAX = 64 << 20, "bytes", "definitions sent over the control socket";

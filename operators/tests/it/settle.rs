@@ -1,0 +1,242 @@
+//! Verdicts do not depend on where epochs are cut, and everything adds up.
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use tidegate_operators::duplicates::Duplicates;
+use tidegate_operators::event::{Bundle, Progress};
+use tidegate_operators::stages::open::{self, Slice};
+use tidegate_operators::stages::settle;
+use tidegate_schemas::block::{Attribution, Block, by_tenant};
+use tidegate_schemas::catalog::Catalog;
+use tidegate_schemas::definition::*;
+use tidegate_schemas::envelope::{Envelope, Span};
+use tidegate_schemas::ids::*;
+use tidegate_schemas::row::{Cell, Row};
+use tidegate_schemas::table::{Column, Field, FieldType, Table};
+use tidegate_schemas::verdict::{Code, Rejection, StageName, Verdict};
+
+const LOG: LogId = LogId([5; 16]);
+
+/// Two customers of one vendor, with the same ids everywhere.
+fn catalog() -> Catalog {
+    let node = |id: &str| NodeId::new(id).unwrap();
+    let organization = |id: &str, kind, parent: Option<&str>| {
+        Definition::Organization(Organization { id: node(id), kind, name: id.into(), parent: parent.map(node) })
+    };
+    let field = Field { name: "n".into(), kind: FieldType::I64, unit: None, required: false, min: None, max: None };
+    let source = |tenant: &str| {
+        Definition::Source(Box::new(Source {
+            id: SourceId::new("s").unwrap(),
+            node: node(tenant),
+            template: Some("t".into()),
+            template_at: None,
+            asset: Place::Pointer("/dev".into()),
+            event_id: Some(Place::Pointer("/id".into())),
+            occurred_at: Some(Place::Pointer("/ts".into())),
+            event_type: None,
+            meta: vec![],
+        }))
+    };
+    let definitions = vec![
+        organization("v", NodeKind::Vendor, None),
+        organization("acme", NodeKind::Customer, Some("v")),
+        organization("beta", NodeKind::Customer, Some("v")),
+        Definition::Table(Table {
+            id: TableId::new("n-1").unwrap(),
+            owner: node("v"),
+            name: "n".into(),
+            fields: vec![Column { name: "n".into(), kind: FieldType::I64, unit: None }],
+        }),
+        Definition::Template(Box::new(Template {
+            id: TemplateId::new("t").unwrap(),
+            owner: node("v"),
+            title: "t".into(),
+            table: TableId::new("n-1").unwrap(),
+            payload: None,
+            inputs: vec![],
+            fields: vec![field],
+            limits: ScriptLimits::default(),
+            decode: None,
+            validate: None,
+            transform: None,
+        })),
+        source("acme"),
+        source("beta"),
+    ];
+    let mut catalog = Catalog::default();
+    for (i, definition) in definitions.into_iter().enumerate() {
+        let key = definition.key();
+        let change = Change { revision: i as u64 + 1, definition: key, version: 1, actor: "t".into(), at: 0, before: None, after: Some(definition) };
+        catalog.apply(&change).unwrap();
+    }
+    catalog
+}
+
+fn slice(offset: u64, tenant: &str, events: &[String]) -> Slice {
+    let (mut value, mut spans) = (Vec::new(), Vec::new());
+    for (i, event) in events.iter().enumerate() {
+        spans.push(Span { index: i as u32, start: value.len() as u32, len: event.len() as u32 });
+        value.extend_from_slice(event.as_bytes());
+    }
+    let envelope = Envelope {
+        tenant: TenantId::new(tenant).unwrap(),
+        node: NodeId::new(tenant).unwrap(),
+        source: SourceId::new("s").unwrap(),
+        credential: CredentialId::new("k").unwrap(),
+        receipt: ReceiptId([offset as u8; 16]),
+        received_at: 1_000,
+        revision: 1,
+        content_type: "application/json".into(),
+        idempotency: None,
+        traceparent: None,
+        meta: BTreeMap::new(),
+        events: spans,
+        refused: vec![],
+    };
+    Slice { offset, envelope: Arc::new(envelope), value: Bytes::from(value), from: 0, to: events.len() as u32 }
+}
+
+/// Stands for the scripts: what an event becomes follows from its content alone.
+fn stages(bundles: &mut [Bundle]) {
+    for event in bundles.iter_mut().flat_map(|b| &mut b.events) {
+        if !event.is_at(StageName::Decode) {
+            continue;
+        }
+        let kind = event.document.pointer("/kind").and_then(|k| k.as_f64()).unwrap_or(0.0) as u8;
+        let row = || Row { occurred_at: 1, event_type: Arc::from("t"), cells: vec![Cell::I64(1)], attributes: vec![] };
+        event.progress = match kind {
+            0 => Progress::Transformed(vec![row()]),
+            1 => Progress::Transformed(vec![row(), row()]),
+            2 => Progress::Filtered,
+            _ => Progress::Rejected(Rejection::new(StageName::Validate, Code::Invalid, "no")),
+        };
+    }
+}
+
+type Sent = (bool, u8, u8); // tenant, id, kind
+
+fn run(catalog: &Catalog, events: &[Sent], cuts: &HashSet<usize>) -> Vec<(u64, Verdict)> {
+    let mut state = Duplicates::new(i64::MAX / 2, 1_000_000);
+    let (mut verdicts, mut epoch, mut slices) = (Vec::new(), 1, Vec::new());
+    for (i, (beta, id, kind)) in events.iter().enumerate() {
+        let tenant = if *beta { "beta" } else { "acme" };
+        slices.push(slice(i as u64, tenant, &[format!(r#"{{"dev":"d","id":"{id}","kind":{kind}}}"#)]));
+        if cuts.contains(&i) || i + 1 == events.len() {
+            let of = Attribution { log: LOG, partition: 0, epoch, recorded_at: epoch as i64 };
+            let mut bundles = open::apply(&std::mem::take(&mut slices), catalog, LOG, &|k| state.contains(k));
+            stages(&mut bundles);
+            let settled = settle::apply(&bundles, &state, &of).unwrap();
+            check(&settled);
+            state.fold(epoch, of.recorded_at, &settled.outcomes);
+            verdicts.extend(settled.outcomes.iter().map(|o| (o.at.offset, o.verdict)));
+            epoch += 1;
+        }
+    }
+    verdicts
+}
+
+/// Counts, rows by tenant, and blocks tell the same story.
+fn check(settled: &settle::Settled) {
+    assert!(settled.counts.balanced());
+    let rows = |blocks: &[Block], table: &str| -> BTreeMap<String, u64> {
+        let mut sums = BTreeMap::new();
+        for block in blocks.iter().filter(|b| b.table == table) {
+            for (tenant, slice) in by_tenant(&block.batch().unwrap()) {
+                *sums.entry(tenant).or_default() += slice.num_rows() as u64;
+            }
+        }
+        sums
+    };
+    let told = |table: &str| -> BTreeMap<String, u64> {
+        settled.rows.iter().filter(|r| r.table == table).map(|r| (r.tenant.to_string(), r.rows)).collect()
+    };
+    assert_eq!(rows(&settled.clean, "n-1"), told("n-1"));
+    assert_eq!(rows(&settled.audit, "rejections"), told("rejections"));
+    assert_eq!(told("rejections").values().sum::<u64>(), settled.counts.rejected);
+}
+
+/// One event after the other, as the design says it.
+fn oracle(events: &[Sent]) -> Vec<(u64, Verdict)> {
+    let mut seen = HashSet::new();
+    let mut verdicts = Vec::new();
+    for (i, (tenant, id, kind)) in events.iter().enumerate() {
+        let verdict = match kind {
+            _ if seen.contains(&(*tenant, *id)) => Verdict::Duplicate,
+            0 | 1 => Verdict::Transformed,
+            2 => Verdict::Filtered,
+            _ => Verdict::Rejected,
+        };
+        if matches!(verdict, Verdict::Transformed | Verdict::Filtered) {
+            seen.insert((*tenant, *id));
+        }
+        verdicts.push((i as u64, verdict));
+    }
+    verdicts
+}
+
+proptest! {
+    #[test]
+    fn verdicts_do_not_depend_on_cuts(
+        events in prop::collection::vec((any::<bool>(), 0u8..6, 0u8..4), 1..60),
+        cuts in prop::collection::hash_set(0usize..60, 0..20),
+    ) {
+        prop_assert_eq!(run(&catalog(), &events, &cuts), oracle(&events));
+    }
+
+    #[test]
+    fn the_state_survives_its_bytes(epochs in prop::collection::vec(prop::collection::vec((any::<u8>(), 0u8..4), 0..8), 0..20), horizon in 1i64..10) {
+        let mut state = Duplicates::new(horizon, 20);
+        for (i, outcomes) in epochs.iter().enumerate() {
+            let outcomes: Vec<_> = outcomes.iter().map(|(key, verdict)| tidegate_schemas::verdict::Outcome {
+                at: Position::default(), index: 0, verdict: Verdict::from_u8(*verdict).unwrap(), key: [*key | 1; 16],
+            }).collect();
+            state.fold(i as u64 + 1, i as i64, &outcomes);
+            prop_assert!(state.len() <= 20);
+        }
+        let read = Duplicates::decode(horizon, 20, &state.encode()).unwrap();
+        prop_assert_eq!(read.encode(), state.encode());
+        for key in 0u8..=255 {
+            prop_assert_eq!(read.contains(&[key; 16]), state.contains(&[key; 16]));
+        }
+    }
+}
+
+#[test]
+fn events_are_refused_where_the_source_cannot_place_them() {
+    let catalog = catalog();
+    let long = format!(r#"{{"dev":"d","id":"{}"}}"#, "x".repeat(300));
+    let deep = format!("{}1{}", "[".repeat(70), "]".repeat(70));
+    let cases: [(&str, &str, &str); 6] = [
+        ("not json", "{", "syntax"),
+        ("too deep", &deep, "too_deep"),
+        ("no asset", r#"{"id":"1"}"#, "asset_missing"),
+        ("a null asset", r#"{"dev":null}"#, "asset_missing"),
+        ("an empty asset", r#"{"dev":""}"#, "asset_missing"),
+        ("a long event id", &long, "event_id_invalid"),
+    ];
+    for (what, text, code) in cases {
+        let bundles = open::apply(&[slice(0, "acme", &[text.to_owned()])], &catalog, LOG, &|_| false);
+        match &bundles[0].events[0].progress {
+            Progress::Rejected(rejection) => assert_eq!(rejection.code, code, "{what}"),
+            other => panic!("{what}: {other:?}"),
+        }
+        assert_eq!(bundles[0].events[0].bytes, text.as_bytes(), "{what}");
+    }
+}
+
+#[test]
+fn numbers_are_ids_too_and_other_tenants_have_their_own() {
+    let catalog = catalog();
+    let event = r#"{"dev":17,"id":4,"ts":1767225600000}"#.to_owned();
+    let key = |tenant: &str| {
+        let bundles = open::apply(&[slice(0, tenant, &[event.clone()])], &catalog, LOG, &|_| false);
+        let opened = &bundles[0].events[0];
+        assert_eq!((&*opened.origin.asset, &*opened.origin.event_id, opened.occurred_at), ("17", "4", Some(1_767_225_600_000_000)));
+        opened.key
+    };
+    assert_ne!(key("acme"), key("beta"));
+    let unknown = open::apply(&[slice(0, "gamma", &[event.clone()])], &catalog, LOG, &|_| false);
+    assert!(matches!(&unknown[0].events[0].progress, Progress::Rejected(r) if r.code == "source_unknown"));
+}
