@@ -43,6 +43,7 @@ limits! {
     BODY_WIRE_BYTES_MAX = 16 << 20, "bytes", "a request as sent; larger batches gain nothing";
     BODIES_IN_FLIGHT_BYTES_MAX = 64 << 20, "bytes", "all bodies being read or awaiting the log: the edge's memory";
     EVENT_BYTES_MAX = 512 << 10, "bytes", "one event as sent: it must fit into a record of the log with its envelope, and into a rejection";
+    EVENT_TOO_LARGE_BYTES_KEPT = 64 << 10, "bytes", "the beginning of an event above the bound, kept with its rejection";
     EVENTS_PER_REQUEST_MAX = 50_000, "events", "the answer lists refused ones, and one request must not make an epoch of its own too large";
     REFUSALS_PER_ANSWER_MAX = 1_000, "entries", "refused events named in an answer; all of them become rows";
     REFUSAL_HEADER_BYTES_MAX = 64 << 10, "bytes", "the refused list of one record: past it a request is refused as a whole";
@@ -55,10 +56,14 @@ limits! {
 
     // log
     RECORD_BYTES_MAX = 900 << 10, "bytes", "one record of any log, below the 1 MiB that Kafka takes by default";
+    RECORD_HEADERS_BYTES_MAX = 100 << 10, "bytes", "key and headers of a record: with the largest value still below 1 MiB";
     PARTITIONS_MAX = 1_024, "partitions", "positions and states are kept for each";
     SEGMENT_BYTES = 64 << 20, "bytes", "retention deletes whole segments; recovery scans the last one";
+    SEGMENTS_INDEXED_MAX = 32, "segments", "indexes of older segments kept in memory for each chain; readers far apart each need one";
     GROUP_COMMIT_BYTES_MAX = 8 << 20, "bytes", "written between two syncs: a waiting publisher waits for no more than this";
     APPEND_QUEUE_BYTES_MAX = 64 << 20, "bytes", "accepted by the log and not yet written; past it a publisher is told that the log is full";
+    COMMIT_BYTES_MAX = 256 << 20, "bytes", "epochs committed by one call: they are written as one group";
+    COMMITS_PERCENT = 10, "percent", "of the log's budget for commit records whose output was deleted; the oldest go first";
     LOG_BUDGET_BYTES = 8 << 30, "bytes", "disk of the embedded log unless set; 503 at 85 %, epochs wait at 95 %";
     INTAKE_STOPS_PERCENT = 85, "percent", "of the log's budget: ingest answers 503 beyond it";
     SEALING_STOPS_PERCENT = 95, "percent", "of the log's budget: no epoch is committed beyond it; the rest is for cursors, markers and control";
