@@ -1,0 +1,266 @@
+//! Follows `clean`, and `audit` where system tables are asked for, epoch by epoch, and cuts them.
+//!
+//! Every epoch has a header in `clean`; `audit` has one only where it has blocks. Both became visible together, so
+//! when an epoch is read to its end in `clean`, its part of `audit` can be read too.
+
+use super::TableSelection;
+use crate::cut::{CutError, Cutter, Piece, PieceData, plain_bytes};
+use arrow::datatypes::SchemaRef;
+use arrow::ipc::reader::StreamReader;
+use hashbrown::HashMap;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+use tidegate_schemas::block::{Block, BlockError, EpochHeader, Output, by_tenant};
+use tidegate_schemas::ids::{Epoch, Partition, TenantId, is_id};
+use tidegate_schemas::log::{Entry, EventLog, LogError, LogName, SinkCursor};
+use tidegate_schemas::sink::{Cut, Grain, Target};
+use tidegate_schemas::system::SystemTable;
+use tidegate_schemas::time::Micros;
+
+/// What one look at the log brought.
+#[derive(Debug, Default)]
+pub struct Step {
+    /// Cuts to deliver before the next look.
+    pub closed: Vec<Cut>,
+    /// Where the cursor may stand once they are delivered.
+    pub cursor: Option<SinkCursor>,
+    /// Targets that have rows waiting from this epoch on.
+    pub opened: Vec<(Target, Epoch)>,
+    /// The last epoch read to its end, with its recorded time; none where nothing was read.
+    pub read: Option<(Epoch, Micros)>,
+    /// Records of `clean` not looked at yet.
+    pub unread: u64,
+    /// Bytes of the open cuts.
+    pub open_bytes: u64,
+}
+
+/// The reader and cutter of one partition.
+pub struct Follower {
+    log: Arc<dyn EventLog>,
+    partition: Partition,
+    grain: Grain,
+    selection: TableSelection,
+    clean: u64,
+    audit: u64,
+    entries: VecDeque<Entry>,
+    audit_entries: VecDeque<(u64, Output)>,
+    /// The epoch under way, with the blocks that are still to come.
+    current: Option<(EpochHeader, u32)>,
+    /// Epoch that must come first: the cursor's; 0 for a sink that begins wherever the log does.
+    expected: Epoch,
+    cutter: Cutter,
+    schemas: HashMap<String, SchemaRef>,
+}
+
+impl Follower {
+    /// Starts at a cursor.
+    pub fn new(log: Arc<dyn EventLog>, partition: Partition, grain: Grain, selection: TableSelection, cursor: SinkCursor) -> Self {
+        Self {
+            cutter: Cutter::new(log.log_id(), partition),
+            log,
+            partition,
+            grain,
+            selection,
+            clean: cursor.clean,
+            audit: cursor.audit,
+            entries: VecDeque::new(),
+            audit_entries: VecDeque::new(),
+            current: None,
+            expected: cursor.epoch,
+            schemas: HashMap::new(),
+        }
+    }
+
+    /// First epoch of a target's open cut.
+    pub fn open_since(&self, target: &Target) -> Option<Epoch> {
+        self.cutter.open_since(target)
+    }
+
+    /// Reads on until there is something to deliver or what was read is used up; waits where nothing is there. Blocks.
+    pub fn advance(&mut self, wait: Duration, read_bytes: usize) -> Result<Step, LogError> {
+        let mut step = Step::default();
+        if self.entries.is_empty() && !self.is_whole() && self.log.wait(LogName::Clean, self.partition, self.clean, wait) {
+            self.entries = self.log.read(LogName::Clean, self.partition, self.clean, read_bytes)?.into();
+        }
+        while step.closed.is_empty() && step.cursor.is_none() {
+            if self.is_whole() {
+                self.finish(read_bytes, &mut step)?;
+                continue;
+            }
+            let Some(entry) = self.entries.pop_front() else { break };
+            self.clean = entry.offset + 1;
+            match Output::read(&entry.record).map_err(|e| self.unreadable(LogName::Clean, entry.offset, &e))? {
+                Output::Header(header) => self.header(header, entry.offset, &mut step)?,
+                Output::Block(block) => self.block(&block, entry.offset, &mut step)?,
+            }
+        }
+        step.unread = self.log.bounds(LogName::Clean, self.partition)?.end.saturating_sub(self.clean);
+        step.open_bytes = self.cutter.open().1;
+        Ok(step)
+    }
+
+    /// Whether all blocks of the epoch under way were read.
+    fn is_whole(&self) -> bool {
+        matches!(self.current, Some((_, 0)))
+    }
+
+    fn header(&mut self, header: EpochHeader, offset: u64, step: &mut Step) -> Result<(), LogError> {
+        if self.current.is_some() || (self.expected != 0 && header.epoch != self.expected) {
+            let detail = format!("epoch {} begins where epoch {} was expected", header.epoch, self.expected);
+            return Err(self.corrupt(LogName::Clean, offset, detail));
+        }
+        let begun = self.cutter.begin(&header).map_err(|e| self.wrong(LogName::Clean, offset, &e))?;
+        if begun.edge {
+            let audit = if self.selection.system.is_empty() {
+                // What is never read needs no keeping.
+                self.log.bounds(LogName::Audit, self.partition)?.end
+            } else {
+                self.audit
+            };
+            step.cursor = Some(SinkCursor { clean: offset, audit, epoch: header.epoch });
+            step.closed = begun.closed;
+        }
+        self.expected = header.epoch + 1;
+        let blocks = header.blocks;
+        self.current = Some((header, blocks));
+        Ok(())
+    }
+
+    fn block(&mut self, block: &Block, offset: u64, step: &mut Step) -> Result<(), LogError> {
+        match self.current.as_mut() {
+            Some((header, left)) if header.epoch == block.epoch && *left > 0 => *left -= 1,
+            // The log was trimmed inside an epoch before this sink was new.
+            None if self.expected == 0 => return Ok(()),
+            _ => return Err(self.corrupt(LogName::Clean, offset, format!("a block of epoch {} belongs to no header", block.epoch))),
+        }
+        self.add(LogName::Clean, block, offset, step)
+    }
+
+    fn finish(&mut self, read_bytes: usize, step: &mut Step) -> Result<(), LogError> {
+        let Some((header, _)) = self.current.take() else { return Ok(()) };
+        if !self.selection.system.is_empty() {
+            self.audit_of(header.epoch, read_bytes, step)?;
+        }
+        step.closed = self.cutter.end().map_err(|e| self.wrong(LogName::Clean, self.clean, &e))?;
+        step.read = Some((header.epoch, header.recorded_at));
+        Ok(())
+    }
+
+    /// Takes what `audit` has of an epoch, and leaves what comes after.
+    fn audit_of(&mut self, epoch: Epoch, read_bytes: usize, step: &mut Step) -> Result<(), LogError> {
+        let mut inside = false;
+        loop {
+            if self.audit_entries.is_empty() {
+                for entry in self.log.read(LogName::Audit, self.partition, self.audit, read_bytes)? {
+                    let output = Output::read(&entry.record).map_err(|e| self.unreadable(LogName::Audit, entry.offset, &e))?;
+                    self.audit_entries.push_back((entry.offset, output));
+                }
+            }
+            let Some((offset, output)) = self.audit_entries.front() else { return Ok(()) };
+            let (offset, found) = match output {
+                Output::Header(header) => (*offset, header.epoch),
+                Output::Block(block) => (*offset, block.epoch),
+            };
+            if found > epoch {
+                return Ok(());
+            }
+            let Some((_, output)) = self.audit_entries.pop_front() else { return Ok(()) };
+            self.audit = offset + 1;
+            match output {
+                // Epochs before the first one of this sink are not its own.
+                _ if found < epoch => {}
+                Output::Header(_) => inside = true,
+                Output::Block(_) if !inside => {
+                    return Err(self.corrupt(LogName::Audit, offset, format!("a block of epoch {epoch} belongs to no header")));
+                }
+                Output::Block(block) => {
+                    if SystemTable::named(&block.table).is_some_and(|t| self.selection.system.contains(&t)) {
+                        self.add(LogName::Audit, &block, offset, step)?;
+                    }
+                }
+            }
+        }
+    }
+
+    fn add(&mut self, log: LogName, block: &Block, offset: u64, step: &mut Step) -> Result<(), LogError> {
+        let pieces = self.pieces(block).map_err(|e| self.unreadable(log, offset, &e))?;
+        for piece in pieces {
+            let target = piece.target.clone();
+            if self.cutter.add(piece).map_err(|e| self.wrong(log, offset, &e))? {
+                step.opened.push((target, block.epoch));
+            }
+        }
+        Ok(())
+    }
+
+    fn pieces(&mut self, block: &Block) -> Result<Vec<Piece>, BlockError> {
+        if !is_id(&block.table) {
+            return Err(BlockError(format!("{:?} is no table id", block.table)));
+        }
+        let rows = u64::from(block.rows);
+        match self.grain {
+            Grain::Table => {
+                let reader = StreamReader::try_new(&block.stream[..], None).map_err(|e| BlockError(e.to_string()))?;
+                let schema = self.schema_of(&block.table, reader.schema());
+                let target = Target { table: block.table.clone(), tenant: None };
+                // Copied: a slice of what was read would keep all of it.
+                let stream = bytes::Bytes::copy_from_slice(&block.stream);
+                Ok(vec![Piece { target, rows, bytes: stream.len() as u64, schema, data: PieceData::Stream(stream) }])
+            }
+            Grain::Tenant => {
+                let batch = block.batch()?;
+                if batch.num_rows() as u64 != rows {
+                    return Err(BlockError(format!("it says {rows} rows and holds {}", batch.num_rows())));
+                }
+                let schema = self.schema_of(&block.table, batch.schema());
+                let slices = by_tenant(&batch);
+                if slices.iter().map(|(_, s)| s.num_rows()).sum::<usize>() != batch.num_rows() {
+                    return Err(BlockError("its first column is not the tenant".into()));
+                }
+                let piece = |(tenant, batch): (String, arrow::array::RecordBatch)| {
+                    let tenant = TenantId::new(&tenant).map_err(|e| BlockError(e.to_string()))?;
+                    Ok(Piece {
+                        target: Target { table: block.table.clone(), tenant: Some(tenant) },
+                        rows: batch.num_rows() as u64,
+                        bytes: plain_bytes(&batch),
+                        schema: Arc::clone(&schema),
+                        data: PieceData::Batch(batch),
+                    })
+                };
+                slices.into_iter().map(piece).collect()
+            }
+        }
+    }
+
+    /// The one copy of a table's schema, so that comparing schemas is mostly comparing pointers.
+    fn schema_of(&mut self, table: &str, found: SchemaRef) -> SchemaRef {
+        match self.schemas.get_mut(table) {
+            Some(known) if *known == found => Arc::clone(known),
+            Some(known) => {
+                *known = Arc::clone(&found);
+                found
+            }
+            None => {
+                // Tables come and go with definitions; forgetting them costs a comparison.
+                if self.schemas.len() >= tidegate_schemas::limits::SINK_TARGETS_MAX {
+                    self.schemas.clear();
+                }
+                self.schemas.insert(table.to_owned(), Arc::clone(&found));
+                found
+            }
+        }
+    }
+
+    fn corrupt(&self, log: LogName, offset: u64, detail: String) -> LogError {
+        LogError::Corrupt { place: format!("{} partition {} offset {offset}", log.as_str(), self.partition), detail }
+    }
+
+    fn unreadable(&self, log: LogName, offset: u64, error: &BlockError) -> LogError {
+        self.corrupt(log, offset, error.to_string())
+    }
+
+    fn wrong(&self, log: LogName, offset: u64, error: &CutError) -> LogError {
+        self.corrupt(log, offset, error.to_string())
+    }
+}

@@ -1,0 +1,270 @@
+//! The driver: reads what was committed, cuts it, and brings the cuts to one sink. The only one that retries.
+//!
+//! ```text
+//! each partition:  follow (read, cut) ─▶ deliver (held? skip : retry until durable | park) ─▶ cursor, at edges only
+//! ```
+//! While a delivery is under way its partition is not read on, so a dead sink costs lag and no memory. Errors that
+//! repeating cannot mend park one table of one partition; the others and the cursor go on.
+
+mod deliver;
+mod follow;
+mod metrics;
+mod park;
+mod progress;
+
+pub use follow::{Follower, Step};
+pub use park::{Park, Parked};
+pub use progress::{Lag, Progress};
+
+use deliver::{Deliveries, Ended};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tidegate_schemas::ids::Partition;
+use tidegate_schemas::limits;
+use tidegate_schemas::log::{EventLog, LogError, LogName, SinkCursor};
+use tidegate_schemas::sink::{Sink, SinkError};
+use tidegate_schemas::system::SystemTable;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// How long one look at the log waits for something new.
+const WAIT: Duration = Duration::from_millis(250);
+/// The first pause after a failure; it doubles up to [`DriverOptions::retry_seconds_max`].
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+
+/// Which tables a sink takes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TableSelection {
+    /// Tables of `audit`, besides all tenants' tables of `clean`.
+    pub system: Vec<SystemTable>,
+}
+
+/// How a driver works.
+#[derive(Clone, Debug)]
+pub struct DriverOptions {
+    /// Longest pause between two attempts, in seconds.
+    pub retry_seconds_max: u64,
+    /// Read from the log at once.
+    pub read_bytes: usize,
+    /// Which tables.
+    pub tables: TableSelection,
+    /// Folder of parked blocks.
+    pub park: PathBuf,
+    /// Bytes of parked blocks; what comes beyond is dropped as a recorded gap.
+    pub park_bytes_max: u64,
+}
+
+impl DriverOptions {
+    /// The defaults, with a folder for what has to be parked.
+    pub fn new(park: impl Into<PathBuf>) -> Self {
+        Self {
+            retry_seconds_max: limits::DELIVERY_RETRY_SECONDS_MAX as u64,
+            read_bytes: limits::READ_BYTES_MAX,
+            tables: TableSelection::default(),
+            park: park.into(),
+            park_bytes_max: limits::PARKED_BYTES_MAX as u64,
+        }
+    }
+}
+
+/// What the partitions of one driver share.
+struct Shared {
+    log: Arc<dyn EventLog>,
+    sink: Arc<dyn Sink>,
+    options: DriverOptions,
+    progress: Arc<Progress>,
+    deliveries: Semaphore,
+    readers: Semaphore,
+}
+
+/// Brings the output of all partitions of a log to one sink.
+pub struct Driver {
+    shared: Arc<Shared>,
+}
+
+impl Driver {
+    /// Reads nothing yet.
+    pub fn new(log: Arc<dyn EventLog>, sink: Arc<dyn Sink>, options: DriverOptions) -> Self {
+        let progress = Arc::new(Progress::new(log.partitions()));
+        let deliveries = Semaphore::new(limits::DELIVERIES_UNDER_WAY_MAX);
+        let readers = Semaphore::new(limits::SINK_READERS_MAX);
+        Self { shared: Arc::new(Shared { log, sink, options, progress, deliveries, readers }) }
+    }
+
+    /// How far it has come, and the switch that pauses it.
+    pub fn progress(&self) -> Arc<Progress> {
+        Arc::clone(&self.shared.progress)
+    }
+
+    /// Works until `stop` is cancelled or the log closes. A partition that cannot go on ends alone and says why in
+    /// [`Progress::stopped`]; its error is returned once all have ended.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), SinkError> {
+        let shared = self.shared;
+        let (name, log) = (shared.sink.name(), shared.log.log_id());
+        let (root, bytes_max) = (shared.options.park.clone(), shared.options.park_bytes_max);
+        let park = blocking(move || Park::open(&root, name, log, bytes_max)).await.map_err(|e| SinkError::Permanent {
+            doing: format!("opening {} for parked blocks", shared.options.park.display()),
+            detail: e.to_string(),
+        })?;
+        let park = Arc::new(park);
+        let mut partitions = JoinSet::new();
+        for partition in 0..shared.log.partitions() {
+            let (shared, park, stop) = (Arc::clone(&shared), Arc::clone(&park), stop.clone());
+            partitions.spawn(async move { (partition, run_partition(&shared, park, partition, &stop).await) });
+        }
+        let mut first = Ok(());
+        while let Some(ended) = partitions.join_next().await {
+            let (partition, result) = ended.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()));
+            if let Err(Ended::Failed(error)) = result {
+                tracing::error!(sink = name, partition, %error, "partition stopped");
+                shared.progress.stop(partition, &error.to_string());
+                first = first.and(Err(error));
+            }
+        }
+        first
+    }
+}
+
+async fn run_partition(shared: &Arc<Shared>, park: Arc<Park>, partition: Partition, stop: &CancellationToken) -> Result<(), Ended> {
+    let cursor = begin(shared, partition, stop).await?;
+    shared.progress.begin(partition, cursor.epoch.saturating_sub(1), park.list(partition));
+    metrics::tables_parked(shared.sink.name(), shared.progress.parked().len());
+    let selection = shared.options.tables.clone();
+    let mut follower = Follower::new(Arc::clone(&shared.log), partition, shared.sink.grain(), selection, cursor);
+    let mut deliveries = Deliveries::new(Arc::clone(shared), park, partition);
+    let mut pause = RETRY_FIRST;
+    loop {
+        wait_while_paused(shared, stop).await?;
+        let read_bytes = shared.options.read_bytes;
+        let permit = tokio::select! {
+            permit = shared.readers.acquire() => permit,
+            () = stop.cancelled() => return Err(Ended::Stopped),
+        };
+        let result;
+        (follower, result) = blocking(move || {
+            let result = follower.advance(WAIT, read_bytes);
+            (follower, result)
+        })
+        .await;
+        drop(permit);
+        let step = match result {
+            Ok(step) => step,
+            Err(LogError::Closed) => return Ok(()),
+            Err(error @ LogError::Io { .. }) => {
+                retry_after(shared, stop, &mut pause, &format!("reading partition {partition}"), &error.to_string()).await?;
+                continue;
+            }
+            Err(error) => return Err(failed(format!("reading partition {partition}"), &error)),
+        };
+        pause = RETRY_FIRST;
+        shared.progress.read(partition, &step);
+        metrics::read(shared.sink.name(), partition, &step);
+        let targets: Vec<_> = step.closed.iter().map(|cut| cut.target.clone()).collect();
+        deliveries.deliver(step.closed, stop).await?;
+        for target in &targets {
+            shared.progress.delivered(partition, target, follower.open_since(target));
+        }
+        if !targets.is_empty() {
+            shared.progress.settle(partition);
+        }
+        if let Some(cursor) = step.cursor {
+            store_cursor(shared, partition, cursor, stop).await?;
+        }
+    }
+}
+
+/// The stored cursor; for a new sink the start of the log, which is stored first: from then on nothing is deleted
+/// that this sink has not delivered.
+async fn begin(shared: &Arc<Shared>, partition: Partition, stop: &CancellationToken) -> Result<SinkCursor, Ended> {
+    let mut pause = RETRY_FIRST;
+    loop {
+        let found = on_log(shared, move |log, sink| {
+            Ok(match log.cursor(sink, partition)? {
+                Some(cursor) => (cursor, false),
+                None => {
+                    let clean = log.bounds(LogName::Clean, partition)?.start;
+                    let audit = log.bounds(LogName::Audit, partition)?.start;
+                    (SinkCursor { clean, audit, epoch: 0 }, true)
+                }
+            })
+        });
+        match found.await {
+            Ok((cursor, new)) => {
+                if new {
+                    store_cursor(shared, partition, cursor, stop).await?;
+                }
+                return Ok(cursor);
+            }
+            Err(LogError::Closed) => return Err(Ended::Stopped),
+            Err(error @ LogError::Io { .. }) => {
+                retry_after(shared, stop, &mut pause, &format!("finding the cursor of partition {partition}"), &error.to_string()).await?;
+            }
+            Err(error) => return Err(failed(format!("finding the cursor of partition {partition}"), &error)),
+        }
+    }
+}
+
+async fn store_cursor(shared: &Arc<Shared>, partition: Partition, cursor: SinkCursor, stop: &CancellationToken) -> Result<(), Ended> {
+    let mut pause = RETRY_FIRST;
+    loop {
+        match on_log(shared, move |log, sink| log.store_cursor(sink, partition, cursor)).await {
+            Ok(()) => return Ok(()),
+            Err(LogError::Closed) => return Err(Ended::Stopped),
+            Err(error @ (LogError::Io { .. } | LogError::Full { .. })) => {
+                retry_after(shared, stop, &mut pause, &format!("storing the cursor of partition {partition}"), &error.to_string()).await?;
+            }
+            Err(error) => return Err(failed(format!("storing the cursor of partition {partition}"), &error)),
+        }
+    }
+}
+
+async fn wait_while_paused(shared: &Shared, stop: &CancellationToken) -> Result<(), Ended> {
+    while shared.progress.is_paused() {
+        tokio::select! {
+            () = shared.progress.resumed() => {}
+            () = stop.cancelled() => {}
+        }
+        if stop.is_cancelled() {
+            break;
+        }
+    }
+    if stop.is_cancelled() { Err(Ended::Stopped) } else { Ok(()) }
+}
+
+/// Waits before another attempt, and doubles the pause.
+async fn retry_after(shared: &Shared, stop: &CancellationToken, pause: &mut Duration, doing: &str, detail: &str) -> Result<(), Ended> {
+    let sink = shared.sink.name();
+    tracing::warn!(sink, doing, detail, pause_ms = pause.as_millis() as u64, "trying again");
+    metrics::retry(sink);
+    shared.progress.failing(Some(format!("{doing}: {detail}")));
+    tokio::select! {
+        () = tokio::time::sleep(*pause) => {}
+        () = stop.cancelled() => return Err(Ended::Stopped),
+    }
+    *pause = (*pause * 2).min(Duration::from_secs(shared.options.retry_seconds_max.max(1)));
+    Ok(())
+}
+
+fn failed(doing: String, error: &LogError) -> Ended {
+    Ended::Failed(SinkError::Permanent { doing, detail: error.to_string() })
+}
+
+async fn on_log<T: Send + 'static>(
+    shared: &Arc<Shared>,
+    what: impl FnOnce(&dyn EventLog, &'static str) -> Result<T, LogError> + Send + 'static,
+) -> Result<T, LogError> {
+    let (log, sink) = (Arc::clone(&shared.log), shared.sink.name());
+    blocking(move || what(log.as_ref(), sink)).await
+}
+
+/// Runs what blocks away from the workers of the runtime; a panic there goes on here.
+async fn blocking<T: Send + 'static>(what: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(what).await {
+        Ok(value) => value,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        // The runtime goes down, and this future with it.
+        Err(_) => std::future::pending().await,
+    }
+}

@@ -1,0 +1,218 @@
+//! Parquet files in Delta Lake tables, one for each tenant and table, on the local file system.
+//!
+//! ```text
+//! <root>/tenant=acme/table=climate-7f3a/date=2026-11-25/<cut name>.parquet     put create-only, named by the log
+//!                                      /_delta_log/….json                      add + txn(log/sink/partition → epoch)
+//! ```
+//! The file comes first, the commit makes it visible. `txn` is the table's own cursor, so repeating a delivery finds
+//! that it is done, whoever did it. Readers need nothing of ours. Kernel and Parquet block, so all of it runs on
+//! threads of a runtime of its own.
+
+mod file;
+mod schema;
+mod table;
+pub mod verify;
+
+use hashbrown::HashMap;
+use object_store::local::LocalFileSystem;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use table::{Engine, Table};
+use tidegate_schemas::ids::{Epoch, LogId, Partition, TenantId, is_id};
+use tidegate_schemas::sink::{Cut, Grain, Rows, Sink, SinkError, Target};
+use tidegate_schemas::{BoxFuture, fault, limits};
+
+/// The sink's name, in cursors, application ids, metrics and receipts.
+pub const NAME: &str = "parquet";
+
+/// How tables are written.
+#[derive(Clone, Copy, Debug)]
+pub struct ParquetOptions {
+    /// Tables whose newest snapshot is kept in memory.
+    pub tables_open_max: usize,
+    /// Commits between two checkpoints.
+    pub checkpoint_commits: u64,
+}
+
+impl Default for ParquetOptions {
+    fn default() -> Self {
+        Self { tables_open_max: limits::DELTA_TABLES_OPEN_MAX, checkpoint_commits: limits::DELTA_CHECKPOINT_COMMITS as u64 }
+    }
+}
+
+/// The sink.
+pub struct ParquetSink {
+    inner: Arc<Inner>,
+    runtime: Runtime,
+}
+
+struct Inner {
+    root: PathBuf,
+    store: Arc<LocalFileSystem>,
+    engine: Engine,
+    options: ParquetOptions,
+    tables: Mutex<Tables>,
+}
+
+/// Tables in use; the least recently used one goes.
+#[derive(Default)]
+struct Tables {
+    clock: u64,
+    open: HashMap<Target, (u64, Arc<Mutex<Table>>)>,
+}
+
+/// The runtime of kernel and store. Dropping one waits, which is not allowed where futures run.
+struct Runtime(Option<tokio::runtime::Runtime>);
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl ParquetSink {
+    /// Opens the folder of all tables, and makes it where it does not exist.
+    pub fn open(root: &Path, options: ParquetOptions) -> Result<Self, SinkError> {
+        let fail = |e: &dyn std::fmt::Display| SinkError::Permanent { doing: format!("opening {}", root.display()), detail: e.to_string() };
+        std::fs::create_dir_all(root).map_err(|e| fail(&e))?;
+        let root = root.canonicalize().map_err(|e| fail(&e))?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("delta")
+            .enable_all()
+            .build()
+            .map_err(|e| fail(&e))?;
+        let store = Arc::new(LocalFileSystem::new().with_fsync(true));
+        let engine = table::engine(Arc::clone(&store) as _, runtime.handle().clone());
+        let inner = Inner { root, store, engine, options, tables: Mutex::default() };
+        Ok(Self { inner: Arc::new(inner), runtime: Runtime(Some(runtime)) })
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        target: &Target,
+        what: impl FnOnce(&Inner) -> Result<T, SinkError> + Send + 'static,
+    ) -> Result<T, SinkError> {
+        let inner = Arc::clone(&self.inner);
+        let Some(runtime) = &self.runtime.0 else { return Err(closing(target)) };
+        match runtime.spawn_blocking(move || what(&inner)).await {
+            Ok(result) => result,
+            // One table that makes a library panic must not stop the others.
+            Err(error) if error.is_panic() => Err(SinkError::Permanent {
+                doing: format!("writing {}", self.location(target)),
+                detail: "the table format library panicked; see the log for the place".into(),
+            }),
+            Err(_) => Err(closing(target)),
+        }
+    }
+}
+
+fn closing(target: &Target) -> SinkError {
+    SinkError::Retryable { doing: format!("writing table {}", target.table), detail: "the sink is closing".into() }
+}
+
+impl Sink for ParquetSink {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn grain(&self) -> Grain {
+        Grain::Tenant
+    }
+
+    fn held(&self, log: LogId, partition: Partition, target: &Target) -> BoxFuture<'_, Result<Option<Epoch>, SinkError>> {
+        let target = target.clone();
+        Box::pin(async move {
+            let of = target.clone();
+            self.run(&of, move |inner| inner.table(&target, |table| table.held(&inner.engine, &application(log, partition)))).await
+        })
+    }
+
+    fn deliver(&self, cut: Cut) -> BoxFuture<'_, Result<(), SinkError>> {
+        Box::pin(async move {
+            let target = cut.target.clone();
+            let cut = Arc::new(cut);
+            let put = Arc::clone(&cut);
+            let size = self.run(&target, move |inner| inner.put(&put)).await?;
+            self.run(&target, move |inner| inner.commit(&cut, size)).await
+        })
+    }
+
+    fn location(&self, target: &Target) -> String {
+        self.inner.folder(target).map_or_else(|e| e.to_string(), |folder| folder.display().to_string())
+    }
+}
+
+impl Inner {
+    /// Ids cannot leave the folder: they hold no separator and begin with a letter or digit.
+    fn folder(&self, target: &Target) -> Result<PathBuf, SinkError> {
+        match &target.tenant {
+            Some(tenant) if is_id(&target.table) => Ok(folder(&self.root, tenant, &target.table)),
+            _ => Err(SinkError::Permanent {
+                doing: format!("finding the folder of table {:?}", target.table),
+                detail: "it has no tenant or is no id".into(),
+            }),
+        }
+    }
+
+    /// Writes the cut's file, or finds it written; returns its size.
+    fn put(&self, cut: &Cut) -> Result<u64, SinkError> {
+        let path = self.folder(&cut.target)?.join(file::place(cut));
+        let encoded = file::encode(&cut.schema, batches(cut)?)
+            .map_err(|e| SinkError::Permanent { doing: format!("encoding {}", path.display()), detail: e.to_string() })?;
+        fault::point("put.before");
+        let size = file::put(self.store.as_ref(), &path, encoded)?;
+        fault::point("put.after");
+        Ok(size)
+    }
+
+    fn commit(&self, cut: &Cut, size: u64) -> Result<(), SinkError> {
+        let application = application(cut.log, cut.partition);
+        self.table(&cut.target, |table| table.commit(&self.engine, &application, cut, batches(cut)?, size, self.options.checkpoint_commits))
+    }
+
+    /// One piece of work at a time on each table: of two commits one would only find a conflict.
+    fn table<T>(&self, target: &Target, what: impl FnOnce(&mut Table) -> Result<T, SinkError>) -> Result<T, SinkError> {
+        let folder = self.folder(target)?;
+        let slot = {
+            let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+            tables.clock += 1;
+            let now = tables.clock;
+            if tables.open.len() >= self.options.tables_open_max && !tables.open.contains_key(target) {
+                let oldest = tables.open.iter().min_by_key(|(_, (used, _))| *used).map(|(t, _)| t.clone());
+                oldest.and_then(|t| tables.open.remove(&t));
+            }
+            let (used, slot) = tables.open.entry(target.clone()).or_insert_with(|| (0, Arc::new(Mutex::new(Table::new(folder)))));
+            *used = now;
+            Arc::clone(slot)
+        };
+        // After a panic inside the kernel what is remembered of the table is not trusted.
+        let mut table = slot.lock().unwrap_or_else(|poisoned| {
+            slot.clear_poison();
+            let mut table = poisoned.into_inner();
+            table.forget();
+            table
+        });
+        what(&mut table)
+    }
+}
+
+fn batches(cut: &Cut) -> Result<&[arrow::array::RecordBatch], SinkError> {
+    match &cut.rows {
+        Rows::Batches(batches) => Ok(batches),
+        Rows::Streams(_) => {
+            Err(SinkError::Permanent { doing: format!("reading cut {}", cut.name()), detail: "it holds streams of all tenants".into() })
+        }
+    }
+}
+
+fn folder(root: &Path, tenant: &TenantId, table: &str) -> PathBuf {
+    root.join(format!("tenant={tenant}")).join(format!("table={table}"))
+}
+
+/// The application id of a partition's cursor in the tables.
+pub fn application(log: LogId, partition: Partition) -> String {
+    format!("{log}/{NAME}/{partition}")
+}

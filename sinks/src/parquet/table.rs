@@ -1,0 +1,241 @@
+//! One Delta table: found or created, widened, committed to.
+//!
+//! Every conflict means a new snapshot and `txn` read again: another writer may have delivered this very cut.
+
+use super::{file, schema};
+use arrow::array::RecordBatch;
+use delta_kernel::committer::FileSystemCommitter;
+use delta_kernel::expressions::Scalar;
+use delta_kernel::transaction::create_table::create_table;
+use delta_kernel::transaction::data_layout::DataLayout;
+use delta_kernel::transaction::{CommitResult, UpdateTableOperation};
+use delta_kernel::{FileMeta, KernelError, KernelResult, Snapshot, SnapshotRef};
+use delta_kernel_default_engine::executor::tokio::TokioMultiThreadExecutor;
+use delta_kernel_default_engine::parquet::DataFileMetadata;
+use delta_kernel_default_engine::stats::FileStatsAccumulator;
+use delta_kernel_default_engine::{DefaultEngine, DefaultEngineBuilder, build_add_file_metadata};
+use hashbrown::HashMap;
+use object_store::ObjectStore;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tidegate_schemas::fault;
+use tidegate_schemas::ids::Epoch;
+use tidegate_schemas::limits::DELTA_COMMIT_TRIES_MAX;
+use tidegate_schemas::sink::{Cut, SinkError};
+use tidegate_schemas::table::DATE;
+
+/// The kernel's engine over one store.
+pub(super) type Engine = Arc<DefaultEngine<TokioMultiThreadExecutor>>;
+
+const WRITER: &str = concat!("tidegate/", env!("CARGO_PKG_VERSION"));
+
+/// The multi-thread executor: the other one can block itself while a checkpoint is written.
+pub(super) fn engine(store: Arc<dyn ObjectStore>, runtime: tokio::runtime::Handle) -> Engine {
+    Arc::new(DefaultEngineBuilder::new(store).with_task_executor(Arc::new(TokioMultiThreadExecutor::new(runtime))).build())
+}
+
+/// A table and what is known of it.
+pub(super) struct Table {
+    folder: PathBuf,
+    /// The newest version that this process has seen or made.
+    snapshot: Option<SnapshotRef>,
+    /// `txn` versions as of that snapshot: reading one replays the log.
+    done: HashMap<String, Option<Epoch>>,
+}
+
+impl Table {
+    pub(super) fn new(folder: PathBuf) -> Self {
+        Self { folder, snapshot: None, done: HashMap::new() }
+    }
+
+    /// Drops what is remembered.
+    pub(super) fn forget(&mut self) {
+        self.snapshot = None;
+        self.done.clear();
+    }
+
+    /// The last epoch that an application has committed, from the newest version.
+    pub(super) fn held(&mut self, engine: &Engine, application: &str) -> Result<Option<Epoch>, SinkError> {
+        self.forget();
+        match self.load(engine) {
+            Ok(true) => self.done(engine, application).map_err(|e| self.failed("reading", &e)),
+            Ok(false) => Ok(None),
+            Err(error) => Err(self.failed("opening", &error)),
+        }
+    }
+
+    /// Makes the file of a cut part of the table, unless it is.
+    pub(super) fn commit(
+        &mut self,
+        engine: &Engine,
+        application: &str,
+        cut: &Cut,
+        batches: &[RecordBatch],
+        size: u64,
+        checkpoint_commits: u64,
+    ) -> Result<(), SinkError> {
+        for _ in 0..DELTA_COMMIT_TRIES_MAX {
+            let tried = self.try_commit(engine, application, cut, batches, size, checkpoint_commits);
+            if !matches!(tried, Ok(true)) {
+                // A failed commit may or may not be there.
+                self.forget();
+            }
+            match tried {
+                Ok(true) => return Ok(()),
+                Ok(false) => tracing::debug!(table = %self.folder.display(), "conflict: building the commit again"),
+                Err(Refused::Kernel(error)) => return Err(self.failed("committing to", &error)),
+                Err(Refused::Schema(detail)) => {
+                    return Err(SinkError::Permanent { doing: format!("committing {} to {}", cut.name(), self.folder.display()), detail });
+                }
+            }
+        }
+        Err(SinkError::Retryable {
+            doing: format!("committing to {}", self.folder.display()),
+            detail: format!("another writer was faster {DELTA_COMMIT_TRIES_MAX} times"),
+        })
+    }
+
+    /// False means a conflict.
+    fn try_commit(
+        &mut self,
+        engine: &Engine,
+        application: &str,
+        cut: &Cut,
+        batches: &[RecordBatch],
+        size: u64,
+        checkpoint_commits: u64,
+    ) -> Result<bool, Refused> {
+        let columns = schema::columns(&cut.schema).map_err(|e| Refused::Schema(e.to_string()))?;
+        if !self.load(engine)? && !self.create(engine, &columns)? {
+            return Ok(false);
+        }
+        if self.done(engine, application)?.is_some_and(|done| done >= cut.last) {
+            return Ok(true);
+        }
+        let Some(snapshot) = self.snapshot.clone() else { return Ok(false) };
+        let added = schema::missing(&snapshot.schema(), &columns).map_err(Refused::Schema)?;
+        let version = i64::try_from(cut.last).map_err(|_| Refused::Schema(format!("epoch {} is no txn version", cut.last)))?;
+        let mut builder = snapshot.update_table(UpdateTableOperation::StreamingUpdate, WRITER, true);
+        for field in added {
+            builder = builder.add_column(field);
+        }
+        let mut transaction =
+            builder.build(engine.as_ref(), Box::new(FileSystemCommitter::new()))?.with_transaction_id(application.to_owned(), version);
+        let date = [(DATE.to_owned(), Scalar::Date(cut.day))].into();
+        let context = transaction.write_state()?.write_context_builder().with_partition_values(date).build()?;
+        let mut statistics = FileStatsAccumulator::new(context.stats_columns(), context.physical_data_schema());
+        batches.iter().try_for_each(|batch| statistics.merge(batch))?;
+        let Some(statistics) = statistics.finish()? else { return Ok(true) };
+        let location = context.table_root_dir().join(&file::place(cut)).map_err(KernelError::from)?;
+        let meta = FileMeta { location, last_modified: cut.recorded_at / 1_000, size };
+        transaction.add_files(build_add_file_metadata(DataFileMetadata::new(meta, statistics), &context)?);
+        fault::point("delta.before_commit");
+        match transaction.commit(engine.as_ref())? {
+            CommitResult::Committed(committed) => {
+                fault::point("delta.after_commit");
+                self.snapshot = committed.post_commit_snapshot().cloned();
+                self.done.insert(application.to_owned(), Some(cut.last));
+                if committed.post_commit_stats().commits_since_checkpoint >= checkpoint_commits {
+                    self.checkpoint(engine);
+                }
+                Ok(true)
+            }
+            CommitResult::Conflicted(_) => Ok(false),
+            CommitResult::Retryable(retry) => Err(Refused::Kernel(retry.error)),
+        }
+    }
+
+    /// Finds the newest version, where none is known; tells whether the table exists.
+    fn load(&mut self, engine: &Engine) -> KernelResult<bool> {
+        if self.snapshot.is_none() {
+            if !self.exists()? {
+                return Ok(false);
+            }
+            self.snapshot = Some(Snapshot::builder_for(self.folder.to_string_lossy()).build(engine.as_ref())?);
+            self.done.clear();
+        }
+        Ok(true)
+    }
+
+    fn exists(&self) -> KernelResult<bool> {
+        let is_version = |name: std::ffi::OsString| name.to_string_lossy().ends_with(".json");
+        match std::fs::read_dir(self.folder.join("_delta_log")) {
+            // A file still being written has another name.
+            Ok(mut files) => Ok(files.any(|file| file.is_ok_and(|file| is_version(file.file_name())))),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Creates the table; false means that another writer did.
+    fn create(&mut self, engine: &Engine, columns: &delta_kernel::schema::StructType) -> Result<bool, Refused> {
+        let schema = schema::with_date(columns).map_err(|e| Refused::Schema(e.to_string()))?;
+        let created = create_table(self.folder.to_string_lossy(), Arc::new(schema), WRITER, false)
+            .with_data_layout(DataLayout::partitioned([DATE]))
+            .build(engine.as_ref(), Box::new(FileSystemCommitter::new()))
+            .and_then(|transaction| transaction.commit(engine.as_ref()));
+        let created = match created {
+            Ok(created) => created,
+            // The kernel looks for a table first, and finding one is its error and our conflict.
+            Err(_) if self.exists()? => return Ok(false),
+            Err(error) => return Err(Refused::Kernel(error)),
+        };
+        match created {
+            CommitResult::Committed(committed) => {
+                self.snapshot = committed.post_commit_snapshot().cloned();
+                self.done.clear();
+                Ok(self.snapshot.is_some())
+            }
+            CommitResult::Conflicted(_) => Ok(false),
+            CommitResult::Retryable(retry) => Err(Refused::Kernel(retry.error)),
+        }
+    }
+
+    fn done(&mut self, engine: &Engine, application: &str) -> KernelResult<Option<Epoch>> {
+        if let Some(done) = self.done.get(application) {
+            return Ok(*done);
+        }
+        let Some(snapshot) = &self.snapshot else { return Ok(None) };
+        let found = snapshot.get_app_id_version(application, engine.as_ref())?.and_then(|v| Epoch::try_from(v).ok());
+        self.done.insert(application.to_owned(), found);
+        Ok(found)
+    }
+
+    /// A table without its checkpoint is only slower to read, so a failure is told and forgotten.
+    fn checkpoint(&mut self, engine: &Engine) {
+        let Some(snapshot) = &self.snapshot else { return };
+        match snapshot.checkpoint(engine.as_ref(), None) {
+            Ok((_, newer)) => self.snapshot = Some(newer),
+            Err(error) => tracing::warn!(table = %self.folder.display(), %error, "checkpoint failed"),
+        }
+    }
+
+    fn failed(&self, doing: &str, error: &KernelError) -> SinkError {
+        let doing = format!("{doing} {}", self.folder.display());
+        let detail = error.to_string();
+        if is_of_the_world(error) { SinkError::Retryable { doing, detail } } else { SinkError::Permanent { doing, detail } }
+    }
+}
+
+/// Whether the medium failed, rather than the table or its log being what we cannot write to.
+fn is_of_the_world(error: &KernelError) -> bool {
+    match error {
+        KernelError::Backtraced { source, .. } => is_of_the_world(source),
+        KernelError::IOError(_) | KernelError::ObjectStore(_) | KernelError::FileNotFound(_) | KernelError::JoinFailure(_) => true,
+        KernelError::Arrow(arrow) => matches!(arrow, arrow::error::ArrowError::IoError(..)),
+        _ => false,
+    }
+}
+
+enum Refused {
+    /// The kernel or the medium.
+    Kernel(KernelError),
+    /// The cut does not go into the table.
+    Schema(String),
+}
+
+impl From<KernelError> for Refused {
+    fn from(error: KernelError) -> Self {
+        Self::Kernel(error)
+    }
+}
