@@ -1,1 +1,468 @@
-//! The one configuration file.
+//! The one configuration file. Each setting has one home, one default and one comment: here; `tidegate.example.toml`
+//! shows them all, and a test holds it to these defaults.
+//!
+//! ```text
+//! text ─ parse (unknown keys are refused) ─▶ Config ─ validate (pure) ─▶ Config that everything is built from
+//! ```
+
+pub mod place;
+
+use place::{Fault, Faults, FilePlace};
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tidegate_ingest_http::EdgeSettings;
+use tidegate_schemas::limits;
+use tidegate_schemas::sink::CutParameters;
+use tidegate_schemas::system::SystemTable;
+
+/// Everything that can be set. A value comes from [`Config::load`] or [`Config::parse`], so it is a valid one.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Data folder and HTTP edge.
+    pub server: Server,
+    /// The five logs.
+    pub log: Log,
+    /// Epochs, workers and duplicates.
+    pub process: Process,
+    /// Where rows go.
+    pub sink: Sinks,
+    /// When sinks close a file. Published as a definition at start, in effect from the next common edge on.
+    pub cut: CutParameters,
+    /// The folder of definitions.
+    pub definitions: Definitions,
+    /// What Tidegate says about itself.
+    pub telemetry: Telemetry,
+}
+
+/// `[server]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Server {
+    /// Holds the log, snapshots, tables and the control socket. Relative to the configuration file's folder.
+    pub data_dir: PathBuf,
+    /// Address and port of the HTTP edge; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Connections at once; past it the kernel's backlog waits.
+    pub connections_max: u32,
+    /// Connections at once of one address.
+    pub connections_per_address_max: u32,
+    /// A request head that takes longer is given up.
+    pub head_seconds_max: u32,
+    /// A request body that takes longer is given up.
+    pub body_seconds_max: u32,
+    /// A kept-alive connection without a request is closed after this.
+    pub idle_seconds_max: u32,
+    /// Bytes of one request body as sent.
+    pub body_bytes_max: u64,
+    /// Bytes of all bodies being read or awaiting the log: the edge's memory.
+    pub bodies_in_flight_bytes_max: u64,
+    /// A request whose events are not durable by then is answered 503.
+    pub publish_seconds_max: u32,
+    /// `Prefer: wait` is met up to this.
+    pub receipt_wait_seconds_max: u32,
+    /// At a stop, requests and epochs under way get this long to end.
+    pub shutdown_seconds_max: u32,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            data_dir: "tidegate-data".into(),
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            connections_max: limits::CONNECTIONS_MAX as u32,
+            connections_per_address_max: limits::CONNECTIONS_PER_ADDRESS_MAX as u32,
+            head_seconds_max: limits::HEAD_SECONDS_MAX as u32,
+            body_seconds_max: limits::BODY_SECONDS_MAX as u32,
+            idle_seconds_max: limits::IDLE_SECONDS_MAX as u32,
+            body_bytes_max: limits::BODY_WIRE_BYTES_MAX as u64,
+            bodies_in_flight_bytes_max: limits::BODIES_IN_FLIGHT_BYTES_MAX as u64,
+            publish_seconds_max: limits::PUBLISH_SECONDS_MAX as u32,
+            receipt_wait_seconds_max: limits::RECEIPT_WAIT_SECONDS_MAX as u32,
+            shutdown_seconds_max: limits::SHUTDOWN_SECONDS_MAX as u32,
+        }
+    }
+}
+
+impl Server {
+    /// As the edge takes them.
+    pub fn edge_settings(&self) -> EdgeSettings {
+        let seconds = |s: u32| Duration::from_secs(s.into());
+        let bytes = |b: u64| usize::try_from(b).unwrap_or(usize::MAX);
+        EdgeSettings {
+            listen: self.listen,
+            body_wire_bytes_max: bytes(self.body_bytes_max),
+            bodies_in_flight_bytes_max: bytes(self.bodies_in_flight_bytes_max),
+            connections_max: self.connections_max as usize,
+            connections_per_address_max: self.connections_per_address_max as usize,
+            head_deadline: seconds(self.head_seconds_max),
+            body_deadline: seconds(self.body_seconds_max),
+            idle_deadline: seconds(self.idle_seconds_max),
+            publish_deadline: seconds(self.publish_seconds_max),
+            shutdown_deadline: seconds(self.shutdown_seconds_max),
+            wait_max: seconds(self.receipt_wait_seconds_max),
+        }
+    }
+}
+
+/// Which implementation of the logs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogKind {
+    /// Segment files in the data folder.
+    #[default]
+    Embedded,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// Which implementation.
+    pub kind: LogKind,
+    /// Partitions of a new log; a log keeps those it was made with, and another number is refused.
+    pub partitions: u32,
+    /// Disk that all logs may take: ingest answers 503 at 85 % of it, epochs wait at 95 %.
+    pub budget_bytes: u64,
+    /// How long processed events stay, for replay and `explain`.
+    pub raw_horizon_seconds: u64,
+    /// How long outcomes stay, for receipts.
+    pub audit_horizon_seconds: u64,
+    /// Size at which a segment is full; retention deletes whole segments.
+    pub segment_bytes: u64,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            kind: LogKind::Embedded,
+            partitions: 4,
+            budget_bytes: limits::LOG_BUDGET_BYTES as u64,
+            raw_horizon_seconds: 86_400,
+            audit_horizon_seconds: 7 * 86_400,
+            segment_bytes: limits::SEGMENT_BYTES as u64,
+        }
+    }
+}
+
+/// `[process]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Process {
+    /// Worker threads; absent: one a core. Never more than partitions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workers: Option<u32>,
+    /// Events of one epoch.
+    pub epoch_events: u32,
+    /// Input bytes of one epoch.
+    pub epoch_bytes: u64,
+    /// An epoch with events is sealed at this age.
+    pub epoch_milliseconds: u32,
+    /// A partition without events commits an empty epoch this often, so that time passes in the log.
+    pub tick_milliseconds: u32,
+    /// State is snapshotted every so many epochs: what recovery folds at most, and some.
+    pub snapshot_epochs: u32,
+    /// Recorded time within which a repeated event id is a duplicate.
+    pub duplicate_horizon_seconds: u64,
+    /// Keys of the duplicate state of one partition; past it the oldest epochs go, and the horizon shrinks.
+    pub duplicate_keys_max: u64,
+    /// One tenant's share of them.
+    pub duplicate_keys_per_tenant_max: u64,
+}
+
+impl Default for Process {
+    fn default() -> Self {
+        Self {
+            workers: None,
+            epoch_events: limits::EPOCH_EVENTS_MAX as u32,
+            epoch_bytes: limits::EPOCH_BYTES_MAX as u64,
+            epoch_milliseconds: 200,
+            tick_milliseconds: 1_000,
+            snapshot_epochs: limits::SNAPSHOT_EVERY_EPOCHS as u32,
+            duplicate_horizon_seconds: limits::DUPLICATE_HORIZON_SECONDS as u64,
+            duplicate_keys_max: limits::DUPLICATE_KEYS_MAX as u64,
+            duplicate_keys_per_tenant_max: limits::DUPLICATE_KEYS_PER_TENANT_MAX as u64,
+        }
+    }
+}
+
+impl Process {
+    /// Worker threads on a machine of so many cores.
+    pub fn workers(&self, partitions: u32, cores: usize) -> u32 {
+        let cores = u32::try_from(cores).unwrap_or(u32::MAX);
+        self.workers.unwrap_or(cores).clamp(1, partitions.max(1))
+    }
+
+    /// Age at which an epoch is sealed.
+    pub fn epoch_age(&self) -> Duration {
+        Duration::from_millis(self.epoch_milliseconds.into())
+    }
+
+    /// Time between empty epochs.
+    pub fn tick(&self) -> Duration {
+        Duration::from_millis(self.tick_milliseconds.into())
+    }
+}
+
+/// `[sink.…]`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Sinks {
+    /// Delta Lake tables.
+    pub parquet: Parquet,
+}
+
+/// `[sink.parquet]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Parquet {
+    /// Whether rows go there.
+    pub enabled: bool,
+    /// Root of the tables; absent: `tables` in the data folder. Relative to the configuration file's folder.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathBuf>,
+    /// System tables that go there too: `rejections`, `script_runs`.
+    pub system_tables: Vec<String>,
+}
+
+impl Default for Parquet {
+    fn default() -> Self {
+        Self { enabled: true, path: None, system_tables: Vec::new() }
+    }
+}
+
+/// `[definitions]`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Definitions {
+    /// Published at start, and again by `tidegate apply`. Relative to the configuration file's folder.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub folder: Option<PathBuf>,
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `[telemetry]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Telemetry {
+    /// Level, or directives such as `info,tidegate_sinks=debug`; the environment's `TIDEGATE_LOG` goes before it.
+    pub log_filter: String,
+    /// How log lines are written.
+    pub log_format: LogFormat,
+}
+
+impl Default for Telemetry {
+    fn default() -> Self {
+        Self { log_filter: "info".into(), log_format: LogFormat::Text }
+    }
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("configuration {file} cannot be read; name another file, or copy tidegate.example.toml there")]
+    Unreadable {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        #[source]
+        cause: std::io::Error,
+    },
+    /// Its text is wrong.
+    #[error("{0}")]
+    Invalid(#[from] Faults),
+}
+
+const REMEDY: &str = "tidegate.example.toml shows every setting";
+
+impl Config {
+    /// Reads a file. Relative paths in it begin at its folder.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|cause| ConfigError::Unreadable { file: path.to_owned(), cause })?;
+        let mut config = Self::parse(&text, &path.display().to_string())?;
+        if let Some(folder) = path.parent() {
+            config.begin_paths_at(folder);
+        }
+        Ok(config)
+    }
+
+    /// Reads a text; `name` is how messages call it.
+    pub fn parse(text: &str, name: &str) -> Result<Self, ConfigError> {
+        let fault = |e: toml::de::Error| Fault::new(FilePlace::of(name, text, e.span()), e.message(), REMEDY);
+        let config: Self = toml::from_str(text).map_err(|e| Faults(vec![fault(e)]))?;
+        let objections = config.validate();
+        if objections.is_empty() {
+            return Ok(config);
+        }
+        let place = |setting: &str| FilePlace::of(name, text, span_of(text, setting));
+        let faults = objections.into_iter().map(|o| Fault::new(place(o.setting), format!("{} {}", o.setting, o.detail), o.remedy));
+        Err(Faults(faults.collect()).into())
+    }
+
+    /// What is wrong with the values, apart from their form.
+    pub fn validate(&self) -> Vec<Objection> {
+        let mut found = Vec::new();
+        self.validate_server(&mut found);
+        self.validate_log_and_process(&mut found);
+        let mut check = |holds: bool, setting, detail: String, remedy: &str| {
+            if !holds {
+                found.push(Objection { setting, detail, remedy: remedy.to_owned() });
+            }
+        };
+        for name in &self.sink.parquet.system_tables {
+            let known = SystemTable::ALL.map(SystemTable::as_str).join(", ");
+            let detail = format!("names {name:?}, which is no system table");
+            check(SystemTable::named(name).is_some(), "sink.parquet.system_tables", detail, &format!("the system tables are {known}"));
+        }
+        let cut = &self.cut;
+        for (setting, value) in [
+            ("cut.rows_max", cut.rows_max),
+            ("cut.bytes_max", cut.bytes_max),
+            ("cut.open_bytes_max", cut.open_bytes_max),
+            ("cut.edge_seconds", cut.edge_seconds),
+        ] {
+            check(value > 0, setting, "is 0".into(), "a cut would never hold anything: leave it out for the default");
+        }
+        check(
+            cut.seconds_min <= cut.edge_seconds,
+            "cut.seconds_min",
+            format!("is {}, above cut.edge_seconds ({})", cut.seconds_min, cut.edge_seconds),
+            "all cuts close at each edge, so a smaller value is meant",
+        );
+        check(!self.telemetry.log_filter.trim().is_empty(), "telemetry.log_filter", "is empty".into(), "\"off\" silences the log");
+        found
+    }
+
+    fn validate_server(&self, found: &mut Vec<Objection>) {
+        let s = &self.server;
+        let mut bounded =
+            |setting, value: u64, max: usize, reason: &str| found.extend(out_of_bounds(setting, value, 1, max as u64, reason));
+        bounded("server.connections_max", s.connections_max.into(), 1 << 20, "each takes a file descriptor");
+        bounded("server.connections_per_address_max", s.connections_per_address_max.into(), 1 << 20, "each takes a file descriptor");
+        bounded("server.head_seconds_max", s.head_seconds_max.into(), 300, "slow heads are how an edge is starved");
+        bounded("server.body_seconds_max", s.body_seconds_max.into(), 3_600, "slow bodies are how an edge is starved");
+        bounded("server.idle_seconds_max", s.idle_seconds_max.into(), 86_400, "an idle connection keeps its place");
+        bounded("server.body_bytes_max", s.body_bytes_max, 256 << 20, "a body is held in memory");
+        bounded("server.bodies_in_flight_bytes_max", s.bodies_in_flight_bytes_max, 16 << 30, "bodies are held in memory");
+        bounded("server.publish_seconds_max", s.publish_seconds_max.into(), 300, "a waiting request holds its body in memory");
+        bounded("server.receipt_wait_seconds_max", s.receipt_wait_seconds_max.into(), 3_600, "a held request holds its connection");
+        bounded("server.shutdown_seconds_max", s.shutdown_seconds_max.into(), 600, "whoever stops the process waits for it");
+        if s.bodies_in_flight_bytes_max < s.body_bytes_max {
+            found.push(Objection {
+                setting: "server.bodies_in_flight_bytes_max",
+                detail: format!("is {}, below server.body_bytes_max ({})", s.bodies_in_flight_bytes_max, s.body_bytes_max),
+                remedy: "the largest body would never be taken: raise it, or lower server.body_bytes_max".into(),
+            });
+        }
+    }
+
+    fn validate_log_and_process(&self, found: &mut Vec<Objection>) {
+        let (l, p) = (&self.log, &self.process);
+        let mut bounded =
+            |setting, value: u64, min: u64, max: u64, reason: &str| found.extend(out_of_bounds(setting, value, min, max, reason));
+        bounded("log.partitions", l.partitions.into(), 1, limits::PARTITIONS_MAX as u64, "positions and state are kept for each");
+        bounded(
+            "log.segment_bytes",
+            l.segment_bytes,
+            1 << 20,
+            1 << 30,
+            "a segment holds at least one record, and retention deletes whole ones",
+        );
+        // Each of the 4 P + 1 chains has an open segment of its own, and the budget must hold more than those.
+        let least = l.segment_bytes.saturating_mul(2);
+        bounded("log.budget_bytes", l.budget_bytes, least, u64::MAX, "it must hold two segments (log.segment_bytes) at least");
+        bounded(
+            "process.workers",
+            p.workers.unwrap_or(1).into(),
+            1,
+            limits::PARTITIONS_MAX as u64,
+            "a partition is processed by one worker",
+        );
+        bounded("process.epoch_events", p.epoch_events.into(), 1, 10 * limits::EPOCH_EVENTS_MAX as u64, "an epoch is held in memory");
+        bounded("process.epoch_bytes", p.epoch_bytes, 1, limits::EPOCH_OUTPUT_BYTES_MAX as u64, "an epoch is held in memory");
+        bounded("process.epoch_milliseconds", p.epoch_milliseconds.into(), 1, 60_000, "rows wait for the end of their epoch");
+        bounded("process.tick_milliseconds", p.tick_milliseconds.into(), 10, 60_000, "time passes in the log by empty epochs");
+        bounded("process.snapshot_epochs", p.snapshot_epochs.into(), 1, 1 << 20, "recovery folds what came after the newest snapshot");
+        bounded("process.duplicate_horizon_seconds", p.duplicate_horizon_seconds, 1, 366 * 86_400, "the log must keep outcomes that long");
+        bounded("process.duplicate_keys_max", p.duplicate_keys_max, 1, 1 << 32, "each key takes 16 bytes of memory and some");
+        bounded(
+            "process.duplicate_keys_per_tenant_max",
+            p.duplicate_keys_per_tenant_max,
+            1,
+            p.duplicate_keys_max,
+            "a share of duplicate_keys_max",
+        );
+        if p.duplicate_horizon_seconds > l.audit_horizon_seconds {
+            found.push(Objection {
+                setting: "log.audit_horizon_seconds",
+                detail: format!(
+                    "is {}, below process.duplicate_horizon_seconds ({})",
+                    l.audit_horizon_seconds, p.duplicate_horizon_seconds
+                ),
+                remedy: "duplicates are known from the outcomes in audit: keep them at least as long".into(),
+            });
+        }
+    }
+
+    /// Root of the Delta Lake tables.
+    pub fn tables(&self) -> PathBuf {
+        self.sink.parquet.path.clone().unwrap_or_else(|| self.server.data_dir.join("tables"))
+    }
+
+    /// The socket that `tidegate apply` talks to.
+    pub fn control_socket(&self) -> PathBuf {
+        self.server.data_dir.join("control.sock")
+    }
+
+    fn begin_paths_at(&mut self, folder: &Path) {
+        let paths = [Some(&mut self.server.data_dir), self.sink.parquet.path.as_mut(), self.definitions.folder.as_mut()];
+        for path in paths.into_iter().flatten() {
+            *path = folder.join(&*path);
+        }
+    }
+}
+
+/// What is wrong with a setting's value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Objection {
+    /// The setting, as `section.name`.
+    pub setting: &'static str,
+    /// What is wrong with it; follows the setting's name.
+    pub detail: String,
+    /// What mends it.
+    pub remedy: String,
+}
+
+fn out_of_bounds(setting: &'static str, value: u64, min: u64, max: u64, reason: &str) -> Option<Objection> {
+    let range = if max == u64::MAX { format!("it is at least {min}") } else { format!("it is {min} to {max}") };
+    (!(min..=max).contains(&value)).then(|| Objection { setting, detail: format!("is {value}"), remedy: format!("{range}: {reason}") })
+}
+
+/// Where a setting's value stands; its section where it is not there; nothing where neither is.
+fn span_of(text: &str, setting: &str) -> Option<std::ops::Range<usize>> {
+    let document = toml::de::DeTable::parse(text).ok()?;
+    let mut table = document.get_ref();
+    let mut found = None;
+    for part in setting.split('.') {
+        let Some((key, value)) = table.iter().find(|(k, _)| k.get_ref().as_ref() == part) else { break };
+        found = Some(key.span());
+        match value.get_ref() {
+            toml::de::DeValue::Table(inner) => table = inner,
+            _ => return Some(value.span()),
+        }
+    }
+    found
+}

@@ -1,0 +1,93 @@
+//! Everything about a folder that can be known without a running Tidegate: forms, references, scripts, and the tests of
+//! its templates, which run through the very stages that production runs.
+
+use super::diff::{Extent, RefusalCause, diff};
+use super::folder::{Files, Folder};
+use super::known::Known;
+use super::trial;
+use crate::config::place::{Fault, Faults, FilePlace};
+use std::path::Path;
+use tidegate_schemas::catalog::{Catalog, CatalogError};
+use tidegate_schemas::definition::{Definition, Place};
+
+/// A folder in which nothing was found.
+#[derive(Debug)]
+pub struct Checked {
+    /// Its definitions.
+    pub folder: Folder,
+    /// Tests that passed.
+    pub tests: usize,
+}
+
+/// Reads and checks a folder.
+///
+/// # Errors
+/// All that is wrong: faults of form first; where there are none, those of references, scripts and tests together.
+pub fn check(folder: &Path) -> Result<Checked, Faults> {
+    check_folder(Folder::read(folder)?)
+}
+
+/// Checks the files of a folder.
+pub fn check_files(files: &Files) -> Result<Checked, Faults> {
+    check_folder(Folder::parse(files)?)
+}
+
+fn check_folder(folder: Folder) -> Result<Checked, Faults> {
+    let mut faults = Vec::new();
+    match catalog_of(&folder) {
+        Ok(catalog) => check_credentials(&folder, &catalog, &mut faults),
+        Err(found) => faults = found,
+    }
+    for definition in &folder.definitions {
+        if let Definition::Template(template) = definition {
+            trial::check_scripts(template, &mut faults);
+        }
+    }
+    if faults.is_empty() {
+        for test in &folder.tests {
+            trial::run(&folder, test, &mut faults);
+        }
+    }
+    if faults.is_empty() {
+        let tests = folder.tests.len();
+        return Ok(Checked { folder, tests });
+    }
+    faults.sort();
+    Err(Faults(faults))
+}
+
+/// The catalog that the folder alone makes.
+fn catalog_of(folder: &Folder) -> Result<Catalog, Vec<Fault>> {
+    let mut catalog = Catalog::default();
+    let changes = diff(&catalog, &Known::default(), folder.definitions.clone(), Extent::Part, "", 0);
+    let changes = changes.map_err(|refusals| {
+        let fault = |refusal: super::diff::Refusal| {
+            let place = folder.places.get(&refusal.definition).cloned().unwrap_or_else(|| FilePlace::file("."));
+            let remedy = match &refusal.cause {
+                RefusalCause::Catalog(CatalogError::Missing { .. }) => "define it, or correct the name",
+                RefusalCause::Catalog(_) | RefusalCause::Table(_) => "correct it",
+                RefusalCause::Twice => "remove one of them",
+            };
+            Fault::new(place, refusal.cause.to_string(), remedy)
+        };
+        refusals.into_iter().map(fault).collect::<Vec<_>>()
+    })?;
+    for change in &changes {
+        // They were tried on such a catalog just now.
+        let _ = catalog.apply(change);
+    }
+    Ok(catalog)
+}
+
+/// A source that takes the asset from the credential needs keys that are bound to one asset each.
+fn check_credentials(folder: &Folder, catalog: &Catalog, faults: &mut Vec<Fault>) {
+    for definition in &folder.definitions {
+        let Definition::Key(key) = definition else { continue };
+        let Some(source) = catalog.source(&key.tenant, &key.source) else { continue };
+        if source.source.asset == Place::Credential && key.assets.as_ref().is_none_or(|assets| assets.len() != 1) {
+            let place = folder.places.get(&definition.key()).cloned().unwrap_or_else(|| FilePlace::file("keys.toml"));
+            let detail = format!("key {} is not bound to one asset, and source {} takes the asset from the credential", key.id, key.source);
+            faults.push(Fault::new(place, detail, "give the key assets = [\"…\"] with one id, or the source another place"));
+        }
+    }
+}

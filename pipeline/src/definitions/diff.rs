@@ -1,0 +1,237 @@
+//! What has to change so that the catalog holds what is wanted. Pure; every change is tried on a clone of the catalog, so
+//! nothing invalid is ever published.
+//!
+//! Order: a definition refers to those of a lower rank only, so additions go from organizations (parents first) to keys,
+//! and removals come last, the other way round. An asset or source that moves to another node leaves its old one first,
+//! since the catalog holds it once in a tenant. Tables are never removed: their rows outlive them, and one that came back
+//! under the same id with other columns would not fit its own files.
+
+use super::known::Known;
+use std::collections::{BTreeMap, BTreeSet};
+use tidegate_schemas::catalog::{Catalog, CatalogError};
+use tidegate_schemas::definition::{Change, Definition, DefinitionKey};
+use tidegate_schemas::ids::NodeId;
+use tidegate_schemas::table::{Column, Field, Table, TableError};
+use tidegate_schemas::time::Micros;
+
+/// Whether what is not wanted goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// The definitions are all that there shall be; only tables and cut parameters stay without being named.
+    Whole,
+    /// The definitions are added or replaced; all others stay.
+    Part,
+}
+
+/// Why a definition cannot be published.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RefusalCause {
+    /// The catalog refuses it.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    /// Its columns do not fit those that the published table has.
+    #[error(transparent)]
+    Table(#[from] TableError),
+    /// The same key stands twice among those wanted.
+    #[error("it is given twice")]
+    Twice,
+}
+
+/// A definition that cannot be published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Which.
+    pub definition: DefinitionKey,
+    /// Why.
+    pub cause: RefusalCause,
+}
+
+/// The changes that lead from the catalog to what is wanted; none where nothing differs.
+///
+/// # Errors
+/// All definitions that cannot be published, without those that fail only because of another.
+pub fn diff(
+    catalog: &Catalog,
+    known: &Known,
+    wanted: Vec<Definition>,
+    extent: Extent,
+    actor: &str,
+    at: Micros,
+) -> Result<Vec<Change>, Vec<Refusal>> {
+    let (wanted, refusals) = keyed(known, wanted);
+    if !refusals.is_empty() {
+        return Err(refusals);
+    }
+    if extent == Extent::Whole {
+        // What is wanted must stand on its own, whatever is published beside it now.
+        let nothing = Known::default();
+        let mut alone = Trial::new(Catalog::default(), &nothing, actor, at);
+        for key in in_order(&wanted) {
+            alone.put(key, &wanted[key]);
+            alone.changes.clear();
+        }
+        alone.done()?;
+    }
+    let mut removed: BTreeSet<&DefinitionKey> = match extent {
+        Extent::Part => BTreeSet::new(),
+        Extent::Whole => known.iter().map(|(key, _)| key).filter(|key| !stays(key) && !wanted.contains_key(*key)).collect(),
+    };
+    let mut moved: BTreeMap<(&str, &str), Vec<&DefinitionKey>> = BTreeMap::new();
+    for key in removed.iter().filter(|key| moves(key)) {
+        moved.entry((&key.kind, &key.id)).or_default().push(key);
+    }
+    let mut trial = Trial::new(catalog.clone(), known, actor, at);
+    for key in in_order(&wanted) {
+        if known.get(key) == Some(&wanted[key]) {
+            continue;
+        }
+        for old in moved.remove(&(key.kind.as_str(), key.id.as_str())).unwrap_or_default() {
+            trial.remove(old);
+            removed.remove(old);
+        }
+        trial.put(key, &wanted[key]);
+    }
+    let depth = depths(known.iter().map(|(_, definition)| definition));
+    let mut removed: Vec<&DefinitionKey> = removed.into_iter().collect();
+    removed.sort_by_key(|key| std::cmp::Reverse((key.rank(), depth_of(&depth, key), *key)));
+    removed.into_iter().for_each(|key| trial.remove(key));
+    trial.done()
+}
+
+/// Kinds that stay when they are not named.
+fn stays(key: &DefinitionKey) -> bool {
+    matches!(key.kind.as_str(), "table" | "cut")
+}
+
+/// Kinds whose node is part of their key, though their id is unique in the tenant.
+fn moves(key: &DefinitionKey) -> bool {
+    matches!(key.kind.as_str(), "source" | "asset")
+}
+
+type Wanted = BTreeMap<DefinitionKey, Definition>;
+
+/// What is wanted by key; a table keeps the columns that it has and gains the rest at its end.
+fn keyed(known: &Known, wanted: Vec<Definition>) -> (Wanted, Vec<Refusal>) {
+    let mut refusals = Vec::new();
+    let mut out = Wanted::new();
+    for definition in wanted {
+        let key = definition.key();
+        let merged = match (definition, known.get(&key)) {
+            (Definition::Table(new), Some(Definition::Table(old))) => grown(old, &new).map(Definition::Table),
+            (definition, _) => Ok(definition),
+        };
+        match merged {
+            Err(cause) => refusals.push(Refusal { definition: key, cause: cause.into() }),
+            Ok(definition) => {
+                if out.insert(key.clone(), definition).is_some() {
+                    refusals.push(Refusal { definition: key, cause: RefusalCause::Twice });
+                }
+            }
+        }
+    }
+    (out, refusals)
+}
+
+/// `old` with the columns of `new` that it lacks.
+fn grown(old: &Table, new: &Table) -> Result<Table, TableError> {
+    let field = |c: &Column| Field { name: c.name.clone(), kind: c.kind, unit: c.unit.clone(), required: false, min: None, max: None };
+    old.with(&new.fields.iter().map(field).collect::<Vec<_>>())
+}
+
+/// Keys in the order in which they can be added.
+fn in_order(wanted: &Wanted) -> Vec<&DefinitionKey> {
+    let depth = depths(wanted.values());
+    let mut keys: Vec<_> = wanted.keys().collect();
+    keys.sort_by_key(|key| (key.rank(), depth_of(&depth, key), *key));
+    keys
+}
+
+fn depth_of(depths: &BTreeMap<&str, usize>, key: &DefinitionKey) -> usize {
+    if key.kind == "organization" { depths.get(key.id.as_str()).copied().unwrap_or(0) } else { 0 }
+}
+
+/// How many organizations stand above each; those in a circle count as deep as the walk goes.
+fn depths<'a>(definitions: impl Iterator<Item = &'a Definition>) -> BTreeMap<&'a str, usize> {
+    let parents: BTreeMap<&str, Option<&NodeId>> = definitions
+        .filter_map(|d| match d {
+            Definition::Organization(o) => Some((o.id.as_str(), o.parent.as_ref())),
+            _ => None,
+        })
+        .collect();
+    let depth = |id: &str| {
+        let above = std::iter::successors(parents.get(id).copied().flatten(), |up| parents.get(up.as_str()).copied().flatten());
+        above.take(tidegate_schemas::limits::TREE_DEPTH_MAX + 1).count()
+    };
+    parents.keys().map(|id| (*id, depth(id))).collect()
+}
+
+/// A catalog on which changes are tried.
+struct Trial<'a> {
+    catalog: Catalog,
+    known: &'a Known,
+    changes: Vec<Change>,
+    refusals: Vec<Refusal>,
+    /// What a later definition may miss because of an earlier refusal, as the catalog words it.
+    absent: BTreeSet<String>,
+    actor: &'a str,
+    at: Micros,
+}
+
+impl<'a> Trial<'a> {
+    fn new(catalog: Catalog, known: &'a Known, actor: &'a str, at: Micros) -> Self {
+        Self { catalog, known, changes: Vec::new(), refusals: Vec::new(), absent: BTreeSet::new(), actor, at }
+    }
+
+    fn put(&mut self, key: &DefinitionKey, definition: &Definition) {
+        if !self.step(key, Some(definition.clone())) {
+            self.absent.insert(words(definition));
+        }
+    }
+
+    fn remove(&mut self, key: &DefinitionKey) {
+        self.step(key, None);
+    }
+
+    fn step(&mut self, key: &DefinitionKey, after: Option<Definition>) -> bool {
+        let change = Change {
+            revision: self.catalog.revision() + 1,
+            definition: key.clone(),
+            version: self.known.version(key) + 1,
+            actor: self.actor.to_owned(),
+            at: self.at,
+            before: self.known.get(key).cloned(),
+            after,
+        };
+        match self.catalog.apply(&change) {
+            Ok(()) => {
+                self.changes.push(change);
+                true
+            }
+            Err(CatalogError::Missing { missing, .. }) if self.is_absent(&missing) => false,
+            Err(cause) => {
+                self.refusals.push(Refusal { definition: key.clone(), cause: cause.into() });
+                false
+            }
+        }
+    }
+
+    fn is_absent(&self, missing: &str) -> bool {
+        // A key misses "source x of tenant".
+        self.absent.contains(missing) || missing.split_once(" of ").is_some_and(|(start, _)| self.absent.contains(start))
+    }
+
+    fn done(self) -> Result<Vec<Change>, Vec<Refusal>> {
+        if self.refusals.is_empty() { Ok(self.changes) } else { Err(self.refusals) }
+    }
+}
+
+/// How the catalog names a definition that it misses.
+fn words(definition: &Definition) -> String {
+    match definition {
+        Definition::Table(d) => format!("table {}", d.id),
+        other => {
+            let key = other.key();
+            format!("{} {}", key.kind, key.id)
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! What definitions say about themselves. No label holds an id.
+
+use super::publish::{Action, PublishedChange};
+use tidegate_schemas::catalog::Catalog;
+
+/// A newer catalog is in use.
+pub(super) fn catalog(catalog: &Catalog) {
+    metrics::gauge!("tidegate_catalog_revision").set(catalog.revision() as f64);
+    metrics::gauge!("tidegate_catalog_definitions").set(catalog.len() as f64);
+}
+
+/// Changes were published.
+pub(super) fn published(changes: &[PublishedChange]) {
+    for action in [Action::Added, Action::Changed, Action::Removed] {
+        let name = match action {
+            Action::Added => "added",
+            Action::Changed => "changed",
+            Action::Removed => "removed",
+        };
+        let count = changes.iter().filter(|c| c.action == action).count();
+        metrics::counter!("tidegate_definition_changes_total", "action" => name).increment(count as u64);
+    }
+}

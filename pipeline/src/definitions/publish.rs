@@ -1,0 +1,128 @@
+//! From what is wanted to changes in `control`: the one way in, whether definitions come from the start of the process or
+//! over the control socket.
+
+use super::catalogs::{CatalogFollower, CatalogsError};
+use super::diff::{Extent, Refusal, diff};
+use super::metrics;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use tidegate_schemas::definition::{Change, Definition, DefinitionKey};
+use tidegate_schemas::ids::Revision;
+use tidegate_schemas::store::{DefinitionStore, StoreError};
+use tidegate_schemas::time::Micros;
+
+/// Whoever else takes the next revision first is rare, and never for long.
+const TRIES_MAX: usize = 5;
+
+/// Publishes definitions.
+#[derive(Clone)]
+pub struct Publisher {
+    /// Where changes go.
+    pub store: Arc<dyn DefinitionStore>,
+    /// The catalog that they are changes of.
+    pub follower: Arc<CatalogFollower>,
+    /// When.
+    pub now: fn() -> Micros,
+}
+
+/// What became of a definition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// It is new.
+    Added,
+    /// It is another than before.
+    Changed,
+    /// It is gone.
+    Removed,
+}
+
+/// One change of an answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PublishedChange {
+    /// Which definition.
+    pub definition: DefinitionKey,
+    /// What became of it.
+    pub action: Action,
+    /// Its version now.
+    pub version: u64,
+}
+
+/// What was published.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Published {
+    /// The catalog's revision after it.
+    pub revision: Revision,
+    /// In the order in which they were published.
+    pub changes: Vec<PublishedChange>,
+    /// Definitions that were there as wanted.
+    pub unchanged: usize,
+}
+
+/// Why nothing was published, or not all.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// Definitions that cannot be published; nothing was.
+    #[error("{} definitions were refused", .0.len())]
+    Refused(Vec<Refusal>),
+    /// The store cannot take them.
+    #[error("definitions cannot be stored")]
+    Store(#[from] StoreError),
+    /// There is no catalog to compare with.
+    #[error("the catalog cannot be built")]
+    Catalog(#[from] CatalogsError),
+    /// A defect.
+    #[error("publishing was cut off")]
+    Panicked(#[from] tokio::task::JoinError),
+}
+
+impl Publisher {
+    /// Publishes what differs, and returns once the catalog has it.
+    pub async fn publish(&self, wanted: Vec<Definition>, extent: Extent, actor: &str) -> Result<Published, PublishError> {
+        let (at, wanted) = ((self.now)(), Arc::new(wanted));
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let changes = self.compare(Arc::clone(&wanted), extent, actor.to_owned(), at).await?;
+            let listed: Vec<PublishedChange> = changes.iter().map(PublishedChange::of).collect();
+            if !changes.is_empty() {
+                match self.store.append(changes).await {
+                    Err(StoreError::Taken(_)) if tries < TRIES_MAX => continue,
+                    result => result?,
+                }
+            }
+            let follower = Arc::clone(&self.follower);
+            let revision = tokio::task::spawn_blocking(move || follower.catch_up()).await??;
+            let put = listed.iter().filter(|c| c.action != Action::Removed).count();
+            metrics::published(&listed);
+            for change in &listed {
+                let key = &change.definition;
+                tracing::debug!(kind = key.kind, owner = key.owner, id = key.id, version = change.version, action = ?change.action, "definition");
+            }
+            tracing::info!(actor, revision, changes = listed.len(), "definitions published");
+            return Ok(Published { revision, unchanged: wanted.len() - put, changes: listed });
+        }
+    }
+
+    async fn compare(&self, wanted: Arc<Vec<Definition>>, extent: Extent, actor: String, at: Micros) -> Result<Vec<Change>, PublishError> {
+        let follower = Arc::clone(&self.follower);
+        let compared = tokio::task::spawn_blocking(move || {
+            follower.catch_up()?;
+            Ok(follower.inspect(|catalog, known| diff(catalog, known, (*wanted).clone(), extent, &actor, at)))
+        });
+        compared.await?.map_err(PublishError::Catalog)?.map_err(PublishError::Refused)
+    }
+}
+
+impl PublishedChange {
+    fn of(change: &Change) -> Self {
+        let action = match (&change.before, &change.after) {
+            (_, None) => Action::Removed,
+            (None, Some(_)) => Action::Added,
+            (Some(_), Some(_)) => Action::Changed,
+        };
+        Self { definition: change.definition.clone(), action, version: change.version }
+    }
+}

@@ -1,0 +1,212 @@
+//! `tidegate apply`: the folder is read and checked where it lies, and its definitions go over a Unix socket in the data
+//! folder to the running process, which compares, publishes and answers.
+//!
+//! ```text
+//! client: read, check ─ {"apply": {"definitions": […]}} ─▶ server: diff, append
+//!                     ◀─ {"applied": {revision, changes, unchanged}} or {"refused": […]} or {"failed": …}
+//! ```
+//! One request and one answer a connection, one connection at a time. The right to apply is the right to open the socket:
+//! it belongs to the process's user alone (mode 0600), and the peer's user is asked for as well.
+
+use super::check;
+use super::diff::{Extent, Refusal};
+use super::folder::Folder;
+use super::publish::{PublishError, Published, Publisher};
+use crate::config::place::{Fault, Faults, FilePlace};
+use serde::{Deserialize, Serialize};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tidegate_schemas::definition::{Definition, DefinitionKey};
+use tidegate_schemas::limits::CONTROL_SOCKET_BYTES_MAX;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
+use tokio_util::sync::CancellationToken;
+
+/// A client that sends or reads slower than this is given up.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// A client waits so long for its answer: a hundred thousand definitions take seconds.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(300);
+
+/// What is asked.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+enum Request {
+    /// These definitions shall be all that there are.
+    Apply { definitions: Vec<Definition> },
+}
+
+/// What is answered.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+enum Answer {
+    /// It is in effect.
+    Applied(Published),
+    /// Nothing was published.
+    Refused(Vec<Refused>),
+    /// It could not be done.
+    Failed { detail: String },
+}
+
+/// A refused definition on the wire.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Refused {
+    definition: DefinitionKey,
+    detail: String,
+}
+
+/// Why the socket cannot be served.
+#[derive(Debug, thiserror::Error)]
+#[error("control socket {socket}: {doing}; another data folder with a short path may help")]
+pub struct SocketError {
+    /// Its path.
+    pub socket: PathBuf,
+    /// What was under way.
+    pub doing: &'static str,
+    /// Why.
+    #[source]
+    pub cause: io::Error,
+}
+
+/// Why a folder was not applied.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// The folder is wrong; nothing was sent, or nothing was published.
+    #[error("{0}")]
+    Folder(#[from] Faults),
+    /// Nobody answers.
+    #[error("{doing} {socket}; is tidegate running on this data folder, under this user?")]
+    Unreachable {
+        /// What was under way.
+        doing: &'static str,
+        /// The socket's path.
+        socket: PathBuf,
+        /// Why.
+        #[source]
+        cause: io::Error,
+    },
+    /// The process could not do it.
+    #[error("tidegate could not publish the definitions: {0}")]
+    Failed(String),
+}
+
+/// Checks a folder and publishes it through the process that serves `socket`. Blocking.
+pub fn apply(folder: &Path, socket: &Path) -> Result<Published, ApplyError> {
+    let checked = check::check(folder)?;
+    let Folder { definitions, places, .. } = checked.folder;
+    let request = serde_json::to_vec(&Request::Apply { definitions }).map_err(|e| ApplyError::Failed(e.to_string()))?;
+    if request.len() > CONTROL_SOCKET_BYTES_MAX {
+        let detail = format!("definitions of {} bytes, above {CONTROL_SOCKET_BYTES_MAX}", request.len());
+        return Err(ApplyError::Failed(detail));
+    }
+    let answer = exchange(socket, &request)?;
+    match serde_json::from_slice(&answer) {
+        Ok(Answer::Applied(published)) => Ok(published),
+        Ok(Answer::Refused(refused)) => {
+            let place = |key: &DefinitionKey| places.get(key).cloned().unwrap_or_else(|| FilePlace::file(&folder.display().to_string()));
+            let remedy = "it does not fit what is published: correct it, or give it another name";
+            let fault = |r: Refused| Fault::new(place(&r.definition), r.detail, remedy);
+            Err(Faults(refused.into_iter().map(fault).collect()).into())
+        }
+        Ok(Answer::Failed { detail }) => Err(ApplyError::Failed(detail)),
+        Err(e) => Err(ApplyError::Failed(format!("its answer is unreadable: {e}"))),
+    }
+}
+
+fn exchange(socket: &Path, request: &[u8]) -> Result<Vec<u8>, ApplyError> {
+    let unreachable = |doing, cause| ApplyError::Unreachable { doing, socket: socket.to_owned(), cause };
+    let mut stream = std::os::unix::net::UnixStream::connect(socket).map_err(|e| unreachable("cannot connect to", e))?;
+    let prepared = stream.set_write_timeout(Some(PATIENCE)).and_then(|()| stream.set_read_timeout(Some(ANSWER_PATIENCE)));
+    let sent = prepared.and_then(|()| stream.write_all(request)).and_then(|()| stream.shutdown(std::net::Shutdown::Write));
+    sent.map_err(|e| unreachable("cannot send to", e))?;
+    let mut answer = Vec::new();
+    stream.take(CONTROL_SOCKET_BYTES_MAX as u64).read_to_end(&mut answer).map_err(|e| unreachable("no answer from", e))?;
+    Ok(answer)
+}
+
+/// Serves a control socket until `stop` is cancelled; the one under way is answered first.
+pub async fn serve(socket: PathBuf, publisher: Publisher, stop: CancellationToken) -> Result<(), SocketError> {
+    let (listener, owner) = bind(&socket)?;
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, _)) => answer_one(stream, owner, &publisher).await,
+            Err(error) => {
+                // Out of files, most likely: a pause lets others free some.
+                tracing::warn!(%error, "control socket cannot accept");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+    // Whoever comes later learns at once that nobody serves.
+    let _ = std::fs::remove_file(&socket);
+    Ok(())
+}
+
+/// The log's lock makes this process the only one in the data folder, so a socket that is there is left over.
+fn bind(socket: &Path) -> Result<(UnixListener, u32), SocketError> {
+    let failed = |doing| move |cause| SocketError { socket: socket.to_owned(), doing, cause };
+    match std::fs::remove_file(socket) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed("the one left over cannot be removed")(e)),
+        _ => {}
+    }
+    let listener = UnixListener::bind(socket).map_err(failed("cannot be bound"))?;
+    std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o600)).map_err(failed("cannot be kept from others"))?;
+    let owner = std::fs::metadata(socket).map_err(failed("cannot be looked at"))?.uid();
+    Ok((listener, owner))
+}
+
+async fn answer_one(mut stream: UnixStream, owner: u32, publisher: &Publisher) {
+    let peer = match stream.peer_cred() {
+        Ok(peer) if peer.uid() == owner || peer.uid() == 0 => peer.uid(),
+        Ok(peer) => return tracing::warn!(uid = peer.uid(), "control socket was opened by another user"),
+        Err(error) => return tracing::warn!(%error, "control socket has a peer without a name"),
+    };
+    let answer = match tokio::time::timeout(PATIENCE, receive(&mut stream)).await {
+        Ok(Ok(body)) => answer(body, publisher, &format!("uid:{peer}")).await,
+        Ok(Err(error)) => Answer::Failed { detail: error.to_string() },
+        Err(_) => Answer::Failed { detail: format!("the request took longer than {} s", PATIENCE.as_secs()) },
+    };
+    let body = serde_json::to_vec(&answer).unwrap_or_default();
+    let sent = tokio::time::timeout(PATIENCE, async {
+        stream.write_all(&body).await?;
+        stream.shutdown().await
+    });
+    if let Ok(Err(error)) = sent.await {
+        tracing::warn!(%error, "control socket could not answer");
+    }
+}
+
+async fn receive(stream: &mut UnixStream) -> io::Result<Vec<u8>> {
+    let mut body = Vec::new();
+    stream.take(CONTROL_SOCKET_BYTES_MAX as u64 + 1).read_to_end(&mut body).await?;
+    if body.len() > CONTROL_SOCKET_BYTES_MAX {
+        return Err(io::Error::other(format!("the request is larger than {CONTROL_SOCKET_BYTES_MAX} bytes")));
+    }
+    Ok(body)
+}
+
+async fn answer(body: Vec<u8>, publisher: &Publisher, actor: &str) -> Answer {
+    let parsed = tokio::task::spawn_blocking(move || serde_json::from_slice(&body)).await;
+    let definitions = match parsed {
+        Ok(Ok(Request::Apply { definitions })) => definitions,
+        Ok(Err(e)) => return Answer::Failed { detail: format!("the request is unreadable: {e}") },
+        Err(e) => return Answer::Failed { detail: e.to_string() },
+    };
+    match publisher.publish(definitions, Extent::Whole, actor).await {
+        Ok(published) => Answer::Applied(published),
+        Err(PublishError::Refused(refusals)) => {
+            let refused = |r: Refusal| Refused { definition: r.definition, detail: r.cause.to_string() };
+            Answer::Refused(refusals.into_iter().map(refused).collect())
+        }
+        Err(error) => {
+            tracing::warn!(error = &error as &dyn std::error::Error, "definitions could not be published");
+            Answer::Failed { detail: error.to_string() }
+        }
+    }
+}
