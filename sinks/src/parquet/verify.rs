@@ -127,8 +127,14 @@ impl Verifier {
         path.join("_delta_log").is_dir().then(|| TableRef { tenant: tenant.clone(), table: table.clone(), path })
     }
 
-    /// Reads the provenance of every row of a table's newest version.
+    /// Reads the provenance of every row of a table's newest version. On a thread of its own: the kernel must not wait
+    /// where futures run.
     pub fn table(&self, table: &TableRef) -> Result<Held, VerifyError> {
+        let read = std::thread::scope(|scope| scope.spawn(|| self.read(table)).join());
+        read.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+
+    fn read(&self, table: &TableRef) -> Result<Held, VerifyError> {
         let fail = |e: KernelError| at(&table.path)(&e);
         let snapshot = Snapshot::builder_for(table.path.to_string_lossy()).build(self.engine.as_ref()).map_err(fail)?;
         let mut held = Held { version: snapshot.version(), ..Held::default() };

@@ -1,2 +1,10 @@
-//! Integration tests.
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+//! Everything of this crate, tested at its boundaries.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod cutting;
+mod driving;
+mod follow;
+mod log;
+mod parquet;
+mod rows;
+mod verify;
