@@ -89,8 +89,13 @@ limits! {
     SCRIPT_MEMORY_BYTES = 16 << 20, "bytes", "default ceiling of one script state";
     SCRIPT_MEMORY_BYTES_HARD = 64 << 20, "bytes", "no quota goes beyond it";
     SCRIPT_SOURCE_BYTES = 64 << 10, "bytes", "source of one stage";
+    SCRIPT_STRING_BYTES_MAX = 1 << 20, "bytes", "any string or buffer that one library call makes: its time must stay far below the watchdog's";
+    SCRIPT_SHAPES_MAX = 64, "shapes", "forms of documents that a template version keeps a constructor for; the rest is built value by value";
+    SCRIPT_TEMPLATES_MAX = 256, "versions", "template versions that one script state holds; past it the state starts over";
+    SCRIPT_COMPILED_MAX = 4_096, "versions", "compiled template versions of one worker, bytecode and patterns; past it they are compiled again";
     SCRIPT_CPU_MILLISECONDS_MAX = 100, "milliseconds", "CPU time of one event's stages: a fault of the host, not a quota";
     RESULT_BYTES_MAX = 64 << 10, "bytes", "what one event's stages may return";
+    RESULT_BYTES_MAX_HARD = 1 << 20, "bytes", "no quota goes beyond it";
     RESULT_FIELDS_MAX = 256, "fields", "of one row";
     RESULT_DEPTH_MAX = 16, "levels", "of a returned value";
     RESULT_ROWS_MAX = 1_000, "rows", "of one event";
