@@ -282,6 +282,58 @@ impl fmt::Debug for Document {
     }
 }
 
+/// Builds a document that nobody parsed: values one after the other, containers between `open` and `close_…`.
+#[derive(Default)]
+pub struct DocumentBuilder {
+    side: String,
+    nodes: Vec<Node>,
+}
+
+impl DocumentBuilder {
+    /// Adds `null`.
+    pub fn null(&mut self) {
+        self.nodes.push(Node::Null);
+    }
+    /// Adds a boolean.
+    pub fn bool(&mut self, value: bool) {
+        self.nodes.push(Node::Bool(value));
+    }
+    /// Adds an integer.
+    pub fn int(&mut self, value: i64) {
+        self.nodes.push(Node::Int(value));
+    }
+    /// Adds a number.
+    pub fn float(&mut self, value: f64) {
+        self.nodes.push(Node::Float(value));
+    }
+    /// Adds a text: a value, or the key of the value that follows.
+    pub fn text(&mut self, value: &str) {
+        let start = self.side.len() as u32;
+        self.side.push_str(value);
+        self.nodes.push(Node::SideText { start, len: value.len() as u32 });
+    }
+    /// Begins a container; what it is says the one who closes it.
+    pub fn open(&mut self) -> usize {
+        self.nodes.push(Node::Null);
+        self.nodes.len() - 1
+    }
+    /// Ends a list of `len` elements that `open` began at `at`.
+    pub fn close_list(&mut self, at: usize, len: u32) {
+        self.nodes[at] = Node::List { len, end: self.nodes.len() as u32 };
+    }
+    /// Ends an object of `len` pairs that `open` began at `at`.
+    pub fn close_map(&mut self, at: usize, len: u32) {
+        self.nodes[at] = Node::Map { len, end: self.nodes.len() as u32 };
+    }
+    /// The document; one without any value is `null`.
+    pub fn finish(mut self) -> Document {
+        if self.nodes.is_empty() {
+            self.nodes.push(Node::Null);
+        }
+        Document { bytes: Bytes::new(), side: self.side, nodes: self.nodes }
+    }
+}
+
 struct Builder<'d> {
     base: usize,
     document: &'d mut Document,

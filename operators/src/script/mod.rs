@@ -1,1 +1,113 @@
-//! placeholder
+//! The sandbox: tenants' scripts in Luau.
+//!
+//! It has no I/O, no clock, no randomness, and gives a script nothing of another tenant: one Lua state for each tenant, one
+//! environment in it for each template version. Steps, memory, time, results, strings and logs are bounded; what runs out
+//! cannot be caught. Steps are counted at Luau's interrupts and by what library functions charge; with native code on and
+//! off they may differ by one at each loop left by `break`, so a log is to be replayed with the setting it was written with.
+//!
+//! ```text
+//! Bundle ─▶ run: for each event  ─ enter ─▶ driver (Luau): decode ─▶ validate ─▶ transform ─ leave ─▶ rows, rejection
+//!              │ Host: states by tenant, bytecode and patterns by tenant and version
+//!              └ Meter: steps, memory, kill; Watch: what the watchdog sees
+//! ```
+
+mod compile;
+mod driver;
+mod enter;
+mod error;
+pub(crate) mod leave;
+mod meter;
+mod metrics;
+mod run;
+mod state;
+mod tide;
+mod watch;
+
+pub use compile::check;
+pub use error::ScriptError;
+pub(crate) use run::fused;
+pub use watch::Watch;
+
+use compile::Compiled;
+use hashbrown::HashMap;
+use meter::Meter;
+use state::State;
+use std::rc::Rc;
+use std::sync::Arc;
+use tidegate_schemas::catalog::PinnedTemplate;
+use tidegate_schemas::commit::Fault;
+use tidegate_schemas::ids::TenantId;
+use tidegate_schemas::limits::SCRIPT_COMPILED_MAX;
+
+/// How a host works.
+#[derive(Debug, Clone, Copy)]
+pub struct HostOptions {
+    /// Script states that it keeps, one a tenant; the least recently used goes.
+    pub states_max: usize,
+    /// Whether scripts become native code.
+    pub native: bool,
+}
+
+/// The scripts of one worker thread.
+pub struct Host {
+    options: HostOptions,
+    meter: Rc<Meter>,
+    states: HashMap<TenantId, State>,
+    compiled: HashMap<TenantId, HashMap<String, Rc<Result<Compiled, ScriptError>>>>,
+    compiled_count: usize,
+    uses: u64,
+    faults: Vec<Fault>,
+}
+
+impl Host {
+    /// A host without any state. `watch` is what its watchdog looks at.
+    pub fn new(options: HostOptions, watch: Arc<Watch>) -> Self {
+        let meter = Rc::new(Meter::new(watch));
+        Self { options, meter, states: HashMap::new(), compiled: HashMap::new(), compiled_count: 0, uses: 0, faults: Vec::new() }
+    }
+
+    /// Events that timed out or ran out of memory since the last call: a replay honours them.
+    pub fn take_faults(&mut self) -> Vec<Fault> {
+        std::mem::take(&mut self.faults)
+    }
+
+    /// Takes a tenant's state out for a bundle.
+    fn take_state(&mut self, tenant: &TenantId) -> State {
+        self.states.remove(tenant).unwrap_or_else(|| self.new_state(tenant))
+    }
+
+    fn new_state(&self, tenant: &TenantId) -> State {
+        metrics::state_made();
+        match State::new(tenant, self.options.native, &self.meter) {
+            Ok(state) => state,
+            // The prelude is part of the program.
+            Err(error) => panic!("a script state cannot be made: {error}"),
+        }
+    }
+
+    fn put_state(&mut self, tenant: &TenantId, mut state: State) {
+        self.uses += 1;
+        state.used = self.uses;
+        if self.states.len() >= self.options.states_max
+            && let Some(oldest) = self.states.iter().min_by_key(|(_, s)| s.used).map(|(tenant, _)| tenant.clone())
+        {
+            self.states.remove(&oldest);
+        }
+        self.states.insert(tenant.clone(), state);
+    }
+
+    /// A template version, compiled for a tenant.
+    pub(crate) fn compiled(&mut self, tenant: &TenantId, template: &PinnedTemplate) -> Rc<Result<Compiled, ScriptError>> {
+        if let Some(found) = self.compiled.get(tenant).and_then(|of| of.get(&template.version)) {
+            return Rc::clone(found);
+        }
+        if self.compiled_count >= SCRIPT_COMPILED_MAX {
+            self.compiled.clear();
+            self.compiled_count = 0;
+        }
+        let made = Rc::new(compile::compile(&template.template));
+        self.compiled.entry(tenant.clone()).or_default().insert(template.version.clone(), Rc::clone(&made));
+        self.compiled_count += 1;
+        made
+    }
+}

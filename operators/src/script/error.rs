@@ -1,0 +1,129 @@
+//! What scripts' errors look like to users: the message without the machinery around it, and the script's own line.
+
+use crate::script::tide::root;
+use std::fmt;
+use tidegate_schemas::verdict::{Code, Rejection, StageName};
+
+/// Why a script cannot be published.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct ScriptError {
+    /// The stage.
+    pub stage: StageName,
+    /// Line in its source, from 1, where one is to blame.
+    pub line: Option<i32>,
+    /// What is wrong.
+    pub message: String,
+}
+
+impl fmt::Display for ScriptError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.stage.as_str())?;
+        if let Some(line) = self.line {
+            write!(f, ", line {line}")?;
+        }
+        write!(f, ": {}", self.message)
+    }
+}
+
+impl ScriptError {
+    /// As an event meets it.
+    pub(crate) fn into_rejection(self) -> Rejection {
+        Rejection { line: self.line, ..Rejection::new(self.stage, Code::ScriptError, self.message) }
+    }
+}
+
+/// An error of `stage`, told to users.
+pub(crate) fn describe(stage: StageName, error: &mlua::Error) -> ScriptError {
+    let text = match root(error) {
+        mlua::Error::RuntimeError(text) => text.clone(),
+        mlua::Error::SyntaxError { message, .. } => message.clone(),
+        mlua::Error::MemoryError(_) => "out of memory".to_owned(),
+        other => other.to_string(),
+    };
+    let mut lines: Vec<&str> = text.lines().collect();
+    let mut line = None;
+    // Luau writes the call stack below the message, innermost first.
+    while let Some(frame) = lines.last().and_then(|l| Frame::read(l)) {
+        line = frame.line.filter(|_| frame.script).or(line);
+        lines.pop();
+    }
+    if let mlua::Error::CallbackError { traceback, .. } = error {
+        line = traceback.lines().filter_map(Frame::read).find(|f| f.script).and_then(|f| f.line).or(line);
+    }
+    let message = lines.join("\n");
+    let (place, message) = split_place(&message);
+    let line = match place {
+        Some(place) if place.script => place.line,
+        _ => line,
+    };
+    ScriptError { stage, line, message: without_address(message).to_owned() }
+}
+
+/// One line of a call stack, or the place in front of a message.
+struct Frame {
+    script: bool,
+    line: Option<i32>,
+}
+
+impl Frame {
+    fn read(text: &str) -> Option<Self> {
+        let (name, rest) = text.split_once([':', ' ']).unwrap_or((text, ""));
+        let script = match name {
+            "decode" | "validate" | "transform" => true,
+            "tidegate" => false,
+            _ => return None,
+        };
+        let number = rest.split(' ').next().unwrap_or_default();
+        let rest = rest.strip_prefix(number).unwrap_or_default();
+        let is_frame = rest.is_empty() || rest.starts_with(" function ") || number == "function";
+        is_frame.then(|| Self { script, line: number.parse().ok() })
+    }
+}
+
+/// `decode:3: message` as place and message.
+fn split_place(message: &str) -> (Option<Frame>, &str) {
+    let mut parts = message.splitn(3, ':');
+    let (Some(name), Some(line), Some(rest)) = (parts.next(), parts.next(), parts.next()) else { return (None, message) };
+    match (name, line.parse::<i32>()) {
+        ("decode" | "validate" | "transform", Ok(line)) => (Some(Frame { script: true, line: Some(line) }), rest.trim_start()),
+        ("tidegate", Ok(_)) => (Some(Frame { script: false, line: None }), rest.trim_start()),
+        _ => (None, message),
+    }
+}
+
+/// A script may raise a table; its address would differ from run to run.
+fn without_address(message: &str) -> &str {
+    const RAISED: [(&str, &str); 5] = [
+        ("table", "a table was raised"),
+        ("function", "a function was raised"),
+        ("userdata", "an object was raised"),
+        ("buffer", "a buffer was raised"),
+        ("thread", "a thread was raised"),
+    ];
+    let bare = message.trim_start_matches('<');
+    let of = |(name, _): &&(&str, &str)| bare.strip_prefix(name).is_some_and(|r| r.trim_start_matches([':', ' ']).starts_with("0x"));
+    RAISED.iter().find(of).map_or(message, |(_, text)| text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_lose_their_machinery() {
+        let cases = [
+            ("decode:3: boom\ndecode:3 function decode\ntidegate:4\ntidegate:2", Some(3), "boom"),
+            (
+                "tidegate:70: string.rep makes more\ntidegate:70 function rep\nvalidate:9 function validate\ntidegate:4",
+                Some(9),
+                "string.rep makes more",
+            ),
+            ("table: 0x00007f\ntransform:2 function transform\ntidegate:4", Some(2), "a table was raised"),
+            ("two\nlines: of text", None, "two\nlines: of text"),
+        ];
+        for (text, line, message) in cases {
+            let found = describe(StageName::Decode, &mlua::Error::runtime(text));
+            assert_eq!((found.line, found.message.as_str()), (line, message), "{text}");
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! What an event's scripts have spent, and of what. Everything here is sticky: once something is spent, every further
+//! safepoint raises, so `pcall` cannot swallow it, and the host asks again when the call has ended.
+
+use crate::script::watch::Watch;
+use mlua::{Error, Lua, VmState};
+use std::cell::Cell;
+use std::sync::Arc;
+use tidegate_schemas::limits::SCRIPT_LOG_BYTES_MAX;
+use tidegate_schemas::verdict::{Code, StageName};
+
+/// What ran out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Spent {
+    Steps,
+    Memory,
+    Time,
+}
+
+impl Spent {
+    pub(crate) fn code(self) -> Code {
+        match self {
+            Self::Steps => Code::StepsExhausted,
+            Self::Memory => Code::MemoryExhausted,
+            Self::Time => Code::TimedOut,
+        }
+    }
+}
+
+/// Script stages in the order in which they run; the number is what the driver passes to `mark`.
+pub(crate) const STAGES: [StageName; 3] = [StageName::Decode, StageName::Validate, StageName::Transform];
+/// `mark(IDLE)`: no script runs from here on.
+const IDLE: u8 = 0;
+
+/// One for each host: a thread runs one event at a time.
+#[derive(Debug)]
+pub(crate) struct Meter {
+    watch: Arc<Watch>,
+    serial: Cell<u64>,
+    /// Interrupts since the event began, and what library functions charged; other stages of the event included.
+    steps: Cell<u64>,
+    limit: Cell<u64>,
+    /// `steps` as of the last mark.
+    base: Cell<u64>,
+    /// 0 while idle, else 1 and up as in [`STAGES`].
+    stage: Cell<u8>,
+    /// Of this run, by stage.
+    by_stage: [Cell<u64>; 3],
+    entered: Cell<u8>,
+    spent: Cell<Option<Spent>>,
+    memory: Cell<usize>,
+    now: Cell<f64>,
+    log_left: Cell<usize>,
+}
+
+/// What an event may spend.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Allowance {
+    pub(crate) steps: u64,
+    pub(crate) memory: usize,
+    /// Milliseconds since 1970, for `tide.now()`.
+    pub(crate) now: f64,
+}
+
+impl Meter {
+    pub(crate) fn new(watch: Arc<Watch>) -> Self {
+        Self {
+            watch,
+            serial: Cell::new(0),
+            steps: Cell::new(0),
+            limit: Cell::new(u64::MAX),
+            base: Cell::new(0),
+            stage: Cell::new(IDLE),
+            by_stage: Default::default(),
+            entered: Cell::new(0),
+            spent: Cell::new(None),
+            memory: Cell::new(0),
+            now: Cell::new(0.0),
+            log_left: Cell::new(0),
+        }
+    }
+
+    /// Nothing has run for the event at hand.
+    pub(crate) fn reset(&self) {
+        self.spent.set(None);
+        self.entered.set(0);
+    }
+
+    /// An event begins that has spent `before` in earlier stages.
+    pub(crate) fn begin(&self, allowance: Allowance, before: u64) {
+        self.serial.set(self.serial.get() + 1);
+        self.steps.set(before);
+        self.base.set(before);
+        self.limit.set(allowance.steps);
+        self.memory.set(allowance.memory);
+        self.now.set(allowance.now);
+        self.stage.set(IDLE);
+        self.entered.set(0);
+        self.by_stage.iter().for_each(|s| s.set(0));
+        self.spent.set(None);
+        self.log_left.set(SCRIPT_LOG_BYTES_MAX);
+        self.watch.begin(self.serial.get());
+    }
+
+    /// The event ends: limits are lifted, and what ran out is told.
+    pub(crate) fn end(&self, lua: &Lua) -> Option<Spent> {
+        self.watch.end();
+        self.settle(if self.stage.get() == IDLE { self.base.get() } else { self.steps.get() });
+        self.idle(lua);
+        self.spent.get()
+    }
+
+    /// The driver goes to a stage (1 to 3) or leaves the scripts (0). Its own call costs no step.
+    pub(crate) fn mark(&self, lua: &Lua, stage: u8) -> mlua::Result<()> {
+        // What the host's own Luau spends between two stages is nobody's.
+        self.settle(if self.stage.get() == IDLE { self.base.get() } else { self.steps.get() - 1 });
+        if stage == IDLE {
+            self.idle(lua);
+        } else {
+            if self.stage.get() == IDLE {
+                // Always-on the limit makes every table operation of the host a protected call.
+                lua.set_memory_limit(self.memory.get())?;
+            }
+            self.stage.set(stage);
+            self.entered.set(self.entered.get() | (1 << stage));
+        }
+        Ok(())
+    }
+
+    fn settle(&self, steps: u64) {
+        if let Some(sum) = usize::from(self.stage.get()).checked_sub(1).and_then(|i| self.by_stage.get(i)) {
+            sum.set(sum.get() + steps - self.base.get());
+        }
+        self.steps.set(steps);
+        self.base.set(steps);
+    }
+
+    fn idle(&self, lua: &Lua) {
+        self.limit.set(u64::MAX);
+        // It only fails in Lua states that somebody else owns.
+        let _ = lua.set_memory_limit(0);
+        self.stage.set(IDLE);
+    }
+
+    /// One safepoint: the interrupt of every state.
+    #[inline]
+    pub(crate) fn interrupt(&self) -> mlua::Result<VmState> {
+        let steps = self.steps.get() + 1;
+        self.steps.set(steps);
+        if steps > self.limit.get() || self.watch.is_killed(self.serial.get()) {
+            self.run_out()?;
+        }
+        Ok(VmState::Continue)
+    }
+
+    /// A library function is about to work on long data.
+    pub(crate) fn charge(&self, steps: f64) -> mlua::Result<()> {
+        // NaN and negative numbers are the library function's own business; `as` saturates.
+        self.steps.set(self.steps.get().saturating_add(steps as u64).min(u64::MAX / 2));
+        if self.steps.get() > self.limit.get() { self.run_out() } else { Ok(()) }
+    }
+
+    /// An allocation failed.
+    pub(crate) fn out_of_memory(&self) -> Error {
+        self.spent.set(Some(Spent::Memory));
+        self.limit.set(0);
+        Error::runtime("out of memory")
+    }
+
+    #[cold]
+    fn run_out(&self) -> mlua::Result<()> {
+        if self.stage.get() == IDLE {
+            // The scripts have ended, or the next one's first safepoint finds it.
+            return Ok(());
+        }
+        if self.spent.get().is_none() {
+            self.spent.set(Some(if self.watch.is_killed(self.serial.get()) { Spent::Time } else { Spent::Steps }));
+        }
+        if self.spent.get() == Some(Spent::Steps) {
+            // What was spent is what was allowed: the count does not depend on how long a script goes on catching.
+            self.steps.set(self.limit.get().max(self.base.get()));
+        }
+        Err(Error::runtime("out of steps or time"))
+    }
+
+    /// The stage whose script runs, or ran when it raised.
+    pub(crate) fn stage(&self) -> Option<StageName> {
+        usize::from(self.stage.get()).checked_sub(1).and_then(|i| STAGES.get(i)).copied()
+    }
+    /// Steps of the event so far, all stages.
+    pub(crate) fn steps(&self) -> u64 {
+        self.steps.get()
+    }
+    /// Steps of stage `index` in this run; `None` where it was not reached.
+    pub(crate) fn steps_of(&self, index: usize) -> Option<u64> {
+        (self.entered.get() & (2 << index) != 0).then(|| self.by_stage[index].get())
+    }
+    /// The recorded time in milliseconds.
+    pub(crate) fn now(&self) -> f64 {
+        self.now.get()
+    }
+    /// Takes up to `bytes` of what may still be logged.
+    pub(crate) fn take_log(&self, bytes: usize) -> usize {
+        let taken = bytes.min(self.log_left.get());
+        self.log_left.set(self.log_left.get() - taken);
+        taken
+    }
+}

@@ -1,0 +1,295 @@
+//! One Lua state for each tenant, one environment in it for each template version.
+//!
+//! A state's libraries are those of the prelude, closed by Luau's sandbox. An environment is an empty table over them: what
+//! the top level of a script defines stays in it, and it is read-only from then on, so no global outlives an event. A
+//! script's own upvalues do: what an event writes into them the next one of the same template version may read. They end
+//! with the state, and never reach another template or tenant.
+
+use crate::event::Event;
+use crate::script::compile::Compiled;
+use crate::script::driver::{Run, Transforming, constructor_text, run_text};
+use crate::script::error::{ScriptError, describe};
+use crate::script::meter::{Allowance, Meter, STAGES, Spent};
+use crate::script::tide::{self, Tenant, is_memory};
+use hashbrown::HashMap;
+use mlua::{ChunkMode, Compiler, Function, Lua, LuaOptions, StdLib, Table, Value};
+use std::rc::Rc;
+use std::sync::Arc;
+use tidegate_schemas::catalog::PinnedSource;
+use tidegate_schemas::definition::Asset;
+use tidegate_schemas::envelope::Envelope;
+use tidegate_schemas::ids::TenantId;
+use tidegate_schemas::limits::{RESULT_FIELDS_MAX, SCRIPT_SHAPES_MAX, SCRIPT_TEMPLATES_MAX};
+use tidegate_schemas::locate::header_key;
+use tidegate_schemas::verdict::{Code, Rejection, StageName};
+
+/// Tables of assets' attributes that are kept; past it they are made again.
+const ATTRIBUTES_KEPT: usize = 1_024;
+
+/// A tenant's state.
+pub(crate) struct State {
+    pub(crate) lua: Lua,
+    globals: Table,
+    empty: Table,
+    mark: Function,
+    /// By template version.
+    environments: HashMap<String, Slot>,
+    attributes: HashMap<usize, (Arc<Asset>, Table)>,
+    meta: Option<(Arc<Envelope>, Table)>,
+    /// When it was last used, in bundles of the host.
+    pub(crate) used: u64,
+}
+
+/// A template version in a state.
+pub(crate) enum Slot {
+    Ready(Environment),
+    /// Its top level fails, always in the same way: every event gets this.
+    Broken(Rejection),
+}
+
+/// Loaded scripts.
+pub(crate) struct Environment {
+    functions: [Option<Function>; 3],
+    drivers: Vec<Driver>,
+}
+
+/// One run of adjacent stages, ready to be called.
+pub(crate) struct Driver {
+    pub(crate) run: Run,
+    function: Function,
+    /// Takes the event as a table.
+    pub(crate) general: Function,
+    forms: HashMap<Box<[u8]>, Known>,
+    /// The form met last: most events are like the one before.
+    last: Option<(Vec<u8>, Function)>,
+}
+
+struct Known {
+    seen: u32,
+    constructor: Option<Function>,
+}
+
+/// Why there is no environment.
+pub(crate) enum LoadError {
+    Broken(Rejection),
+    Spent(Spent, StageName),
+}
+
+impl State {
+    /// Makes a state and closes its sandbox.
+    pub(crate) fn new(tenant: &TenantId, native: bool, meter: &Rc<Meter>) -> mlua::Result<Self> {
+        let libraries = StdLib::TABLE | StdLib::STRING | StdLib::MATH | StdLib::BIT | StdLib::BUFFER | StdLib::UTF8;
+        let lua = Lua::new_with(libraries, LuaOptions::new())?;
+        lua.enable_jit(native);
+        lua.set_app_data(Tenant(tenant.to_string()));
+        let globals = lua.globals();
+        let natives = tide::natives(&lua, meter)?;
+        let of = Rc::clone(meter);
+        let mark = lua.create_function(move |lua, stage: u8| of.mark(lua, stage))?;
+        let empty = lua.create_table()?;
+        empty.set_readonly(true);
+        lua.load(include_str!("prelude.luau")).set_name("=tidegate").set_compiler(host_compiler()).call::<()>((&globals, natives))?;
+        let of = Rc::clone(meter);
+        lua.set_interrupt(move |_| of.interrupt());
+        lua.sandbox(true)?;
+        // Results of a call become references; their stack must not grow under a script's memory limit.
+        let references: Vec<Table> = (0..2 * RESULT_FIELDS_MAX).map(|_| lua.create_table()).collect::<mlua::Result<_>>()?;
+        drop(references);
+        Ok(Self { lua, globals, empty, mark, environments: HashMap::new(), attributes: HashMap::new(), meta: None, used: 0 })
+    }
+
+    /// Takes a template version's environment out, loaded where it was not; it is given back with [`State::put`].
+    pub(crate) fn take(&mut self, version: &str, compiled: &Compiled, meter: &Meter, allowance: Allowance) -> Result<Slot, Spent> {
+        if let Some(slot) = self.environments.remove(version) {
+            return Ok(slot);
+        }
+        match self.load(compiled, meter, allowance) {
+            Ok(environment) => Ok(Slot::Ready(environment)),
+            Err(LoadError::Broken(rejection)) => Ok(Slot::Broken(rejection)),
+            Err(LoadError::Spent(Spent::Steps, stage)) => {
+                Ok(Slot::Broken(Rejection::new(stage, Code::StepsExhausted, "the script's top level spent all steps")))
+            }
+            Err(LoadError::Spent(spent, _)) => Err(spent),
+        }
+    }
+
+    /// Keeps an environment for the next bundle.
+    pub(crate) fn put(&mut self, version: &str, slot: Slot) {
+        if self.environments.len() >= SCRIPT_TEMPLATES_MAX {
+            self.environments.clear();
+        }
+        self.environments.insert(version.to_owned(), slot);
+    }
+
+    /// Loads a template version's scripts, runs their top levels, and closes the environment.
+    pub(crate) fn load(&self, compiled: &Compiled, meter: &Meter, allowance: Allowance) -> Result<Environment, LoadError> {
+        let broken = |stage: StageName, error: &mlua::Error| LoadError::Broken(describe(stage, error).into_rejection());
+        let environment = self.environment().map_err(|e| broken(StageName::Decode, &e))?;
+        for (index, bytecode) in compiled.scripts.iter().enumerate() {
+            let (Some(bytecode), stage) = (bytecode, STAGES[index]) else { continue };
+            let chunk = self
+                .lua
+                .load(bytecode.as_slice())
+                .set_name(format!("={}", stage.as_str()))
+                .set_mode(ChunkMode::Binary)
+                .set_environment(environment.clone());
+            let top_level = chunk.into_function().map_err(|e| broken(stage, &e))?;
+            meter.begin(allowance, 0);
+            let result = meter.mark(&self.lua, index as u8 + 1).and_then(|()| top_level.call::<()>(()));
+            match (meter.end(&self.lua), result) {
+                (Some(spent), _) => return Err(LoadError::Spent(spent, stage)),
+                (None, Err(error)) if is_memory(&error) => return Err(LoadError::Spent(Spent::Memory, stage)),
+                (None, Err(error)) => return Err(broken(stage, &error)),
+                (None, Ok(())) => {}
+            }
+        }
+        environment.set_readonly(true);
+        let mut functions = [const { None }; 3];
+        for (index, function) in functions.iter_mut().enumerate() {
+            if compiled.scripts[index].is_some() {
+                *function = Some(stage_function(&environment, STAGES[index]).map_err(|e| LoadError::Broken(e.into_rejection()))?);
+            }
+        }
+        Ok(Environment { functions, drivers: Vec::new() })
+    }
+
+    fn environment(&self) -> mlua::Result<Table> {
+        let metatable = self.lua.create_table_with_capacity(0, 2)?;
+        metatable.raw_set("__index", &self.globals)?;
+        metatable.raw_set("__metatable", false)?;
+        metatable.set_readonly(true);
+        let environment = self.lua.create_table()?;
+        environment.set_metatable(Some(metatable))?;
+        environment.set_safeenv(true);
+        Ok(environment)
+    }
+
+    fn host_chunk(&self, text: &str) -> mlua::Result<Function> {
+        self.lua.load(text).set_name("=tidegate").set_compiler(host_compiler()).set_environment(self.globals.clone()).into_function()
+    }
+
+    /// The driver of a run.
+    pub(crate) fn driver<'e>(&self, environment: &'e mut Environment, run: Run, fields: &[&str]) -> mlua::Result<&'e mut Driver> {
+        if let Some(at) = environment.drivers.iter().position(|d| d.run == run) {
+            return Ok(&mut environment.drivers[at]);
+        }
+        let library = |name: &str| self.globals.raw_get::<Value>(name);
+        let [decode, validate, transform] = environment.functions.clone();
+        let function: Function = self.host_chunk(&run_text(run, fields))?.call((
+            &self.mark,
+            decode,
+            validate,
+            transform,
+            Value::NULL,
+            library("type")?,
+            library("typeof")?,
+            library("next")?,
+            library("getmetatable")?,
+        ))?;
+        let general = self.host_chunk(&constructor_text(run, None))?.call(&function)?;
+        environment.drivers.push(Driver { run, function, general, forms: HashMap::new(), last: None });
+        let at = environment.drivers.len() - 1;
+        Ok(&mut environment.drivers[at])
+    }
+
+    /// The constructor for a form, where it is known well enough to have one.
+    pub(crate) fn constructor(&self, driver: &mut Driver, form: &[u8]) -> Option<Function> {
+        if let Some((last, constructor)) = &driver.last
+            && last.as_slice() == form
+        {
+            return Some(constructor.clone());
+        }
+        if let Some(known) = driver.forms.get_mut(form) {
+            known.seen = known.seen.saturating_add(1);
+            if known.seen == 2 {
+                // A form that Luau cannot take stays without: its events are built value by value.
+                known.constructor = self.host_chunk(&constructor_text(driver.run, Some(form))).and_then(|c| c.call(&driver.function)).ok();
+            }
+            let constructor = known.constructor.clone()?;
+            driver.last = Some((form.to_vec(), constructor.clone()));
+            return Some(constructor);
+        }
+        if driver.forms.len() >= SCRIPT_SHAPES_MAX {
+            driver.forms.retain(|_, known| known.constructor.is_some());
+        }
+        if driver.forms.len() < SCRIPT_SHAPES_MAX {
+            driver.forms.insert(form.into(), Known { seen: 1, constructor: None });
+        }
+        None
+    }
+
+    /// An asset's attributes as a read-only table.
+    pub(crate) fn attributes(&mut self, event: &Event) -> mlua::Result<Table> {
+        let Some(asset) = event.asset.as_ref().filter(|a| !a.attributes.is_empty()) else { return Ok(self.empty.clone()) };
+        let key = Arc::as_ptr(asset) as usize;
+        if let Some((_, table)) = self.attributes.get(&key) {
+            return Ok(table.clone());
+        }
+        let table = self.lua.create_table_with_capacity(0, asset.attributes.len())?;
+        for (name, value) in &asset.attributes {
+            table.raw_set(name.as_str(), value.as_str())?;
+        }
+        table.set_readonly(true);
+        if self.attributes.len() >= ATTRIBUTES_KEPT {
+            self.attributes.clear();
+        }
+        self.attributes.insert(key, (Arc::clone(asset), table.clone()));
+        Ok(table)
+    }
+
+    /// The headers that the source lets through, as a read-only table.
+    pub(crate) fn meta(&mut self, envelope: &Arc<Envelope>, source: &PinnedSource) -> mlua::Result<Table> {
+        if source.source.meta.is_empty() || envelope.meta.is_empty() {
+            return Ok(self.empty.clone());
+        }
+        if let Some((of, table)) = &self.meta
+            && Arc::ptr_eq(of, envelope)
+        {
+            return Ok(table.clone());
+        }
+        let table = self.lua.create_table()?;
+        for name in &source.source.meta {
+            if let Some(value) = envelope.meta.get(&header_key(name)) {
+                table.raw_set(name.to_ascii_lowercase(), value.as_str())?;
+            }
+        }
+        table.set_readonly(true);
+        self.meta = Some((Arc::clone(envelope), table.clone()));
+        Ok(table)
+    }
+}
+
+fn stage_function(environment: &Table, stage: StageName) -> Result<Function, ScriptError> {
+    let names: &[&str] = match stage {
+        StageName::Decode => &["decode", "decodeUplink"],
+        StageName::Validate => &["validate"],
+        _ => &["transform"],
+    };
+    let found = names.iter().find_map(|n| environment.raw_get::<Value>(*n).ok()?.as_function().cloned());
+    found.ok_or_else(|| ScriptError { stage, line: None, message: format!("the script defines no function {}", names.join(" or ")) })
+}
+
+fn host_compiler() -> Compiler {
+    Compiler::new().set_optimization_level(2)
+}
+
+impl Run {
+    /// The run that begins at `from`, which is a script.
+    pub(crate) fn of(template: &tidegate_schemas::definition::Template, from: StageName) -> Self {
+        use tidegate_schemas::definition::{Decode, Transform, Validate};
+        let decode = from == StageName::Decode && matches!(template.decode, Some(Decode::Script(_)));
+        let (validate, native_validate) = match &template.validate {
+            _ if from == StageName::Transform => (false, false),
+            Some(Validate::Script(_)) => (true, false),
+            Some(Validate::Rules(_)) => (false, true),
+            None => (false, false),
+        };
+        let transform = match &template.transform {
+            _ if native_validate => Transforming::Later(StageName::Validate),
+            Some(Transform::Script(_)) => Transforming::Script,
+            None if decode => Transforming::Default,
+            _ => Transforming::Later(StageName::Transform),
+        };
+        Self { decode, validate, transform }
+    }
+}

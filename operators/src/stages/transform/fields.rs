@@ -1,0 +1,213 @@
+//! Declared fields: from a value, wherever it comes from, to a cell of the declared type, or a problem.
+
+use hashbrown::HashMap;
+use std::sync::Arc;
+use tidegate_schemas::document::Kind;
+use tidegate_schemas::row::{Cell, Row};
+use tidegate_schemas::table::{Field, FieldType, Table};
+use tidegate_schemas::time::{self, Micros};
+use tidegate_schemas::verdict::{Code, Rejection, StageName};
+
+/// A value that may become a cell.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Scalar<'a> {
+    Null,
+    Bool(bool),
+    Int(i64),
+    Float(f64),
+    Text(&'a str),
+    /// Anything else, by its name.
+    Other(&'static str),
+}
+
+/// Why a value becomes no cell.
+#[derive(Debug)]
+pub(crate) struct Problem {
+    pub(crate) code: Code,
+    pub(crate) detail: String,
+    pub(crate) pointer: String,
+}
+
+impl Problem {
+    pub(crate) fn new(code: Code, detail: impl Into<String>) -> Self {
+        Self { code, detail: detail.into(), pointer: String::new() }
+    }
+    /// Puts a step in front of the pointer.
+    #[must_use]
+    pub(crate) fn below(mut self, step: &str) -> Self {
+        self.pointer = format!("/{}{}", step.replace('~', "~0").replace('/', "~1"), self.pointer);
+        self
+    }
+    pub(crate) fn into_rejection(self, stage: StageName) -> Rejection {
+        Rejection::new(stage, self.code, self.detail).at(self.pointer)
+    }
+}
+
+/// The declared fields of a template version with their places in its table.
+pub(crate) struct Fields<'a> {
+    /// As the template declares them.
+    pub(crate) declared: Vec<Declared<'a>>,
+    by_name: HashMap<&'a str, usize>,
+    width: usize,
+    default_type: Arc<str>,
+}
+
+/// A declared field.
+#[derive(Clone, Copy)]
+pub(crate) struct Declared<'a> {
+    pub(crate) field: &'a Field,
+    /// Its place in the table.
+    pub(crate) cell: usize,
+}
+
+impl<'a> Fields<'a> {
+    /// The table has all of the template's fields, by the catalog. `default_type` is the template's id.
+    pub(crate) fn new(fields: &'a [Field], table: &Table, default_type: &str) -> Self {
+        let places: HashMap<&str, usize> = table.fields.iter().enumerate().map(|(i, c)| (c.name.as_str(), i)).collect();
+        let declared: Vec<Declared<'a>> =
+            fields.iter().filter_map(|field| Some(Declared { field, cell: *places.get(field.name.as_str())? })).collect();
+        let by_name = declared.iter().enumerate().map(|(i, d)| (d.field.name.as_str(), i)).collect();
+        Self { declared, by_name, width: table.fields.len(), default_type: default_type.into() }
+    }
+
+    /// A row without any value.
+    pub(crate) fn empty(&self) -> Vec<Cell> {
+        vec![Cell::Null; self.width]
+    }
+
+    /// The index of a declared field.
+    pub(crate) fn index(&self, name: &str) -> Option<usize> {
+        self.by_name.get(name).copied()
+    }
+
+    /// A row with what the event knows where the transform did not say.
+    pub(crate) fn row(&self, event: &crate::event::Event, mut row: Draft) -> Row {
+        row.attributes.sort();
+        Row {
+            occurred_at: row.occurred_at.or(event.occurred_at).unwrap_or(event.origin.received_at),
+            event_type: row.event_type.or_else(|| event.event_type.clone()).unwrap_or_else(|| Arc::clone(&self.default_type)),
+            cells: row.cells,
+            attributes: row.attributes,
+        }
+    }
+}
+
+/// A row under construction.
+#[derive(Default)]
+pub(crate) struct Draft {
+    pub(crate) cells: Vec<Cell>,
+    pub(crate) occurred_at: Option<Micros>,
+    pub(crate) event_type: Option<Arc<str>>,
+    pub(crate) attributes: Vec<(Box<str>, Box<str>)>,
+}
+
+impl<'a> From<Kind<'a>> for Scalar<'a> {
+    fn from(kind: Kind<'a>) -> Self {
+        match kind {
+            Kind::Null => Self::Null,
+            Kind::Bool(b) => Self::Bool(b),
+            Kind::Int(i) => Self::Int(i),
+            Kind::Uint(u) => Self::Float(u as f64),
+            Kind::Float(f) => Self::Float(f),
+            Kind::Text(text) => Self::Text(text),
+            Kind::List(_) => Self::Other("list"),
+            Kind::Map(_) => Self::Other("object"),
+        }
+    }
+}
+
+impl Scalar<'_> {
+    /// As users call it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Null => "null",
+            Self::Bool(_) => "boolean",
+            Self::Int(_) | Self::Float(_) => "number",
+            Self::Text(_) => "text",
+            Self::Other(name) => name,
+        }
+    }
+}
+
+/// The cell of a scalar; fields of type `json` are the caller's.
+pub(crate) fn cell(field: &Field, scalar: Scalar<'_>) -> Result<Cell, Problem> {
+    let wrong = |what: &str| {
+        let problem = Problem::new(Code::WrongType, format!("{} is {}, not {what}", field.name, scalar.name()));
+        Err(problem.below(&field.name))
+    };
+    if matches!(scalar, Scalar::Null) {
+        return absent(field);
+    }
+    let cell = match (field.kind, scalar) {
+        (FieldType::Bool, Scalar::Bool(b)) => Cell::Bool(b),
+        (FieldType::I64, Scalar::Int(i)) => Cell::I64(i),
+        (FieldType::I64, Scalar::Float(f)) if f.fract() == 0.0 && f.abs() < 9.2e18 => Cell::I64(f as i64),
+        (FieldType::I64, Scalar::Float(f)) if f.is_finite() => return wrong("an integer of 64 bits"),
+        (FieldType::F64, Scalar::Int(i)) => Cell::F64(i as f64),
+        (FieldType::F64, Scalar::Float(f)) if f.is_finite() => Cell::F64(f),
+        (FieldType::I64 | FieldType::F64, Scalar::Float(f)) => return wrong(&format!("finite ({f})")),
+        (FieldType::Text, Scalar::Text(text)) => Cell::Text(text.into()),
+        (FieldType::Timestamp, _) => match timestamp(scalar) {
+            Some(at) => Cell::Timestamp(at),
+            None => return wrong("milliseconds since 1970 or RFC 3339"),
+        },
+        (FieldType::Bool, _) => return wrong("a boolean"),
+        (FieldType::I64, _) => return wrong("an integer"),
+        (FieldType::F64, _) => return wrong("a number"),
+        (FieldType::Text, _) => return wrong("a text"),
+        (FieldType::Json, _) => return wrong("JSON"),
+    };
+    within(field, cell)
+}
+
+/// The cell of a field without a value.
+pub(crate) fn absent(field: &Field) -> Result<Cell, Problem> {
+    if field.required {
+        return Err(Problem::new(Code::Required, format!("{} is required", field.name)).below(&field.name));
+    }
+    Ok(Cell::Null)
+}
+
+fn within(field: &Field, cell: Cell) -> Result<Cell, Problem> {
+    let number = match &cell {
+        Cell::I64(i) => *i as f64,
+        Cell::F64(f) => *f,
+        _ => return Ok(cell),
+    };
+    let outside = |bound: f64, word: &str| {
+        Err(Problem::new(Code::OutOfRange, format!("{} is {number}, {word} {bound}", field.name)).below(&field.name))
+    };
+    match (field.min, field.max) {
+        (Some(min), _) if number < min => outside(min, "below"),
+        (_, Some(max)) if number > max => outside(max, "above"),
+        _ => Ok(cell),
+    }
+}
+
+/// Milliseconds since 1970, or RFC 3339 text.
+pub(crate) fn timestamp(scalar: Scalar<'_>) -> Option<Micros> {
+    match scalar {
+        Scalar::Int(i) => time::from_millis(i as f64),
+        Scalar::Float(f) => time::from_millis(f),
+        Scalar::Text(text) => time::parse(text),
+        _ => None,
+    }
+}
+
+/// `occurred_at` as a transform returned it.
+pub(crate) fn occurred_at(scalar: Scalar<'_>) -> Result<Option<Micros>, Problem> {
+    match (scalar, timestamp(scalar)) {
+        (Scalar::Null, _) => Ok(None),
+        (_, Some(at)) => Ok(Some(at)),
+        _ => Err(Problem::new(Code::WrongType, "occurred_at is neither milliseconds since 1970 nor RFC 3339").below("occurred_at")),
+    }
+}
+
+/// `event_type` as a transform returned it.
+pub(crate) fn event_type(scalar: Scalar<'_>) -> Result<Option<Arc<str>>, Problem> {
+    match scalar {
+        Scalar::Null => Ok(None),
+        Scalar::Text(text) if !text.is_empty() => Ok(Some(text.into())),
+        _ => Err(Problem::new(Code::WrongType, "event_type is no text").below("event_type")),
+    }
+}

@@ -1,0 +1,125 @@
+//! Many JSON pointers into one document, found in one walk over it.
+
+use crate::event::Event;
+use hashbrown::HashMap;
+use tidegate_schemas::definition::{Decode, Template};
+use tidegate_schemas::document::{Kind, Value};
+
+/// Pointers as a tree of their steps.
+#[derive(Debug, Default)]
+pub(crate) struct Places {
+    root: Step,
+    len: usize,
+}
+
+#[derive(Debug, Default)]
+struct Step {
+    /// Which pointers end here.
+    ends: Vec<usize>,
+    next: HashMap<Box<str>, Step>,
+}
+
+impl Places {
+    /// Adds a pointer; the number under which its value is found.
+    pub(crate) fn add(&mut self, pointer: &str) -> usize {
+        let mut step = &mut self.root;
+        // What is no pointer is found nowhere, as with `Value::pointer`.
+        let steps: Option<Vec<String>> = match pointer {
+            "" => Some(Vec::new()),
+            _ => pointer.strip_prefix('/').map(|p| p.split('/').map(|s| s.replace("~1", "/").replace("~0", "~")).collect()),
+        };
+        let number = self.len;
+        self.len += 1;
+        if let Some(steps) = steps {
+            for name in steps {
+                step = step.next.entry(name.into()).or_default();
+            }
+            step.ends.push(number);
+        }
+        number
+    }
+
+    /// How many pointers there are.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Looks for all of them; `found` has one place for each. Where a key occurs twice, the last one counts.
+    pub(crate) fn find<'v>(&self, value: Value<'v>, found: &mut [Option<Value<'v>>]) {
+        self.root.find(value, found);
+    }
+}
+
+impl Step {
+    fn find<'v>(&self, value: Value<'v>, found: &mut [Option<Value<'v>>]) {
+        self.ends.iter().for_each(|n| found[*n] = Some(value));
+        if self.next.is_empty() {
+            return;
+        }
+        match value.kind() {
+            Kind::Map(_) => {
+                for (key, value) in value.pairs() {
+                    if let Some(step) = self.next.get(key) {
+                        step.forget(found);
+                        step.find(value, found);
+                    }
+                }
+            }
+            Kind::List(_) => {
+                for (index, step) in &self.next {
+                    if let Some(value) = index.parse().ok().and_then(|i| value.elements().nth(i)) {
+                        step.find(value, found);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A later member of the same name replaces the earlier one with everything below it.
+    fn forget(&self, found: &mut [Option<Value<'_>>]) {
+        self.ends.iter().for_each(|n| found[*n] = None);
+        self.next.values().for_each(|s| s.forget(found));
+    }
+}
+
+/// Places of a document and of what was decoded from it (`/decoded/…`), in the order in which they were added.
+#[derive(Debug, Default)]
+pub(crate) struct Both {
+    sent: Places,
+    decoded: Places,
+    /// Whether the number is one of `decoded`, and which.
+    order: Vec<(bool, usize)>,
+    /// Without a decoder, `decoded` is a member like any other.
+    decodes: bool,
+}
+
+impl Both {
+    /// No places yet.
+    pub(crate) fn new(template: &Template) -> Self {
+        Self { decodes: matches!(template.decode, Some(Decode::Script(_))), ..Self::default() }
+    }
+
+    /// Adds a pointer.
+    pub(crate) fn add(&mut self, pointer: &str) {
+        let below = pointer.strip_prefix("/decoded").filter(|rest| self.decodes && (rest.is_empty() || rest.starts_with('/')));
+        self.order.push(match below {
+            Some(rest) => (true, self.decoded.add(rest)),
+            None => (false, self.sent.add(pointer)),
+        });
+    }
+
+    /// The values in the order of the pointers.
+    pub(crate) fn find<'v>(&self, event: &'v Event) -> Vec<Option<Value<'v>>> {
+        let mut sent = vec![None; self.sent.len()];
+        if !sent.is_empty() {
+            self.sent.find(event.document.root(), &mut sent);
+        }
+        let Some(document) = event.decoded.as_ref().filter(|_| self.decoded.len() > 0) else {
+            return self.order.iter().map(|(decoded, n)| if *decoded { None } else { sent[*n] }).collect();
+        };
+        let mut decoded = vec![None; self.decoded.len()];
+        self.decoded.find(document.root(), &mut decoded);
+        self.order.iter().map(|(below, n)| if *below { decoded[*n] } else { sent[*n] }).collect()
+    }
+}
