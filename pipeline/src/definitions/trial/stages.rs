@@ -1,14 +1,23 @@
-//! One event through decode, validate and transform.
+//! One event through decode, validate and transform, as a worker would run it.
 
-use crate::config::place::Fault;
+use crate::config::place::{Fault, FilePlace};
 use bytes::Bytes;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use tidegate_schemas::definition::Template;
-use tidegate_schemas::row::Row;
+use std::sync::Arc;
+use tidegate_operators::event::{Bundle, EpochContext, Event, Plan, Progress};
+use tidegate_operators::script::{self, Host, HostOptions, Watch};
+use tidegate_operators::stages::open::NO_KEY;
+use tidegate_operators::stages::{decode, transform, validate};
+use tidegate_schemas::catalog::{PinnedSource, PinnedTemplate};
+use tidegate_schemas::definition::{Asset, Decode, Place, Source, Template, Transform, Validate};
+use tidegate_schemas::document::Document;
+use tidegate_schemas::envelope::Envelope;
+use tidegate_schemas::ids::{CredentialId, IdError, NodeId, Position, ReceiptId, SourceId, TenantId};
+use tidegate_schemas::row::{Origin, Row};
 use tidegate_schemas::table::Table;
 use tidegate_schemas::time::Micros;
-use tidegate_schemas::verdict::Rejection;
+use tidegate_schemas::verdict::{Rejection, StageName};
 
 /// What goes in.
 pub(super) struct Input {
@@ -34,9 +43,118 @@ pub(super) enum Ended {
     Rejected(Rejection),
 }
 
-/// Whether a template's scripts can be published.
-pub fn check_scripts(_template: &Template, _faults: &mut Vec<Fault>) {}
+/// Whether a template's scripts and patterns can be published.
+pub fn check_scripts(template: &Template, faults: &mut Vec<Fault>) {
+    let Err(error) = script::check(template) else { return };
+    let is_script = match error.stage {
+        StageName::Decode => matches!(template.decode, Some(Decode::Script(_))),
+        StageName::Validate => matches!(template.validate, Some(Validate::Script(_))),
+        StageName::Transform => matches!(template.transform, Some(Transform::Script(_))),
+        StageName::Ingest | StageName::Open => false,
+    };
+    let name = if is_script { format!("{}.luau", error.stage.as_str()) } else { "template.toml".to_owned() };
+    let file = FilePlace::file(&format!("templates/{}/{}/{name}", template.owner, template.id));
+    let at = error.line.and_then(|line| usize::try_from(line).ok()).map(|line| (line, 1));
+    faults.push(Fault::new(FilePlace { at, ..file }, error.message, "correct it"));
+}
 
-pub(super) fn run(_template: &Template, _table: &Table, _input: &Input) -> Outcome {
-    Outcome { decoded: None, ended: Ended::Filtered }
+/// Runs one event; every run has script states of its own, so no test leans on another.
+pub(super) fn run(template: &Template, table: &Table, input: &Input) -> Outcome {
+    let mut bundle = match bundle(template, table, input) {
+        Ok(bundle) => bundle,
+        Err(rejection) => return Outcome { decoded: None, ended: Ended::Rejected(rejection) },
+    };
+    let mut host = Host::new(HostOptions { states_max: 1, native: false }, Arc::new(Watch::default()));
+    let context = EpochContext { recorded_at: input.received_at };
+    for stage in [decode::apply, validate::apply, transform::apply] {
+        stage(&mut bundle, &mut host, &context);
+    }
+    let Some(event) = bundle.events.pop() else {
+        let lost = Rejection { code: "lost".into(), ..refused("the stages lost the event") };
+        return Outcome { decoded: None, ended: Ended::Rejected(lost) };
+    };
+    let decoded = event.decoded.as_ref().and_then(|d| {
+        let mut text = String::new();
+        d.root().write_json(&mut text);
+        serde_json::from_str(&text).ok()
+    });
+    let ended = match event.progress {
+        Progress::Transformed(rows) => Ended::Rows(rows),
+        Progress::Filtered => Ended::Filtered,
+        Progress::Rejected(rejection) => Ended::Rejected(rejection),
+        Progress::At(stage) => Ended::Rejected(refused(format!("the event stands still at {}", stage.as_str()))),
+        Progress::Duplicate => Ended::Rejected(refused("a single event became a duplicate")),
+    };
+    Outcome { decoded, ended }
+}
+
+fn refused(detail: impl Into<String>) -> Rejection {
+    Rejection::new(StageName::Open, tidegate_schemas::verdict::Code::Syntax, detail)
+}
+
+/// A bundle of one event, as `open` makes it.
+fn bundle(template: &Template, table: &Table, input: &Input) -> Result<Bundle, Rejection> {
+    let document = match input.raw {
+        true => Document::null(),
+        false => Document::parse(input.bytes.clone()).map_err(|e| refused(e.to_string()))?,
+    };
+    let (source, envelope) = surroundings(template, input).map_err(|e| refused(e.to_string()))?;
+    let version = template.version();
+    let label = format!("{}@{}", template.id, &version[..12]).into();
+    let pinned = PinnedTemplate { template: template.clone(), version, label };
+    let asset = Asset { id: input.asset.clone(), node: template.owner.clone(), template: None, attributes: input.attributes.clone() };
+    let event = Event {
+        origin: Origin {
+            at: Position::default(),
+            index: 0,
+            event_id: "test".into(),
+            asset: input.asset.as_str().into(),
+            received_at: input.received_at,
+        },
+        key: NO_KEY,
+        envelope: Arc::new(envelope),
+        bytes: input.bytes.clone(),
+        document,
+        decoded: None,
+        occurred_at: None,
+        event_type: None,
+        asset: Some(Arc::new(asset)),
+        steps: 0,
+        progress: Progress::At(StageName::Decode),
+    };
+    let plan = Plan { template: Arc::new(pinned), table: Arc::new(table.clone()) };
+    Ok(Bundle { source: Some(Arc::new(source)), plan: Some(plan), events: vec![event], runs: Vec::new() })
+}
+
+/// A source and an envelope of nobody.
+fn surroundings(template: &Template, input: &Input) -> Result<(PinnedSource, Envelope), IdError> {
+    let (tenant, id) = (TenantId::new("test")?, SourceId::new("test")?);
+    let node: NodeId = template.owner.clone();
+    let source = Source {
+        id: id.clone(),
+        node: node.clone(),
+        template: Some(template.id.to_string()),
+        template_at: None,
+        asset: Place::Fixed(input.asset.clone()),
+        event_id: None,
+        occurred_at: None,
+        event_type: None,
+        meta: Vec::new(),
+    };
+    let envelope = Envelope {
+        tenant: tenant.clone(),
+        node,
+        source: id,
+        credential: CredentialId::new("test")?,
+        receipt: ReceiptId([0; 16]),
+        received_at: input.received_at,
+        revision: 1,
+        content_type: if input.raw { "application/octet-stream" } else { "application/json" }.into(),
+        idempotency: None,
+        traceparent: None,
+        meta: BTreeMap::new(),
+        events: Vec::new(),
+        refused: Vec::new(),
+    };
+    Ok((PinnedSource { source, tenant, path: "test".into() }, envelope))
 }
