@@ -1,8 +1,9 @@
 //! The side of a chain that writes: one group, one fdatasync.
 
-use super::chain::{self, Resume, Segments};
 use super::layout::{Chain, PROGRESS};
+use super::opening::{self, Resume};
 use super::scan::{self, Place};
+use super::segments::Segments;
 use super::wire::{self, GROUP_HEAD, GroupHead, Previous, RECORD_HEAD, RecordHead, SegmentHead};
 use super::{failed, metrics, now};
 use std::fs::File;
@@ -111,7 +112,7 @@ impl Appender {
                 place.position += self.end as u32;
             }
         }
-        let doing = |what: &str| format!("{what} {}", chain::path(&self.segments.dir, self.head.id).display());
+        let doing = |what: &str| format!("{what} {}", opening::path(&self.segments.dir, self.head.id).display());
         self.pass(0);
         self.file.write_all_at(&self.buffer, self.end).map_err(|e| failed(doing("write"), &e))?;
         self.pass(1);
@@ -146,7 +147,7 @@ impl Appender {
         // Records of the group under way are counted in `next` already; readers know where the old segment ended.
         let next = self.segments.all_next();
         let head = SegmentHead { id: self.head.id + 1, salt: salt()?, previous, next, ..self.head.clone() };
-        let file = Arc::new(chain::create(&self.segments.dir, &head)?);
+        let file = Arc::new(opening::create(&self.segments.dir, &head)?);
         self.end = SegmentHead::length(head.chain, head.partitions) as u64;
         self.link = scan::link_of_segment(&head);
         self.segments.rotated(head.id, file.clone(), self.end);

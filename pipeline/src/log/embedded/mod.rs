@@ -16,22 +16,24 @@
 //! anywhere before it is an error with its place, and never cut away.
 
 mod append;
-mod chain;
 mod cursors;
 mod layout;
 mod metrics;
+mod opening;
 mod owners;
 mod retention;
 mod scan;
+mod segments;
 mod wire;
 mod writer;
 
 use append::{Appender, Placed};
-use chain::{Mode, ReadError, Segments};
 use cursors::Cursors;
 use layout::{Chain, Manifest};
+use opening::Mode;
 use owners::Owners;
 use retention::Holds;
+use segments::{ReadError, Segments};
 use std::fmt::Display;
 use std::fs::File;
 use std::ops::Range;
@@ -42,6 +44,7 @@ use tidegate_schemas::BoxFuture;
 use tidegate_schemas::ids::{LogId, Partition};
 use tidegate_schemas::limits;
 use tidegate_schemas::log::{CommitUnit, Entry, EventLog, LogError, LogName, Owner, Record, SinkCursor, Usage, Written};
+use tokio::sync::oneshot;
 use writer::{Health, Item, Writer};
 
 const MANIFEST_NAME: &str = "log.json";
@@ -123,7 +126,7 @@ impl EmbeddedLog {
         layout::make_folder(dir)?;
         Manifest::load(dir)?;
         let lock = layout::lock(dir)?;
-        let (manifest, created) = prepare(dir, &options)?;
+        let (manifest, created) = opening::prepare(dir, options.partitions)?;
         let mut opening = Opening { created, ..Opening::default() };
         let mut open = |chain| -> Result<_, LogError> {
             let (segments, resume) = Segments::open(dir, chain, &manifest, Mode::Own)?;
@@ -137,7 +140,7 @@ impl EmbeddedLog {
         let (output, output_end) = open(Chain::Output)?;
         let (archive, archive_end) = open(Chain::Commits)?;
         let (control, control_end) = open(Chain::Control)?;
-        check_together(&raw, &output, &archive)?;
+        opening::check_together(&raw, &output, &archive)?;
         let size = options.segment_bytes.clamp(4 << 10, 1 << 30);
         let health = Arc::new(Health::default());
         let start = |segments: &Arc<Segments>, resume, points| {
@@ -239,7 +242,7 @@ impl EmbeddedLog {
             check_size(record)?;
         }
         let records: Vec<_> = records.into_iter().map(|(partition, record)| Placed::record(lane, partition, record)).collect();
-        let (tell, told) = tokio::sync::oneshot::channel();
+        let (tell, told) = oneshot::channel();
         let item = Item::new(
             records,
             Box::new(move |result| {
@@ -247,6 +250,9 @@ impl EmbeddedLog {
                 let _ = tell.send(result);
             }),
         );
+        if item.bytes() > limits::COMMIT_BYTES_MAX {
+            return Err(LogError::TooLarge { bytes: item.bytes(), max: limits::COMMIT_BYTES_MAX });
+        }
         let writer = if chain == Chain::Raw { &writing.raw } else { &writing.control };
         if chain == Chain::Raw {
             self.check_budget(item.bytes(), limits::INTAKE_STOPS_PERCENT, "publish")?;
@@ -283,7 +289,7 @@ impl EmbeddedLog {
     }
 }
 
-type Receiver = tokio::sync::oneshot::Receiver<Result<Vec<u64>, LogError>>;
+type Receiver = oneshot::Receiver<Result<Vec<u64>, LogError>>;
 
 impl EventLog for EmbeddedLog {
     fn log_id(&self) -> LogId {
@@ -378,55 +384,6 @@ impl Drop for EmbeddedLog {
     fn drop(&mut self) {
         self.close();
     }
-}
-
-/// Reads `log.json`, or creates the log. Every chain gets its first segment before the log counts as ready; from then on
-/// a chain without one is damage.
-fn prepare(dir: &Path, options: &Options) -> Result<(Manifest, bool), LogError> {
-    let found = Manifest::load(dir)?;
-    let mut manifest = match found {
-        Some(manifest) => manifest,
-        None => {
-            let manifest = Manifest::mint(options.partitions)?;
-            manifest.store(dir)?;
-            manifest
-        }
-    };
-    if manifest.partitions != options.partitions {
-        return Err(manifest.foreign(format!("{} partitions are configured", options.partitions)));
-    }
-    if manifest.ready {
-        return Ok((manifest, false));
-    }
-    for chain in Chain::ALL {
-        let folder = dir.join(chain.as_str());
-        layout::make_folder(&folder)?;
-        if chain::list(&folder, Mode::Own)?.is_empty() {
-            chain::create(&folder, &chain::first(chain, &manifest)?)?;
-        }
-    }
-    manifest.ready = true;
-    manifest.store(dir)?;
-    Ok((manifest, true))
-}
-
-/// What one chain says of another: a chain that lost its end would else hand out offsets a second time.
-fn check_together(raw: &Segments, output: &Segments, archive: &Segments) -> Result<(), LogError> {
-    for (partition, (end, needed)) in raw.next(0).into_iter().zip(output.next(layout::PROGRESS)).enumerate() {
-        if end < needed {
-            let detail = format!("partition {partition} ends at offset {end}, but epochs up to {needed} are committed");
-            return Err(corrupt(&raw.dir, 0, &detail));
-        }
-    }
-    let lane = Chain::of(LogName::Commits).1;
-    for (partition, end) in archive.next(0).into_iter().enumerate() {
-        let start = output.bounds(lane, partition as Partition).start;
-        if end < start {
-            let detail = format!("partition {partition} ends at offset {end}, but the commits of output begin at {start}");
-            return Err(corrupt(&archive.dir, 0, &detail));
-        }
-    }
-    Ok(())
 }
 
 fn check_size(record: &Record) -> Result<(), LogError> {

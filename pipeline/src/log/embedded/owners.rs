@@ -2,9 +2,9 @@
 //! else writes to the partition, so an epoch's own record can name them.
 
 use super::append::Placed;
-use super::chain::Segments;
 use super::check_size;
 use super::layout::{Chain, PROGRESS};
+use super::segments::Segments;
 use super::writer::{Item, Writer};
 use std::sync::{Mutex, PoisonError};
 use tidegate_schemas::ids::Partition;

@@ -9,8 +9,8 @@
 //! Nothing else is ever deleted, however full the disk is.
 
 use super::append::{Appender, Placed};
-use super::chain::{ReadError, Segments};
 use super::layout::{Chain, PROGRESS};
+use super::segments::{ReadError, Segments};
 use super::writer::{Item, Writer};
 use super::{EmbeddedLog, Writing, metrics, now};
 use hashbrown::HashMap;

@@ -6,9 +6,11 @@ use std::time::Duration;
 use tidegate_schemas::limits;
 use tidegate_schemas::log::{Header, LogError, LogName, Record, SinkCursor};
 
+type Case = fn(&mut dyn Harness);
+
 /// Runs every case on a log of its own.
 pub fn contract(make: &dyn Fn() -> Box<dyn Harness>) {
-    let cases: [(&str, fn(&mut dyn Harness)); 12] = [
+    let cases: [(&str, Case); 12] = [
         ("records come back as they were", records_come_back),
         ("bounds, reads and waiting agree", bounds_reads_and_waiting),
         ("what cannot be is refused", impossible_calls),

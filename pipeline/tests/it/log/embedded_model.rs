@@ -162,8 +162,11 @@ fn apply(step: Step, log: &mut Arc<EmbeddedLog>, model: &mut Model, owners: &mut
                     audit: refs(&audit),
                     ..unit(epoch, &[], &[], raw_next)
                 });
-                clean.into_iter().for_each(|t| drop(model.push(LogName::Clean, partition, t)));
-                audit.into_iter().for_each(|t| drop(model.push(LogName::Audit, partition, t)));
+                for (name, texts) in [(LogName::Clean, clean), (LogName::Audit, audit)] {
+                    for text in texts {
+                        model.push(name, partition, text);
+                    }
+                }
                 model.push(LogName::Commits, partition, commit);
                 model.epochs.insert(partition, epoch);
                 model.raw_next.insert(partition, raw_next);
@@ -190,7 +193,9 @@ fn apply(step: Step, log: &mut Arc<EmbeddedLog>, model: &mut Model, owners: &mut
                 None => model.holds.remove(&(name, of, partition)),
             };
         }
-        Step::Trim => drop(log.trim().unwrap()),
+        Step::Trim => {
+            log.trim().unwrap();
+        }
         Step::Reopen => {
             log.close();
             *log = {
@@ -208,7 +213,7 @@ fn apply(step: Step, log: &mut Arc<EmbeddedLog>, model: &mut Model, owners: &mut
         Step::Read { log: of, partition, back, bytes } => {
             let name = LogName::ALL[of];
             let partition = if name == LogName::Control { 0 } else { partition };
-            model.check_read(log, name, partition, model.end(name, partition).saturating_sub(back).min(u64::MAX), bytes);
+            model.check_read(log, name, partition, model.end(name, partition).saturating_sub(back), bytes);
         }
     }
 }

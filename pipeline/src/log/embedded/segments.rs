@@ -4,13 +4,13 @@
 //! kept while it is in use: memory does not grow with the log.
 
 use super::layout::{self, Chain};
+use super::opening::{Mode, open_file, path};
 use super::scan::{self, Index, Place, Tail, Walk};
 use super::wire::{self, RECORD_HEAD, RecordHead, SegmentHead};
 use super::{corrupt, failed};
 use bytes::Bytes;
 use std::collections::VecDeque;
-use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::fs::{self, File};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -25,15 +25,6 @@ use tidegate_schemas::log::LogError;
 const GAP: u64 = 4 << 10;
 /// Bytes of such a piece: who keeps one of its records keeps all of it.
 const PIECE: u64 = 1 << 20;
-
-/// Whether this process may write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// The lock is held: a torn tail is cut.
-    Own,
-    /// Beside a live owner: only what a group header vouches for is seen, and nothing is written.
-    Beside,
-}
 
 /// The segments of a chain, as readers see them.
 pub struct Segments {
@@ -56,33 +47,25 @@ struct State {
     loaded: VecDeque<Arc<Loaded>>,
 }
 
-struct Segment {
-    id: u64,
+/// One segment.
+pub struct Segment {
+    pub id: u64,
     /// First offset by slot.
-    first: Vec<u64>,
-    end: u64,
+    pub first: Vec<u64>,
+    pub end: u64,
     /// Last write, µs.
-    time: i64,
+    pub time: i64,
     /// Open for as long as the log, beside an owner that may delete the file.
-    pinned: Option<Arc<File>>,
+    pub pinned: Option<Arc<File>>,
 }
+
+/// A segment's file and id, and places in it.
+type Places = (Arc<File>, u64, Vec<Place>);
 
 struct Loaded {
     id: u64,
     file: Arc<File>,
     index: Index,
-}
-
-/// What a writer needs to go on after the last group.
-pub struct Resume {
-    pub file: Arc<File>,
-    pub head: SegmentHead,
-    pub next: Vec<u64>,
-    pub end: u64,
-    pub link: u32,
-    pub time: i64,
-    /// Bytes that were cut as torn.
-    pub torn: u64,
 }
 
 /// What lies from `from` on is deleted; the lane starts here.
@@ -93,65 +76,11 @@ pub enum ReadError {
 }
 
 impl Segments {
-    /// Opens a chain, and finds where its durable part ends.
-    pub fn open(folder: &Path, chain: Chain, manifest: &layout::Manifest, mode: Mode) -> Result<(Arc<Self>, Resume), LogError> {
-        let dir = folder.join(chain.as_str());
-        let mut tries = 0;
-        loop {
-            match Self::open_once(&dir, chain, manifest, mode) {
-                // The owner was in the middle of a write, or deleted a segment since the folder was listed.
-                Err(LogError::Corrupt { .. } | LogError::Io { .. }) if mode == Mode::Beside && tries < 5 => {
-                    tries += 1;
-                    std::thread::sleep(Duration::from_millis(20));
-                }
-                other => return other,
-            }
-        }
-    }
-
-    fn open_once(dir: &Path, chain: Chain, manifest: &layout::Manifest, mode: Mode) -> Result<(Arc<Self>, Resume), LogError> {
-        let ids = list(dir, mode)?;
-        let mut list: VecDeque<Segment> = VecDeque::with_capacity(ids.len());
-        let mut last = None;
-        for id in &ids {
-            let path = path(dir, *id);
-            let file = open_file(&path, mode)?;
-            let head = read_head(&path, &file, chain, manifest, *id)?;
-            if let Some(before) = list.back_mut() {
-                let sound = before.id + 1 == *id && before.first.iter().zip(&head.next).all(|(a, b)| a <= b);
-                if !sound {
-                    return Err(corrupt(&path, 0, &format!("it does not follow segment {}; a file is missing", before.id)));
-                }
-                (before.end, before.time) = (head.previous.end, head.previous.time);
-            }
-            let pinned = (mode == Mode::Beside).then(|| file.clone());
-            list.push_back(Segment { id: *id, first: head.next.clone(), end: 0, time: 0, pinned });
-            last = Some((path, file, head));
-        }
-        let Some((last_path, file, head)) = last else { return Err(corrupt(dir, 0, "the chain has no segment")) };
-        for (segment, id) in list.iter().zip(&ids).take(ids.len() - 1) {
-            let path = path(dir, *id);
-            let length = fs::metadata(&path).map_err(|e| failed(format!("look at {}", path.display()), &e))?.len();
-            if length < segment.end {
-                return Err(corrupt(&path, length, "it is shorter than the next one says"));
-            }
-        }
-        let (walk, torn) = find_end(&last_path, &file, &head, mode)?;
-        if let Some(active) = list.back_mut() {
-            (active.end, active.time) = (walk.end, walk.time);
-        }
-        let bytes = list.iter().map(|s| s.end).sum();
-        let resume = Resume { file: file.clone(), head, next: walk.next.clone(), end: walk.end, link: walk.link, time: walk.time, torn };
-        let state = State { list, next: walk.next, active: file, index: walk.index, loaded: VecDeque::new() };
-        let segments = Self {
-            chain,
-            partitions: manifest.partitions,
-            dir: dir.to_owned(),
-            state: Mutex::new(state),
-            changed: Condvar::new(),
-            bytes: AtomicU64::new(bytes),
-        };
-        Ok((Arc::new(segments), resume))
+    /// As found at the start: the last of `list` is active.
+    pub fn new(chain: Chain, partitions: u32, dir: &Path, list: VecDeque<Segment>, active: Arc<File>, walk: Walk) -> Self {
+        let bytes = AtomicU64::new(list.iter().map(|s| s.end).sum());
+        let state = State { list, next: walk.next, active, index: walk.index, loaded: VecDeque::new() };
+        Self { chain, partitions, dir: dir.to_owned(), state: Mutex::new(state), changed: Condvar::new(), bytes }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -225,8 +154,7 @@ impl Segments {
     }
 
     /// Places from `from` on in the one segment that holds it; `None` at the durable end.
-    #[allow(clippy::type_complexity)]
-    fn places(&self, slot: usize, from: u64, left: usize, one: bool) -> Result<Option<(Arc<File>, u64, Vec<Place>)>, ReadError> {
+    fn places(&self, slot: usize, from: u64, left: usize, one: bool) -> Result<Option<Places>, ReadError> {
         loop {
             let (id, end, pinned, next) = {
                 let mut state = self.lock();
@@ -394,100 +322,6 @@ impl Segments {
         layout::sync_folder(&self.dir)?;
         Ok(end)
     }
-}
-
-/// Creates a segment with nothing but its header. It gets its name once the header is durable, so a segment without a
-/// sound header is damage and never a crash.
-pub fn create(dir: &Path, head: &SegmentHead) -> Result<File, LogError> {
-    let path = path(dir, head.id);
-    let file = layout::write_new(&path, &head.encode())?;
-    layout::rename_new(dir, &path)?;
-    Ok(file)
-}
-
-/// The header of a chain's first segment.
-pub fn first(chain: Chain, manifest: &layout::Manifest) -> Result<SegmentHead, LogError> {
-    let (log_id, partitions) = (manifest.log_id, manifest.partitions);
-    let next = vec![0; chain.slots(partitions)];
-    Ok(SegmentHead { log_id, chain, partitions, id: 0, salt: super::append::salt()?, previous: wire::Previous::default(), next })
-}
-
-/// The file of a segment.
-pub fn path(dir: &Path, id: u64) -> PathBuf {
-    dir.join(format!("{id:012}.seg"))
-}
-
-/// Ids of the segments in the folder, ascending.
-pub fn list(dir: &Path, mode: Mode) -> Result<Vec<u64>, LogError> {
-    let doing = || format!("list {}", dir.display());
-    let mut ids = Vec::new();
-    for entry in fs::read_dir(dir).map_err(|e| failed(doing(), &e))? {
-        let name = entry.map_err(|e| failed(doing(), &e))?.file_name();
-        let name = name.to_str().unwrap_or_default();
-        if name.ends_with(".new") && mode == Mode::Own {
-            // Left by a crash before it became a segment.
-            fs::remove_file(dir.join(name)).map_err(|e| failed(format!("delete {name}"), &e))?;
-        }
-        ids.extend(name.strip_suffix(".seg").and_then(|id| id.parse::<u64>().ok()));
-    }
-    ids.sort_unstable();
-    Ok(ids)
-}
-
-fn open_file(path: &Path, mode: Mode) -> Result<Arc<File>, LogError> {
-    let file = OpenOptions::new().read(true).write(mode == Mode::Own).open(path);
-    file.map(Arc::new).map_err(|e| failed(format!("open {}", path.display()), &e))
-}
-
-fn read_head(path: &Path, file: &File, chain: Chain, manifest: &layout::Manifest, id: u64) -> Result<SegmentHead, LogError> {
-    // A foreign segment may have more partitions, so as much is read as the largest header takes.
-    let mut bytes = Vec::with_capacity(SegmentHead::length(chain, manifest.partitions));
-    let most = SegmentHead::length(chain, limits::PARTITIONS_MAX as u32) as u64;
-    io::Read::read_to_end(&mut io::Read::take(file, most), &mut bytes).map_err(|e| failed(format!("read {}", path.display()), &e))?;
-    let head = SegmentHead::decode(&bytes).map_err(|detail| corrupt(path, 0, &detail))?;
-    if (head.log_id, head.partitions) != (manifest.log_id, manifest.partitions) {
-        let detail = format!("{} says log {} with {} partitions", super::MANIFEST_NAME, manifest.log_id, manifest.partitions);
-        return Err(LogError::Foreign { found: head.log_id, found_partitions: head.partitions, detail });
-    }
-    if (head.chain, head.id) != (chain, id) {
-        return Err(corrupt(path, 0, &format!("it is segment {} of {}", head.id, head.chain.as_str())));
-    }
-    Ok(head)
-}
-
-/// Finds the durable end of the last segment, and cuts what is torn behind it.
-fn find_end(path: &Path, file: &File, head: &SegmentHead, mode: Mode) -> Result<(Walk, u64), LogError> {
-    let reading = |e| failed(format!("read {}", path.display()), &e);
-    let length = file.metadata().map_err(reading)?.len();
-    let mut walk = scan::walk(file, head, length, true).map_err(reading)?;
-    for _ in 0..5 {
-        // Beside an owner, the header that vouches for the last group may have been overwritten while it was read.
-        if mode == Mode::Own || walk.proven == walk.end || walk.tail == Tail::Clean {
-            break;
-        }
-        std::thread::sleep(Duration::from_millis(2));
-        walk = scan::walk(file, head, length, true).map_err(reading)?;
-    }
-    if let Tail::Bad { at, detail } = walk.tail
-        && let Some(later) = scan::later_header(file, head, walk.end, length).map_err(reading)?
-    {
-        return Err(corrupt(path, at, &format!("{detail}, and the group at byte {later} says that it was durable")));
-    }
-    if mode == Mode::Beside {
-        // Commits that were moved are in the output still, or synced here.
-        if head.chain != Chain::Commits {
-            walk.keep_proven(head);
-        }
-        return Ok((walk, 0));
-    }
-    let sound = walk.end + if walk.tail == Tail::Mark { wire::GROUP_HEAD as u64 } else { 0 };
-    let torn = length.saturating_sub(sound);
-    let cut = if torn > 0 { file.set_len(walk.end) } else { Ok(()) };
-    // Synced also where nothing was cut: the last group may have been written and not synced when its process died, and
-    // whoever reads it from now on must be able to rely on it. A mark is only written after the sync.
-    let sync = || if walk.tail == Tail::Mark && torn == 0 { Ok(()) } else { file.sync_all() };
-    cut.and_then(|()| sync()).map_err(|e| failed(format!("cut {}", path.display()), &e))?;
-    Ok((walk, torn))
 }
 
 /// As many places as fit, or one where `one` says so.
