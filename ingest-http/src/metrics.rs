@@ -9,6 +9,7 @@ pub(crate) struct EdgeMetrics {
     pub(crate) refused: Counter,
     pub(crate) bytes: Counter,
     pub(crate) bodies_in_flight: Gauge,
+    pub(crate) requests_in_flight: Gauge,
     pub(crate) publish_seconds: Histogram,
     pub(crate) connections: Gauge,
 }
@@ -20,6 +21,7 @@ impl EdgeMetrics {
             refused: counter!("tidegate_ingest_events_total", "result" => "refused"),
             bytes: counter!("tidegate_ingest_bytes_total"),
             bodies_in_flight: gauge!("tidegate_http_bodies_in_flight_bytes"),
+            requests_in_flight: gauge!("tidegate_http_requests_in_flight"),
             publish_seconds: histogram!("tidegate_ingest_publish_seconds"),
             connections: gauge!("tidegate_http_connections"),
         }
@@ -30,10 +32,30 @@ impl EdgeMetrics {
         counter!("tidegate_http_requests_total", "route" => route, "status" => status_label(reply.status().as_u16())).increment(1);
     }
 
+    /// A request begins; it ends when the guard is dropped, also where its client goes away.
+    pub(crate) fn begin(&self) -> InFlight {
+        self.requests_in_flight.increment(1);
+        InFlight(self.requests_in_flight.clone())
+    }
+
     /// Counts a connection that was closed by the edge, or never served.
     pub(crate) fn closed(&self, reason: &'static str) {
         counter!("tidegate_http_connections_closed_total", "reason" => reason).increment(1);
     }
+}
+
+/// A request under way.
+pub(crate) struct InFlight(Gauge);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.decrement(1);
+    }
+}
+
+/// Counts a credential that opened nothing.
+pub(crate) fn denied(reason: &'static str) {
+    counter!("tidegate_http_denials_total", "reason" => reason).increment(1);
 }
 
 /// The text of a status without an allocation for those that the edge answers.

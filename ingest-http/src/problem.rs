@@ -98,7 +98,7 @@ impl Problem {
         self
     }
 
-    pub(crate) fn into_reply(self: Box<Self>) -> Reply {
+    pub(crate) fn into_reply(self) -> Reply {
         let mut reply = json(self.status, &self.body);
         let headers = reply.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));

@@ -83,6 +83,7 @@ impl Notes {
 /// Answers a request, whatever happens on the way.
 pub(crate) async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Reply {
     let started = Instant::now();
+    let _in_flight = shared.metrics.begin();
     let path = request.uri().path().to_owned();
     let route = Route::find(&path);
     let label = route.map_or("none", |r| r.info().pattern);

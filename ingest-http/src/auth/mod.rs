@@ -73,6 +73,7 @@ impl Denial {
             Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", "No valid credential", detail)
                 .with_header(WWW_AUTHENTICATE, HeaderValue::from_static(challenge))
         };
+        crate::metrics::denied(self.as_str());
         let invalid = "Bearer realm=\"tidegate\", error=\"invalid_token\"";
         let problem = match self {
             Self::Absent => unauthorized(

@@ -170,8 +170,8 @@ fn string(text: &[u8], mut at: usize) -> Result<usize, Syntax> {
 fn special_bytes(word: u64) -> u64 {
     const ONES: u64 = u64::MAX / 255;
     let zero = |x: u64| x.wrapping_sub(ONES) & !x;
-    let quote = zero(word ^ ONES * u64::from(b'"'));
-    let backslash = zero(word ^ ONES * u64::from(b'\\'));
+    let quote = zero(word ^ (ONES * u64::from(b'"')));
+    let backslash = zero(word ^ (ONES * u64::from(b'\\')));
     let control = word.wrapping_sub(ONES * 0x20) & !word;
     (quote | backslash | control) & (ONES * 0x80)
 }

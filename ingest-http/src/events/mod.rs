@@ -130,6 +130,7 @@ async fn store(shared: &Shared, head: Head, body: Bytes, split: Split, held: Hel
     let started = Instant::now();
     let published = tokio::time::timeout(shared.edge.settings.publish_deadline, log.publish(LogName::Raw, records)).await;
     drop(held);
+    shared.metrics.bodies_in_flight.set(shared.bodies.used() as f64);
     shared.metrics.publish_seconds.record(started.elapsed());
     let offsets = match published {
         Ok(Ok(offsets)) => offsets,

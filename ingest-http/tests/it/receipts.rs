@@ -1,0 +1,93 @@
+//! `GET /v1/receipts/{receipt}` and `Prefer: wait`.
+
+use crate::support::*;
+use serde_json::json;
+use std::time::Duration;
+use tidegate_ingest_http::{EventState, EventStatus, ReceiptFailure, ReceiptStatus, SinkStatus};
+use tidegate_schemas::ids::{LogId, ReceiptId, TenantId};
+use tidegate_schemas::receipt::Receipt;
+
+fn status(state: EventState) -> ReceiptStatus {
+    ReceiptStatus::new("2026-09-21T14:13:20Z".into(), vec![EventStatus::new(0, state)])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receipt_tells_its_own_tenant_and_nobody_else() {
+    let server = start().await;
+    let receipt = |id: u8| Receipt::new(ReceiptId([id; 16]), LogId([9; 16]), vec![(3, 17)]);
+    let acme = TenantId::new("acme").unwrap();
+    let mut whole = ReceiptStatus::new(
+        "2026-09-21T14:13:20Z".into(),
+        vec![
+            EventStatus {
+                epoch: Some(7),
+                sinks: vec![SinkStatus { sink: "parquet".into(), durable: false, location: Some("t/a.parquet".into()) }],
+                ..EventStatus::new(0, EventState::Transformed)
+            },
+            EventStatus { code: Some("required".into()), pointer: Some("/t".into()), ..EventStatus::new(1, EventState::Rejected) },
+        ],
+    );
+    {
+        let mut known = server.receipts.statuses.lock().unwrap();
+        known.insert(ReceiptId([1; 16]), (acme.clone(), vec![Ok(whole.clone())]));
+        known.insert(ReceiptId([2; 16]), (acme.clone(), vec![Err(ReceiptFailure::Gone)]));
+        known.insert(ReceiptId([3; 16]), (acme.clone(), vec![Err(ReceiptFailure::Unavailable("disk on fire".into()))]));
+        known.insert(ReceiptId([4; 16]), (acme, vec![Ok(status(EventState::Stored)), Ok(status(EventState::Filtered))]));
+    }
+    let ask = async |id: &str, receipt: &str, prefer: Option<&str>| {
+        let key = key(id);
+        let headers: Vec<_> = [("x-api-key", &*key)].into_iter().chain(prefer.map(|p| ("prefer", p))).collect();
+        Client::connect(&server).await.call(&format!("GET /v1/receipts/{receipt}"), &headers, b"").await
+    };
+    let answer = ask("open", &receipt(1).to_string(), None).await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(
+        answer.json(),
+        json!({ "state": "processed", "received_at": "2026-09-21T14:13:20Z", "events": [
+            { "index": 0, "state": "transformed", "epoch": 7, "sinks": [{ "sink": "parquet", "durable": false, "location": "t/a.parquet" }] },
+            { "index": 1, "state": "rejected", "code": "required", "pointer": "/t" },
+        ] })
+    );
+    whole.events[0].sinks[0].durable = true;
+    assert_eq!(serde_json::to_value(ReceiptStatus::new(String::new(), whole.events)).unwrap()["state"], "delivered");
+
+    let foreign = Receipt::new(ReceiptId([1; 16]), LogId([8; 16]), vec![(3, 17)]).to_string();
+    for (key, text, code, problem) in [
+        ("foreign", receipt(1).to_string(), 404, "receipt-unknown"),
+        ("open", receipt(9).to_string(), 404, "receipt-unknown"),
+        ("open", foreign, 404, "receipt-unknown"),
+        ("open", "rc_nonsense".into(), 404, "receipt-unknown"),
+        ("open", "%2e%2e".into(), 404, "receipt-unknown"),
+        ("open", receipt(2).to_string(), 410, "receipt-gone"),
+        ("open", receipt(3).to_string(), 503, "receipt-unavailable"),
+    ] {
+        let answer = ask(key, &text, None).await;
+        assert_eq!((answer.status, &*answer.problem()), (code, problem), "{text}");
+        assert!(!String::from_utf8_lossy(&answer.body).contains("fire"));
+    }
+    assert_eq!(ask("open", &receipt(4).to_string(), Some("wait=10")).await.json()["state"], "delivered", "it waited for the second look");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_post_waits_where_asked() {
+    let server = start_with(|s| s.wait_max = Duration::from_millis(300)).await;
+    let key = key("open");
+    let post = async |prefer: &str| {
+        let headers = [("x-api-key", &*key), ("content-type", JSON), ("prefer", prefer)];
+        Client::connect(&server).await.call("POST /v1/events", &headers, b"1").await
+    };
+    *server.receipts.others.lock().unwrap() = vec![status(EventState::Stored), status(EventState::Stored), status(EventState::Transformed)];
+    let answer = post("respond-async, wait=5").await;
+    let said = answer.json();
+    assert_eq!((answer.status, answer.header("preference-applied")), (200, Some("wait")));
+    assert_eq!((&said["accepted"], &said["state"], &said["events"][0]["state"]), (&json!(1), &json!("delivered"), &json!("transformed")));
+    // Without a verdict in time, and where nothing is known, it is the plain answer: the event is durable all the same.
+    *server.receipts.others.lock().unwrap() = vec![status(EventState::Stored)];
+    assert_eq!(post("wait=5").await.status, 202);
+    server.receipts.others.lock().unwrap().clear();
+    for prefer in ["wait=5", "wait=0", "wait=x", "wait", "waits=3"] {
+        let answer = post(prefer).await;
+        assert_eq!(answer.status, 202, "{prefer}");
+        assert!(answer.json().get("events").is_none());
+    }
+}
