@@ -24,11 +24,16 @@ pub(super) fn place(cut: &Cut) -> String {
     format!("{DATE}={}/{}.parquet", time::date(i64::from(cut.day) * time::DAY), cut.name())
 }
 
+/// Below so many rows a file stays uncompressed: a zstd context for each of thirty columns takes longer than the rows.
+const TINY_ROWS: usize = 256;
+
 /// Rows in the order of the log, one row group, zstd 1. Dictionaries pay only where the blocks have them.
 pub(super) fn encode(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Vec<u8>, ParquetError> {
+    let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
+    let compression = if rows < TINY_ROWS { Compression::UNCOMPRESSED } else { Compression::ZSTD(ZstdLevel::try_new(1)?) };
     let mut properties = WriterProperties::builder()
         .set_created_by("tidegate".into())
-        .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
+        .set_compression(compression)
         .set_statistics_enabled(EnabledStatistics::Chunk)
         // A cut closes with the epoch that passes its bound.
         .set_max_row_group_row_count(Some(2 * CUT_ROWS_MAX))

@@ -208,8 +208,13 @@ fn batches(cut: &Cut) -> Result<&[arrow::array::RecordBatch], SinkError> {
     }
 }
 
+/// Before the tenant's id in the name of its folder.
+const TENANT: &str = "tenant=";
+/// Before the table's id in the name of its folder.
+const TABLE: &str = "table=";
+
 fn folder(root: &Path, tenant: &TenantId, table: &str) -> PathBuf {
-    root.join(format!("tenant={tenant}")).join(format!("table={table}"))
+    root.join(format!("{TENANT}{tenant}")).join(format!("{TABLE}{table}"))
 }
 
 /// The application id of a partition's cursor in the tables.

@@ -1,7 +1,7 @@
 //! What the tables hold, read back: for `tidegate verify`. Reads only; one file at a time, a batch at a time.
 
 use super::table::{self, Engine};
-use super::{Runtime, application, folder};
+use super::{Runtime, TABLE, TENANT, application, folder};
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{Int32Type, Int64Type};
 use delta_kernel::engine::arrow_data::ArrowEngineData;
@@ -109,8 +109,8 @@ impl Verifier {
     /// All tables, in order.
     pub fn tables(&self) -> Result<Vec<TableRef>, VerifyError> {
         let mut found = Vec::new();
-        for (tenant, path) in named(&self.root, "tenant=")? {
-            for (table, path) in named(&path, "table=")? {
+        for (tenant, path) in named(&self.root, TENANT)? {
+            for (table, path) in named(&path, TABLE)? {
                 let ids = TenantId::new(&tenant).ok().zip(TableId::new(&table).ok());
                 if let Some((tenant, table)) = ids.filter(|_| path.join("_delta_log").is_dir()) {
                     found.push(TableRef { tenant, table, path });

@@ -13,13 +13,16 @@ use tidegate_schemas::ids::{Epoch, LogId, Partition};
 use tidegate_schemas::log::{EventLog, SinkCursor};
 use tidegate_schemas::sink::*;
 use tidegate_sinks::driver::{Driver, DriverOptions, Progress};
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-/// Rows by target, partition and epoch range, as any sink keeps them.
+/// First epoch, last epoch and rows of each cut taken.
+type Taken = BTreeMap<(Target, Partition), Vec<(Epoch, Epoch, u64)>>;
+
+/// Keeps what any sink keeps.
 #[derive(Default)]
 struct Fake {
-    tables: Mutex<BTreeMap<(Target, Partition), Vec<(Epoch, Epoch, u64)>>>,
+    tables: Mutex<Taken>,
     grain: Option<Grain>,
     fail_next: AtomicU32,
     down: AtomicBool,
@@ -84,15 +87,16 @@ impl Fake {
 struct Running {
     progress: Arc<Progress>,
     stop: CancellationToken,
-    task: JoinHandle<Result<(), SinkError>>,
+    task: JoinSet<Result<(), SinkError>>,
 }
 
 impl Running {
     fn start(log: &Arc<MemoryLog>, sink: &Arc<Fake>, park: &Path, park_bytes_max: u64) -> Self {
         let options = DriverOptions { retry_seconds_max: 1, park_bytes_max, ..DriverOptions::new(park) };
         let driver = Driver::new(Arc::clone(log) as _, Arc::clone(sink) as _, options);
-        let (progress, stop) = (driver.progress(), CancellationToken::new());
-        Self { progress, stop: stop.clone(), task: tokio::spawn(driver.run(stop)) }
+        let (progress, stop, mut task) = (driver.progress(), CancellationToken::new(), JoinSet::new());
+        task.spawn(driver.run(stop.clone()));
+        Self { progress, stop, task }
     }
 
     async fn until(&self, what: impl Fn(&Progress) -> bool) {
@@ -107,7 +111,11 @@ impl Running {
 
     async fn stop(self) -> Result<(), SinkError> {
         self.stop.cancel();
-        self.task.await.unwrap()
+        self.ended().await
+    }
+
+    async fn ended(mut self) -> Result<(), SinkError> {
+        self.task.join_next().await.unwrap().unwrap()
     }
 }
 
@@ -304,7 +312,7 @@ async fn a_log_that_fails_for_a_while_is_tried_again_and_a_closed_one_ends_it() 
     log.broken.store(false, Ordering::SeqCst);
     running.until(|p| p.settled(0) == 11).await;
     log.closed.store(true, Ordering::SeqCst);
-    running.task.await.unwrap().unwrap();
+    running.ended().await.unwrap();
 }
 
 fn files(folder: &Path) -> Vec<String> {

@@ -268,7 +268,7 @@ async fn columns_are_added_and_never_changed() {
     for (epoch, (other, why)) in (40..).zip(refused) {
         let log = Arc::new(MemoryLog::new(1));
         fill(&log, 0, epoch..=epoch, DAY, &other);
-        log.epoch(0, &header(50, DAY + 20_000.0, cut()), vec![], vec![]);
+        log.epoch(0, &header(epoch + 1, DAY + 20_000.0, cut()), vec![], vec![]);
         let Err(SinkError::Permanent { detail, .. }) = sink.deliver(cuts(&log, 0).remove(0)).await else { panic!("it was taken") };
         assert_eq!(detail, why);
     }
@@ -327,7 +327,8 @@ proptest! {
             }
             let (driver, stop) = (driver(&log, broken.path()), CancellationToken::new());
             let progress = driver.progress();
-            let task = tokio::spawn(driver.run(stop.clone()));
+            let mut task = tokio::task::JoinSet::new();
+            task.spawn(driver.run(stop.clone()));
             for _ in 0..3_000 {
                 if (0..2).all(|p| progress.settled(p) == 61) {
                     break;
@@ -336,7 +337,7 @@ proptest! {
             }
             assert_eq!((progress.settled(0), progress.settled(1), progress.parked()), (61, 61, vec![]));
             stop.cancel();
-            task.await.unwrap().unwrap();
+            task.join_next().await.unwrap().unwrap().unwrap();
             assert_eq!(of_kind(broken.path(), ".parquet"), of_kind(whole.path(), ".parquet"));
             for tenant in ["acme", "beta"] {
                 let (a, b) = (held(broken.path(), "climate", tenant), held(whole.path(), "climate", tenant));
