@@ -98,7 +98,7 @@ fn staged<'scope>(bundles: StreamVec<'scope, Epoch, Bundle>, name: StageName, st
     bundles.unary::<Build<Vec<Bundle>>, _, _, _>(Pipeline, name.as_str(), move |_, _| {
         move |input, output| {
             input.for_each_stamp(|stamp, containers| {
-                let Some(epoch) = stamp.least().map(|c| *c.time()) else { return };
+                let Some(epoch) = stamp.least().copied() else { return };
                 let Some(context) = shared.context(epoch) else { return };
                 let mut session = output.session(&stamp);
                 for mut bundle in containers.flat_map(|c| c.drain(..)) {
@@ -126,7 +126,7 @@ fn settled(bundles: StreamVec<'_, Epoch, Bundle>, shared: &Shared) {
     let mut waiting: BTreeMap<Epoch, Vec<Bundle>> = BTreeMap::new();
     bundles.sink(Pipeline, "settle", move |(input, frontier)| {
         input.for_each_stamp(|stamp, containers| {
-            if let Some(epoch) = stamp.least().map(|c| *c.time()) {
+            if let Some(epoch) = stamp.least().copied() {
                 waiting.entry(epoch).or_default().extend(containers.flat_map(|c| c.drain(..)));
             }
         });

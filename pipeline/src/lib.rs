@@ -5,7 +5,24 @@
 //!                             ▲ catalog ◀─ log control ◀─ definitions
 //! ```
 
+pub mod account;
+pub mod cli;
+pub mod commits;
+pub mod committer;
 pub mod config;
 pub mod definitions;
+pub mod delivery;
 pub mod demo;
+pub mod epoch;
+pub mod fault;
+pub mod graph;
 pub mod log;
+pub mod partition;
+pub mod receipts;
+pub mod recovery;
+pub mod server;
+pub mod snapshot;
+pub mod telemetry;
+pub mod verify;
+pub mod watchdog;
+pub mod worker;

@@ -6,19 +6,20 @@
 use hashbrown::HashMap;
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use tidegate_ingest_http::{EventReceipt, EventState, ReceiptFailure, ReceiptStatus, Receipts, SinkState};
+use tidegate_ingest_http::{EventState, EventStatus, ReceiptFailure, ReceiptStatus, Receipts, SinkStatus};
 use tidegate_schemas::BoxFuture;
 use tidegate_schemas::block::{OUTCOMES, Output, OutcomesBlock};
 use tidegate_schemas::commit::CommitRecord;
 use tidegate_schemas::envelope::Envelope;
 use tidegate_schemas::ids::{Partition, Position, TenantId};
 use tidegate_schemas::limits::READ_BYTES_MAX;
-use tidegate_schemas::log::{Entry, EventLog, LogError, LogName};
+use tidegate_schemas::log::{EventLog, LogError, LogName};
 use tidegate_schemas::receipt::Receipt;
 use tidegate_schemas::sink::Target;
 use tidegate_schemas::system::SystemTable;
 use tidegate_schemas::verdict::{Outcome, Verdict};
-use tidegate_sinks::driver::Progress;
+use crate::commits::{Covering, covering};
+use crate::delivery::RunningSink;
 
 use arrow::array::AsArray;
 use arrow::datatypes::{Int32Type, Int64Type};
@@ -26,12 +27,12 @@ use arrow::datatypes::{Int32Type, Int64Type};
 /// Answers receipts from the log.
 pub struct LogReceipts {
     log: Arc<dyn EventLog>,
-    sinks: Vec<Arc<Progress>>,
+    sinks: Vec<RunningSink>,
 }
 
 impl LogReceipts {
     /// Over a log, and the sinks that this process knows of.
-    pub fn new(log: Arc<dyn EventLog>, sinks: Vec<Arc<Progress>>) -> Self {
+    pub fn new(log: Arc<dyn EventLog>, sinks: Vec<RunningSink>) -> Self {
         Self { log, sinks }
     }
 }
@@ -48,7 +49,7 @@ impl Receipts for LogReceipts {
 
 struct Search {
     log: Arc<dyn EventLog>,
-    sinks: Vec<Arc<Progress>>,
+    sinks: Vec<RunningSink>,
     tenant: TenantId,
     receipt: Receipt,
 }
@@ -65,16 +66,17 @@ impl Search {
         if !self.receipt.is_of(self.log.log_id()) {
             return Err(ReceiptFailure::NotFound);
         }
-        let mut events = Vec::new();
+        let (mut events, mut received_at) = (Vec::new(), 0);
         for (partition, offset) in &self.receipt.records {
             if *partition >= self.log.partitions() {
                 return Err(ReceiptFailure::NotFound);
             }
             let envelope = self.envelope(*partition, *offset)?;
+            received_at = envelope.received_at;
             events.extend(self.events(*partition, *offset, &envelope)?);
         }
         events.sort_by_key(|e| e.index);
-        Ok(ReceiptStatus { receipt: self.receipt.to_string(), events })
+        Ok(ReceiptStatus::new(tidegate_schemas::time::format(received_at), events))
     }
 
     fn envelope(&self, partition: Partition, offset: u64) -> Result<Envelope, ReceiptFailure> {
@@ -85,7 +87,7 @@ impl Search {
         if envelope.tenant == self.tenant && envelope.receipt == self.receipt.id { Ok(envelope) } else { Err(ReceiptFailure::NotFound) }
     }
 
-    fn events(&self, partition: Partition, offset: u64, envelope: &Envelope) -> Result<Vec<EventReceipt>, ReceiptFailure> {
+    fn events(&self, partition: Partition, offset: u64, envelope: &Envelope) -> Result<Vec<EventStatus>, ReceiptFailure> {
         let all = envelope.len() as u32;
         let index = |ordinal: u32| {
             let refused = || envelope.refused.get(ordinal as usize - envelope.events.len()).map(|r| r.span.index);
@@ -94,7 +96,11 @@ impl Search {
         let mut events = Vec::with_capacity(all as usize);
         let mut at = Position { offset, ordinal: 0 };
         while at.ordinal < all {
-            let Some(commit) = self.commit_of(partition, at)? else { break };
+            let commit = match covering(&*self.log, partition, at).map_err(|e| ReceiptFailure::Unavailable(e.to_string()))? {
+                Covering::Found(commit) => commit,
+                Covering::Ahead => break,
+                Covering::Gone => return Err(ReceiptFailure::Gone),
+            };
             let end = if commit.raw_to.offset > offset { all } else { commit.raw_to.ordinal.min(all) };
             let (outcomes, reasons) = self.audit(partition, &commit, offset)?;
             for outcome in outcomes.iter().filter(|o| (at.ordinal..end).contains(&o.at.ordinal)) {
@@ -102,29 +108,15 @@ impl Search {
             }
             at.ordinal = end;
         }
-        events.extend((at.ordinal..all).map(|ordinal| EventReceipt {
-            index: index(ordinal),
-            state: EventState::Stored,
-            code: None,
-            detail: None,
-            pointer: None,
-            epoch: None,
-            sinks: Vec::new(),
-        }));
+        events.extend((at.ordinal..all).map(|ordinal| EventStatus::new(index(ordinal), EventState::Stored)));
         Ok(events)
     }
 
-    fn settled(&self, partition: Partition, commit: &CommitRecord, outcome: &Outcome, reason: Option<&Reason>) -> EventReceipt {
-        let state = match outcome.verdict {
-            Verdict::Transformed => EventState::Transformed,
-            Verdict::Duplicate => EventState::Duplicate,
-            Verdict::Filtered => EventState::Filtered,
-            Verdict::Rejected => EventState::Rejected,
-        };
+    fn settled(&self, partition: Partition, commit: &CommitRecord, outcome: &Outcome, reason: Option<&Reason>) -> EventStatus {
         let sinks = if outcome.verdict == Verdict::Transformed { self.sinks(partition, commit) } else { Vec::new() };
-        EventReceipt {
+        EventStatus {
             index: outcome.index,
-            state,
+            state: outcome.verdict.into(),
             code: reason.map(|r| r.code.clone()),
             detail: reason.map(|r| r.detail.clone()),
             pointer: reason.map(|r| r.pointer.clone()),
@@ -134,37 +126,15 @@ impl Search {
     }
 
     /// The tenant's tables of the epoch, by sink.
-    fn sinks(&self, partition: Partition, commit: &CommitRecord) -> Vec<SinkState> {
+    fn sinks(&self, partition: Partition, commit: &CommitRecord) -> Vec<SinkStatus> {
         let tables: BTreeSet<&str> =
             commit.rows.iter().filter(|r| r.tenant == self.tenant && SystemTable::named(&r.table).is_none()).map(|r| r.table.as_str()).collect();
-        let state = |sink: &Arc<Progress>, table: &str| {
+        let state = |sink: &RunningSink, table: &str| {
             let target = Target { table: table.to_owned(), tenant: Some(self.tenant.clone()) };
-            let durable = sink.is_durable(partition, &target, commit.epoch);
-            SinkState { sink: sink.sink().to_owned(), durable, location: durable.then(|| sink.location(&target)) }
+            let location = sink.durable(partition, &target, commit.epoch);
+            SinkStatus { sink: sink.sink.name().to_owned(), durable: location.is_some(), location }
         };
         self.sinks.iter().flat_map(|s| tables.iter().map(move |t| state(s, t))).collect()
-    }
-
-    /// The commit whose range holds a position: a binary search over `commits`.
-    fn commit_of(&self, partition: Partition, at: Position) -> Result<Option<CommitRecord>, ReceiptFailure> {
-        let bounds = self.log.bounds(LogName::Commits, partition).map_err(failure)?;
-        let (mut low, mut high) = (bounds.start, bounds.end);
-        while low < high {
-            let middle = low + (high - low) / 2;
-            let Some(Entry { offset, record }) = self.log.read(LogName::Commits, partition, middle, 1).map_err(failure)?.into_iter().next() else {
-                high = middle;
-                continue;
-            };
-            let commit = CommitRecord::read(&record).map_err(|e| ReceiptFailure::Unavailable(e.to_string()))?;
-            if at < commit.raw_from {
-                high = middle;
-            } else if at >= commit.raw_to {
-                low = offset + 1;
-            } else {
-                return Ok(Some(commit));
-            }
-        }
-        if bounds.start > 0 && low == bounds.start { Err(ReceiptFailure::Gone) } else { Ok(None) }
     }
 
     /// The outcomes of one record in an epoch, and the reasons of those refused, by index.

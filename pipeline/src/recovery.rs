@@ -1,6 +1,7 @@
 //! Taking a partition over: fence, read `commits` to its end, load the snapshot it refers to, fold the outcomes that came
 //! after. No script runs again.
 
+use crate::commits;
 use crate::snapshot::{SnapshotError, Snapshots};
 use std::time::Instant;
 use tidegate_operators::duplicates::Duplicates;
@@ -60,7 +61,7 @@ pub struct DuplicateBounds {
 pub fn recover(log: &dyn EventLog, snapshots: &Snapshots, partition: Partition, bounds: DuplicateBounds) -> Result<Recovered, RecoveryError> {
     let started = Instant::now();
     let owner = log.fence(partition)?;
-    let last = last_commit(log, partition)?;
+    let last = commits::last(log, partition)?;
     let audit = log.bounds(LogName::Audit, partition)?;
     let (mut duplicates, from) = match last.as_ref().and_then(|c| c.snapshot.as_ref()).map(|s| (s, snapshots.get(&s.name))) {
         Some((at, Ok(bytes))) => match Duplicates::decode(bounds.horizon, bounds.keys_max, &bytes) {
@@ -92,32 +93,6 @@ fn fresh(partition: Partition, audit: &std::ops::Range<u64>, bounds: DuplicateBo
         tracing::warn!(partition, error = %cause, "snapshot unusable: folding all outcomes instead");
     }
     Ok(Duplicates::new(bounds.horizon, bounds.keys_max))
-}
-
-/// The last commit of a partition.
-pub fn last_commit(log: &dyn EventLog, partition: Partition) -> Result<Option<CommitRecord>, RecoveryError> {
-    let bounds = log.bounds(LogName::Commits, partition)?;
-    // Offsets may have gaps (Kafka's transaction markers), so look back in growing steps.
-    let mut back = 1;
-    while back <= bounds.end - bounds.start {
-        let from = bounds.end - back;
-        if let Some(entry) = read_to_end(log, LogName::Commits, partition, from..bounds.end)?.pop() {
-            return CommitRecord::read(&entry.record).map(Some).map_err(|e| RecoveryError::Commit(partition, e));
-        }
-        back *= 2;
-    }
-    Ok(None)
-}
-
-fn read_to_end(log: &dyn EventLog, name: LogName, partition: Partition, range: std::ops::Range<u64>) -> Result<Vec<tidegate_schemas::log::Entry>, LogError> {
-    let (mut at, mut all) = (range.start, Vec::new());
-    while at < range.end {
-        let entries = log.read(name, partition, at, READ_BYTES_MAX)?;
-        let Some(last) = entries.last() else { break };
-        at = last.offset + 1;
-        all.extend(entries);
-    }
-    Ok(all)
 }
 
 /// Folds the outcomes of a range of `audit`; returns how many epochs had some.

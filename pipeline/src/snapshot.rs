@@ -47,7 +47,8 @@ impl Snapshots {
         let hash = hex::encode(Sha256::digest(state));
         let name = format!("{}/{partition}/{epoch:020}-{hash}.state", self.log);
         fault::point("snapshot.before_put");
-        let put = self.store.put_opts(&Path::from(name.as_str()), state.to_vec().into(), PutMode::Create.into());
+        let path = Path::from(name.as_str());
+        let put = self.store.put_opts(&path, state.to_vec().into(), PutMode::Create.into());
         match self.runtime.block_on(put) {
             Ok(_) | Err(object_store::Error::AlreadyExists { .. }) => {}
             Err(cause) => return Err(SnapshotError::Store { name, cause }),

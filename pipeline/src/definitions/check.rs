@@ -44,9 +44,8 @@ fn check_folder(folder: Folder) -> Result<Checked, Faults> {
         }
     }
     if faults.is_empty() {
-        for test in &folder.tests {
-            trial::run(&folder, test, &mut faults);
-        }
+        let templates = trial::Templates::of(&folder);
+        folder.tests.iter().for_each(|test| trial::run(&templates, test, &mut faults));
     }
     if faults.is_empty() {
         let tests = folder.tests.len();

@@ -29,7 +29,8 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use stages::{Ended, Input};
 use std::collections::BTreeMap;
-use tidegate_schemas::definition::{Definition, Encoding, Template};
+use tidegate_schemas::definition::{Definition, DefinitionKey, Encoding, Template};
+use tidegate_schemas::ids::TableId;
 use tidegate_schemas::table::Table;
 use tidegate_schemas::time;
 use tidegate_schemas::verdict::StageName;
@@ -70,20 +71,33 @@ struct RejectedForm {
     code: String,
 }
 
-/// Runs one test of a folder that is whole.
-pub fn run(folder: &Folder, test: &TestFile, faults: &mut Vec<Fault>) {
+/// A folder's templates and tables, to be found by its tests.
+pub struct Templates<'a> {
+    templates: BTreeMap<DefinitionKey, &'a Template>,
+    tables: BTreeMap<&'a TableId, &'a Table>,
+}
+
+impl<'a> Templates<'a> {
+    /// Those of a folder.
+    pub fn of(folder: &'a Folder) -> Self {
+        let mut found = Self { templates: BTreeMap::new(), tables: BTreeMap::new() };
+        for definition in &folder.definitions {
+            match definition {
+                Definition::Template(template) => drop(found.templates.insert(definition.key(), template)),
+                Definition::Table(table) => drop(found.tables.insert(&table.id, table)),
+                _ => {}
+            }
+        }
+        found
+    }
+}
+
+/// Runs one test.
+pub fn run(templates: &Templates<'_>, test: &TestFile, faults: &mut Vec<Fault>) {
     let place = FilePlace::file(&test.file);
-    let template = folder.definitions.iter().find_map(|d| match d {
-        Definition::Template(t) if d.key() == test.template => Some(&**t),
-        _ => None,
-    });
-    let table = template.and_then(|template| {
-        folder.definitions.iter().find_map(|d| match d {
-            Definition::Table(table) if table.id == template.table => Some(table),
-            _ => None,
-        })
-    });
-    let (Some(template), Some(table)) = (template, table) else { return };
+    // A folder is whole before its tests run.
+    let Some(template) = templates.templates.get(&test.template) else { return };
+    let Some(table) = templates.tables.get(&template.table) else { return };
     let form: TestForm<'_> = match serde_json::from_str(&test.text) {
         Ok(form) => form,
         Err(e) => {
@@ -112,21 +126,20 @@ fn outcome_differs(template: &Template, table: &Table, form: &TestForm<'_>) -> V
     };
     let mut differences = Vec::new();
     if let Some(expected) = &form.decoded {
-        let alone = Template { validate: None, transform: None, fields: Vec::new(), ..template.clone() };
-        match stages::run(&alone, table, &input).decoded {
+        match stages::decoded(template, table, &input) {
             Some(found) if compare::same(expected, &found) => {}
             Some(found) => differences.push(format!("decode returned {found}, expected {expected}")),
             None => differences.push(format!("decode returned nothing, expected {expected}")),
         }
     }
-    let outcome = stages::run(template, table, &input);
-    let refused = matches!(&outcome.ended, Ended::Rejected(r) if r.stage == StageName::Validate);
+    let ended = stages::run(template, table, &input);
+    let refused = matches!(&ended, Ended::Rejected(r) if r.stage == StageName::Validate);
     if let Some(valid) = form.valid
         && valid == refused
     {
         differences.push(format!("validate says {}, expected {valid}", !refused));
     }
-    let expected = (&form.rows, &form.rejected, &outcome.ended);
+    let expected = (&form.rows, &form.rejected, &ended);
     match expected {
         (Some(expected), _, Ended::Rows(found)) => differences.extend(compare::rows(expected, found, table)),
         (_, Some(expected), Ended::Rejected(found)) if expected.stage == found.stage && expected.code == found.code => {}

@@ -29,13 +29,6 @@ pub(super) struct Input {
     pub(super) received_at: Micros,
 }
 
-/// What came out.
-pub(super) struct Outcome {
-    /// What decode returned, where a native stage came after it.
-    pub(super) decoded: Option<Value>,
-    pub(super) ended: Ended,
-}
-
 /// How an event ended.
 pub(super) enum Ended {
     Rows(Vec<Row>),
@@ -59,35 +52,43 @@ pub fn check_scripts(template: &Template, faults: &mut Vec<Fault>) {
 }
 
 /// Runs one event; every run has script states of its own, so no test leans on another.
-pub(super) fn run(template: &Template, table: &Table, input: &Input) -> Outcome {
-    let mut bundle = match bundle(template, table, input) {
-        Ok(bundle) => bundle,
-        Err(rejection) => return Outcome { decoded: None, ended: Ended::Rejected(rejection) },
+pub(super) fn run(template: &Template, table: &Table, input: &Input) -> Ended {
+    let event = match through(&[decode::apply, validate::apply, transform::apply], template, table, input) {
+        Ok(event) => event,
+        Err(rejection) => return Ended::Rejected(rejection),
     };
-    let mut host = Host::new(HostOptions { states_max: 1, native: false }, Arc::new(Watch::default()));
-    let context = EpochContext { recorded_at: input.received_at };
-    for stage in [decode::apply, validate::apply, transform::apply] {
-        stage(&mut bundle, &mut host, &context);
-    }
-    let Some(event) = bundle.events.pop() else {
-        let lost = Rejection { code: "lost".into(), ..refused("the stages lost the event") };
-        return Outcome { decoded: None, ended: Ended::Rejected(lost) };
-    };
-    let decoded = event.decoded.as_ref().and_then(|d| {
-        let mut text = String::new();
-        d.root().write_json(&mut text);
-        serde_json::from_str(&text).ok()
-    });
-    let ended = match event.progress {
+    match event.progress {
         Progress::Transformed(rows) => Ended::Rows(rows),
         Progress::Filtered => Ended::Filtered,
         Progress::Rejected(rejection) => Ended::Rejected(rejection),
         Progress::At(stage) => Ended::Rejected(refused(format!("the event stands still at {}", stage.as_str()))),
         Progress::Duplicate => Ended::Rejected(refused("a single event became a duplicate")),
-    };
-    Outcome { decoded, ended }
+    }
 }
 
+/// What decode returns as `data`: seen where a stage comes after it that is no script.
+pub(super) fn decoded(template: &Template, table: &Table, input: &Input) -> Option<Value> {
+    let native = (Some(Validate::Rules(Vec::new())), Some(Transform::Mapping(Vec::new())));
+    let alone = Template { validate: native.0, transform: native.1, ..template.clone() };
+    let event = through(&[decode::apply], &alone, table, input).ok()?;
+    let mut text = String::new();
+    event.decoded?.root().write_json(&mut text);
+    serde_json::from_str(&text).ok()
+}
+
+type Stage = fn(&mut Bundle, &mut Host, &EpochContext);
+
+fn through(stages: &[Stage], template: &Template, table: &Table, input: &Input) -> Result<Event, Rejection> {
+    let mut bundle = bundle(template, table, input)?;
+    let mut host = Host::new(HostOptions { states_max: 1, native: false }, Arc::new(Watch::default()));
+    let context = EpochContext { recorded_at: input.received_at };
+    for stage in stages {
+        stage(&mut bundle, &mut host, &context);
+    }
+    bundle.events.pop().ok_or_else(|| refused("the stages lost the event"))
+}
+
+/// The test itself, or the stages, are wrong: no event of a tenant ever ends so.
 fn refused(detail: impl Into<String>) -> Rejection {
     Rejection::new(StageName::Open, tidegate_schemas::verdict::Code::Syntax, detail)
 }

@@ -1,0 +1,47 @@
+//! `tidegate check`: is the configuration sound, and are the definitions, with their scripts and tests?
+
+use crate::definitions::check;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Check a configuration and its definitions.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The configuration.
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// A folder of definitions, instead of the one that the configuration names.
+    #[arg(long)]
+    definitions: Option<PathBuf>,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn main(args: &Args) -> anyhow::Result<ExitCode> {
+    let config = super::run::load(args.config.as_deref())?;
+    let folder = args.definitions.clone().or(config.definitions.folder);
+    let Some(folder) = folder else {
+        println!("{}", if args.json { "{\"configuration\":\"ok\"}" } else { "configuration ok; it names no folder of definitions" });
+        return Ok(ExitCode::SUCCESS);
+    };
+    match check::check(&folder) {
+        Ok(checked) => {
+            let (definitions, tests) = (checked.folder.definitions.len(), checked.tests);
+            if args.json {
+                println!("{}", serde_json::json!({ "configuration": "ok", "definitions": definitions, "tests": tests }));
+            } else {
+                println!("configuration ok; {definitions} definitions ok; {tests} tests of templates passed");
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(faults) => {
+            if args.json {
+                println!("{}", serde_json::json!({ "faults": faults.0.iter().map(ToString::to_string).collect::<Vec<_>>() }));
+            } else {
+                eprintln!("{faults}");
+            }
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}

@@ -1,0 +1,303 @@
+//! `tidegate demo`: everything on this machine, in a folder of its own.
+//!
+//! ```text
+//! folder: definitions/, tidegate.toml, data/ ─▶ server in this process ◀─HTTP─ fleet (a child process)
+//!                                                └─▶ account from the server's own log ─▶ the table at the end
+//! ```
+
+use super::run::{runtime, start_logs};
+use crate::account;
+use crate::config::Config;
+use crate::delivery::drained;
+use crate::demo::content;
+use crate::demo::fleet::{self, FleetPlan, FleetReport};
+use crate::server::{Server, now};
+use crate::{telemetry, verify};
+use anyhow::{Context, bail};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::io::{IsTerminal, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{ExitCode, Stdio};
+use std::time::{Duration, Instant};
+use tidegate_schemas::commit::Counts;
+use tidegate_schemas::log::{EventLog, LogName};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::process::{Child, Command};
+
+/// Show everything on this machine.
+#[derive(clap::Args)]
+pub struct Args {
+    /// A folder that does not exist yet, or is empty; without it a new one under the current folder.
+    #[arg(long)]
+    dir: Option<PathBuf>,
+    /// Address of the edge; port 0 takes a free one.
+    #[arg(long, default_value = "127.0.0.1:0")]
+    listen: std::net::SocketAddr,
+    /// About how many events the fleet sends.
+    #[arg(long, default_value_t = 120_000)]
+    events: u64,
+    /// Everything that the fleet does follows from it.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// End after the report instead of serving on.
+    #[arg(long)]
+    exit: bool,
+    /// Print one JSON object; progress goes to standard error.
+    #[arg(long)]
+    json: bool,
+}
+
+/// The fleet's process takes its plan from standard input.
+#[derive(clap::Args)]
+pub struct FleetArgs {}
+
+/// What the demo reports: figures of the server alone.
+#[derive(Serialize)]
+struct Figures {
+    #[serde(flatten)]
+    counts: Counts,
+    rows: u64,
+    tables: Vec<Table>,
+    rejections: BTreeMap<String, u64>,
+    tenants: BTreeMap<String, Tenant>,
+    events_per_second: f64,
+    seconds: f64,
+    cpu_seconds_per_million: f64,
+    rss_max_bytes: u64,
+    acknowledged: u64,
+    refused_at_the_edge: u64,
+}
+
+#[derive(Serialize)]
+struct Table {
+    tenant: String,
+    table: String,
+    path: PathBuf,
+    rows: u64,
+}
+
+#[derive(Serialize, Default)]
+struct Tenant {
+    #[serde(flatten)]
+    counts: Counts,
+    rows: u64,
+    rejections: BTreeMap<String, u64>,
+}
+
+pub fn main(args: Args) -> anyhow::Result<ExitCode> {
+    let dir = new_folder(args.dir.as_deref())?;
+    let keys = content::write(&dir.join("definitions"))?;
+    let config = write_config(&dir, args.listen)?;
+    start_logs(&config);
+    let metrics = telemetry::metrics();
+    runtime()?.block_on(async {
+        let server = Server::start(&config, metrics).await?;
+        let told = |text: String| if args.json { eprintln!("{text}") } else { println!("{text}") };
+        told(format!("Tidegate serves http://{} from {}", server.address, dir.display()));
+        let example = keys.iter().find(|k| k.source == "telemetry").map(|k| String::from_utf8_lossy(k.key.expose()).into_owned());
+        let plan =
+            FleetPlan { address: server.address.to_string(), seed: args.seed, events: args.events, connections: 6, now: now(), keys };
+        let figures = drive(&server, &plan, &config).await?;
+        if args.json {
+            println!("{}", serde_json::to_string(&figures)?);
+        } else {
+            print(&figures);
+        }
+        if !args.exit {
+            told(further(&server, &dir, example.as_deref().unwrap_or_default()));
+            tokio::signal::ctrl_c().await?;
+        }
+        server.stop().await;
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// The fleet's process.
+pub fn fleet(_: &FleetArgs) -> anyhow::Result<ExitCode> {
+    let mut plan = Vec::new();
+    std::io::stdin().read_to_end(&mut plan)?;
+    let plan = FleetPlan::take_over(&plan).context("plan")?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let report = runtime.block_on(fleet::run(plan, |progress| {
+        println!("{}", serde_json::to_string(&progress).unwrap_or_default());
+    }))?;
+    println!("{}", serde_json::json!({ "report": report }));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Never over existing data.
+fn new_folder(wanted: Option<&Path>) -> anyhow::Result<PathBuf> {
+    let dir = match wanted {
+        Some(dir) => {
+            if dir.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
+                bail!("{} is not empty: the demo only writes to a folder of its own; name another with --dir", dir.display());
+            }
+            dir.to_owned()
+        }
+        None => (1..).map(|n| PathBuf::from(format!("tidegate-demo-{n}"))).find(|d| !d.exists()).context("no free name")?,
+    };
+    std::fs::create_dir_all(&dir).with_context(|| format!("folder {}", dir.display()))?;
+    Ok(dir.canonicalize()?)
+}
+
+/// A configuration that `tidegate run` takes as well. Its cuts close soon, so that tables can be read at once.
+fn write_config(dir: &Path, listen: std::net::SocketAddr) -> anyhow::Result<Config> {
+    let text = format!(
+        "# Written by tidegate demo.\n[server]\ndata_dir = \"data\"\nlisten = \"{listen}\"\n\n[definitions]\nfolder = \"definitions\"\n\n\
+         # Files close within seconds instead of minutes, so that there is something to read at once.\n\
+         [cut]\nseconds_min = 2\nedge_seconds = 5\n\n[telemetry]\nlog_filter = \"warn\"\n"
+    );
+    let path = dir.join("tidegate.toml");
+    std::fs::write(&path, text).with_context(|| format!("file {}", path.display()))?;
+    Ok(Config::load(&path)?)
+}
+
+async fn drive(server: &Server, plan: &FleetPlan, config: &Config) -> anyhow::Result<Figures> {
+    let (started, cpu) = (Instant::now(), telemetry::cpu_seconds());
+    let mut child = Command::new(std::env::current_exe()?)
+        .arg("demo-fleet")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .context("the fleet's process")?;
+    if let Some(mut input) = child.stdin.take() {
+        input.write_all(&plan.hand_over()?).await?;
+    }
+    let report = follow(server, child, started).await?;
+    while !committed(server)? {
+        show(server, "the fleet is done, processing goes on", started)?;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let seconds = started.elapsed().as_secs_f64();
+    while !drained(&*server.log, &server.sinks)? {
+        show(server, "waiting for the tables", started)?;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    eprintln!();
+    let cpu = telemetry::cpu_seconds() - cpu;
+    figures(server, config, &report, seconds, cpu)
+}
+
+/// Shows progress until the fleet has ended, and returns what it reports.
+async fn follow(server: &Server, mut child: Child, started: Instant) -> anyhow::Result<FleetReport> {
+    let output = child.stdout.take().context("the fleet has no output")?;
+    let (mut lines, mut report) = (BufReader::new(output).lines(), None);
+    while let Some(line) = lines.next_line().await? {
+        let value: serde_json::Value = serde_json::from_str(&line).with_context(|| format!("the fleet said {line:?}"))?;
+        match value.get("report") {
+            Some(found) => report = Some(serde_json::from_value(found.clone())?),
+            None => show(server, &format!("requests {} of {}", value["requests"], value["requests_planned"]), started)?,
+        }
+    }
+    let status = child.wait().await?;
+    report.with_context(|| format!("the fleet ended with {status} and without a report"))
+}
+
+fn show(server: &Server, what: &str, started: Instant) -> anyhow::Result<()> {
+    let mut sum = Counts::default();
+    for partition in 0..server.log.partitions() {
+        if let Some(last) = crate::commits::last(&*server.log, partition)? {
+            sum = sum.plus(last.totals);
+        }
+    }
+    let line = format!("{:5.1} s  {what}; processed {} events, {} rejected", started.elapsed().as_secs_f64(), sum.received, sum.rejected);
+    if std::io::stderr().is_terminal() {
+        eprint!("\r\x1b[K{line}");
+        std::io::stderr().flush()?;
+    } else {
+        eprintln!("{line}");
+    }
+    Ok(())
+}
+
+fn committed(server: &Server) -> anyhow::Result<bool> {
+    for partition in 0..server.log.partitions() {
+        let end = server.log.bounds(LogName::Raw, partition)?.end;
+        let reached = crate::commits::last(&*server.log, partition)?.map_or(0, |c| c.raw_to.offset);
+        if reached < end {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn figures(server: &Server, config: &Config, report: &FleetReport, seconds: f64, cpu: f64) -> anyhow::Result<Figures> {
+    let account = account::read(&*server.log)?;
+    let verified = verify::run(&config.server.data_dir, &server.tables)?;
+    if let Some(difference) = verified.differences.first() {
+        bail!("tables differ from commits: {difference}");
+    }
+    let mut tenants: BTreeMap<String, Tenant> =
+        account.tenants.iter().map(|(t, counts)| (t.to_string(), Tenant { counts: *counts, ..Tenant::default() })).collect();
+    let mut rejections: BTreeMap<String, u64> = BTreeMap::new();
+    for ((tenant, code), n) in account::rejections(&*server.log)? {
+        *rejections.entry(code.clone()).or_default() += n;
+        tenants.entry(tenant).or_default().rejections.insert(code, n);
+    }
+    for table in &verified.tables {
+        tenants.entry(table.tenant.to_string()).or_default().rows += table.rows;
+    }
+    let received = account.totals.received;
+    Ok(Figures {
+        counts: account.totals,
+        rows: verified.tables.iter().map(|t| t.rows).sum(),
+        tables: verified
+            .tables
+            .into_iter()
+            .map(|t| Table { tenant: t.tenant.to_string(), table: t.table, path: t.path, rows: t.rows })
+            .collect(),
+        rejections,
+        tenants,
+        events_per_second: (received as f64 / seconds).round(),
+        seconds,
+        cpu_seconds_per_million: cpu / received.max(1) as f64 * 1e6,
+        rss_max_bytes: telemetry::rss_bytes().1,
+        acknowledged: report.acknowledged,
+        refused_at_the_edge: report.refused,
+    })
+}
+
+fn print(figures: &Figures) {
+    println!("\n{:<12} {:>9} {:>12} {:>10} {:>9} {:>9} {:>9}", "tenant", "received", "transformed", "duplicate", "filtered", "rejected", "rows");
+    let line = |name: &str, c: &Counts, rows: u64| {
+        println!("{name:<12} {:>9} {:>12} {:>10} {:>9} {:>9} {rows:>9}", c.received, c.transformed, c.duplicate, c.filtered, c.rejected);
+    };
+    for (name, tenant) in &figures.tenants {
+        line(name, &tenant.counts, tenant.rows);
+    }
+    line("all", &figures.counts, figures.rows);
+    println!("\nrejections by reason");
+    for (code, n) in &figures.rejections {
+        let by: Vec<String> = figures.tenants.iter().filter_map(|(t, f)| f.rejections.get(code).map(|n| format!("{t} {n}"))).collect();
+        println!("  {code:<20} {n:>7}   {}", by.join(", "));
+    }
+    println!(
+        "\n{:.0} events/s, {:.1} CPU seconds per million events, at most {:.0} MB resident; {} events were acknowledged, {} refused at the edge",
+        figures.events_per_second,
+        figures.cpu_seconds_per_million,
+        figures.rss_max_bytes as f64 / 1e6,
+        figures.acknowledged,
+        figures.refused_at_the_edge
+    );
+    println!("\ntables (Delta Lake)");
+    for table in &figures.tables {
+        println!("  {:>7} rows  {}", table.rows, table.path.display());
+    }
+    if let Some(table) = figures.tables.iter().max_by_key(|t| t.rows) {
+        println!("\nread one:  python3 -c \"import polars; print(polars.read_delta('{}'))\"", table.path.display());
+        println!("           (pip install polars deltalake)");
+    }
+}
+
+fn further(server: &Server, dir: &Path, key: &str) -> String {
+    let event = r#"{"device":"urn:dev:mac:0024beff00000001","ts":"2026-01-01T00:00:00Z","temperature":21.5,"humidity":40}"#;
+    format!(
+        "\nsend one yourself:\n  curl -s http://{}/v1/events -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' -H 'Prefer: wait=5' -d '{event}'\n\
+         what it did:  curl -s http://{}/metrics\nadd up:       tidegate verify --config {}\nCtrl-C ends.",
+        server.address,
+        server.address,
+        dir.join("tidegate.toml").display()
+    )
+}

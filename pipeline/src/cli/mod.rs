@@ -1,0 +1,55 @@
+//! The command line: one file a command.
+
+mod apply;
+mod check;
+mod demo;
+mod run;
+mod verify;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Sensor events over HTTP, through each tenant's sandboxed scripts, into tables: exactly once.
+#[derive(Parser)]
+#[command(name = "tidegate", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Show everything on this machine: server, organizations, a simulated fleet, tables.
+    Demo(demo::Args),
+    /// Serve: ingest, processing and sinks in one process.
+    Run(run::Args),
+    /// Publish a folder of definitions to a running server.
+    Apply(apply::Args),
+    /// Check a configuration and its definitions, templates' tests included, without running anything.
+    Check(check::Args),
+    /// Add up commit records against the rows that the tables hold; exits 1 on any difference.
+    Verify(verify::Args),
+    /// The demo's fleet, a process of its own so that the server's figures are the server's.
+    #[command(hide = true)]
+    DemoFleet(demo::FleetArgs),
+}
+
+/// Runs the command line.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = crate::fault::arm().map_err(anyhow::Error::msg).and_then(|()| match cli.command {
+        Command::Demo(args) => demo::main(args),
+        Command::Run(args) => run::main(&args),
+        Command::Apply(args) => apply::main(&args),
+        Command::Check(args) => check::main(&args),
+        Command::Verify(args) => verify::main(&args),
+        Command::DemoFleet(args) => demo::fleet(&args),
+    });
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("tidegate: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! `tidegate verify`: do tables hold what commits promise?
+
+use crate::verify;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Add up commit records against the rows that the tables hold; exits 1 on any difference.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The server's configuration, which names its data folder and its tables.
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// The data folder, where no configuration is named.
+    #[arg(long)]
+    data_dir: Option<PathBuf>,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn main(args: &Args) -> anyhow::Result<ExitCode> {
+    let mut config = super::run::load(args.config.as_deref())?;
+    if let Some(folder) = &args.data_dir {
+        config.server.data_dir.clone_from(folder);
+    }
+    let report = verify::run(&config.server.data_dir, &config.tables())?;
+    if args.json {
+        println!("{}", serde_json::to_string(&report)?);
+    } else {
+        print(&report);
+    }
+    Ok(if report.differences_count == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn print(report: &verify::Report) {
+    println!("log {}", report.log_id);
+    for (partition, (first, last)) in &report.epochs {
+        println!("  partition {partition}: epochs {first} to {last}");
+    }
+    let t = report.totals;
+    println!(
+        "received {} = transformed {} + duplicate {} + rejected {} + filtered {}",
+        t.received, t.transformed, t.duplicate, t.rejected, t.filtered
+    );
+    println!("rows committed {}, of which pending {}", report.rows_committed, report.rows_pending);
+    for table in &report.tables {
+        println!("  {}/{}: {} rows in {} files (version {})", table.tenant, table.table, table.rows, table.files, table.version);
+    }
+    for difference in &report.differences {
+        println!("DIFFERENCE {difference}");
+    }
+    println!("{} differences", report.differences_count);
+}

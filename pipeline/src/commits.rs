@@ -1,0 +1,65 @@
+//! Finding commit records: the last one, and the one that covers a position, by binary search over `commits`.
+
+use crate::recovery::RecoveryError;
+use tidegate_schemas::commit::CommitRecord;
+use tidegate_schemas::ids::{Partition, Position};
+use tidegate_schemas::log::{EventLog, LogName};
+
+/// Where a position stands against the commits that the log still holds.
+#[derive(Debug)]
+pub enum Covering {
+    /// This commit's range holds it.
+    Found(Box<CommitRecord>),
+    /// No commit has reached it yet.
+    Ahead,
+    /// Its commit is trimmed.
+    Gone,
+}
+
+/// The last commit of a partition.
+pub fn last(log: &dyn EventLog, partition: Partition) -> Result<Option<CommitRecord>, RecoveryError> {
+    let bounds = log.bounds(LogName::Commits, partition)?;
+    // Offsets may have gaps (Kafka's transaction markers), so look back in growing steps.
+    let mut back = 1;
+    while bounds.start < bounds.end {
+        let from = bounds.end.saturating_sub(back).max(bounds.start);
+        let (mut at, mut found) = (from, None);
+        while at < bounds.end {
+            let Some(entry) = log.read(LogName::Commits, partition, at, usize::MAX)?.pop() else { break };
+            at = entry.offset + 1;
+            found = Some(entry.record);
+        }
+        if let Some(record) = found {
+            return CommitRecord::read(&record).map(Some).map_err(|e| RecoveryError::Commit(partition, e));
+        }
+        if from == bounds.start {
+            break;
+        }
+        back *= 2;
+    }
+    Ok(None)
+}
+
+/// The commit whose range holds a position.
+pub fn covering(log: &dyn EventLog, partition: Partition, at: Position) -> Result<Covering, RecoveryError> {
+    let bounds = log.bounds(LogName::Commits, partition)?;
+    let (mut low, mut high) = (bounds.start, bounds.end);
+    let mut before_all = bounds.start > 0;
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let Some(entry) = log.read(LogName::Commits, partition, middle, 1)?.into_iter().next().filter(|e| e.offset < high) else {
+            high = middle;
+            continue;
+        };
+        let commit = CommitRecord::read(&entry.record).map_err(|e| RecoveryError::Commit(partition, e))?;
+        if at < commit.raw_from {
+            high = middle;
+        } else if at >= commit.raw_to {
+            low = entry.offset + 1;
+            before_all = false;
+        } else {
+            return Ok(Covering::Found(Box::new(commit)));
+        }
+    }
+    Ok(if before_all && bounds.start < bounds.end { Covering::Gone } else { Covering::Ahead })
+}

@@ -1,0 +1,320 @@
+//! One process with all roles: composes log, catalog, workers, sinks and the HTTP edge, and ends them in order.
+//!
+//! ```text
+//! edge ─▶ log ◀─ workers        stop: edge first (nothing new), then workers (what is sealed is committed),
+//!          │                          then sinks, then the log
+//!          └──▶ sinks
+//! ```
+
+use crate::config::Config;
+use crate::delivery::{RunningSink, drained};
+use crate::definitions::{CatalogFollower, ControlStore, Extent, Publisher, check, socket};
+use crate::epoch::EpochBounds;
+use crate::log::embedded::{EmbeddedLog, Options};
+use crate::partition::{ProcessSettings, Surroundings};
+use crate::receipts::LogReceipts;
+use crate::recovery::DuplicateBounds;
+use crate::snapshot::Snapshots;
+use crate::telemetry;
+use crate::worker::Workers;
+use anyhow::Context;
+use metrics_exporter_prometheus::PrometheusHandle;
+use object_store::local::LocalFileSystem;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tidegate_ingest_http::{Catalogs, Edge, EdgeSettings, Operations, Readiness};
+use tidegate_schemas::catalog::Catalog;
+use tidegate_schemas::definition::Definition;
+use tidegate_schemas::log::EventLog;
+use tidegate_schemas::sink::Sink;
+use tidegate_schemas::system::SystemTable;
+use tidegate_schemas::time::Micros;
+use tidegate_sinks::driver::{Driver, DriverOptions, TableSelection};
+use tidegate_sinks::parquet::{ParquetOptions, ParquetSink};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// How often the log is asked to delete what nobody needs.
+const TRIM_EVERY: Duration = Duration::from_secs(5);
+/// How often gauges of the process are refreshed.
+const GAUGES_EVERY: Duration = Duration::from_secs(2);
+
+/// The clock of the process: the only one that events ever meet.
+pub fn now() -> Micros {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as Micros)
+}
+
+/// A running process.
+pub struct Server {
+    /// The log, for whoever accounts.
+    pub log: Arc<EmbeddedLog>,
+    /// Definitions in effect.
+    pub catalogs: Arc<CatalogFollower>,
+    /// Sinks' progress.
+    pub sinks: Vec<RunningSink>,
+    /// Where the edge listens.
+    pub address: SocketAddr,
+    /// Root of the Parquet tables.
+    pub tables: PathBuf,
+    workers: Workers,
+    stop_edge: CancellationToken,
+    stop_sinks: CancellationToken,
+    stop_threads: Arc<AtomicBool>,
+    tasks: TaskTracker,
+}
+
+impl Server {
+    /// Starts everything; returns once the edge listens.
+    pub async fn start(config: &Config, metrics: PrometheusHandle) -> anyhow::Result<Self> {
+        let data = &config.server.data_dir;
+        std::fs::create_dir_all(data).with_context(|| format!("folder {}", data.display()))?;
+        let log = open_log(config).await?;
+        let follower = {
+            let log = Arc::clone(&log);
+            tokio::task::spawn_blocking(move || CatalogFollower::open(log)).await?.context("control log")?
+        };
+        let follower = Arc::new(follower);
+        let publisher = Publisher {
+            store: Arc::new(ControlStore::new(Arc::clone(&log) as Arc<dyn EventLog>)),
+            follower: Arc::clone(&follower),
+            now,
+        };
+        publish_at_start(config, &publisher).await?;
+
+        let (stop_edge, stop_sinks, tasks) = (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
+        let stop_threads = Arc::new(AtomicBool::new(false));
+        follow(&tasks, &follower, &stop_threads);
+        let tables = config.tables();
+        let sinks = start_sinks(config, &log, &tables, &tasks, &stop_sinks).await?;
+        let workers = start_workers(config, &log, &follower, &stop_threads)?;
+        let (socket, stop) = (config.control_socket(), stop_edge.clone());
+        tasks.spawn(async move {
+            if let Err(error) = socket::serve(socket, publisher, stop).await {
+                tracing::error!(error = crate::worker::chain(&error), "definitions cannot be applied any more");
+            }
+        });
+
+        let listener = TcpListener::bind(config.server.listen).await.with_context(|| format!("address {}", config.server.listen))?;
+        let address = listener.local_addr()?;
+        let edge = Edge {
+            log: Arc::clone(&log) as Arc<dyn EventLog>,
+            catalog: Arc::new(Follower(Arc::clone(&follower))),
+            receipts: Arc::new(LogReceipts::new(Arc::clone(&log) as Arc<dyn EventLog>, sinks.clone())),
+            clock: now,
+            operations: Arc::new(Process { metrics, log: Arc::clone(&log), follower: Arc::clone(&follower), sinks: sinks.clone() }),
+            settings: edge_settings(config),
+        };
+        let stop = stop_edge.clone();
+        tasks.spawn(async move {
+            if let Err(error) = tidegate_ingest_http::serve(edge, listener, stop).await {
+                tracing::error!(error = %error, "the HTTP edge ended");
+            }
+        });
+        upkeep(&tasks, &log, &stop_sinks);
+        tracing::info!(%address, log_id = %log.log_id(), data = %data.display(), "serving");
+        Ok(Self { log, catalogs: follower, sinks, address, tables, workers, stop_edge, stop_sinks, stop_threads, tasks })
+    }
+
+    /// Ends everything in order. What was acknowledged stays; what is sealed is committed.
+    pub async fn stop(self) {
+        self.stop_edge.cancel();
+        let workers = self.workers;
+        if tokio::task::spawn_blocking(move || workers.stop()).await.is_err() {
+            tracing::error!("workers did not end in order");
+        }
+        self.stop_sinks.cancel();
+        self.stop_threads.store(true, Ordering::SeqCst);
+        self.tasks.close();
+        self.tasks.wait().await;
+        tracing::info!("stopped");
+    }
+}
+
+async fn open_log(config: &Config) -> anyhow::Result<Arc<EmbeddedLog>> {
+    let log = &config.log;
+    let options = Options {
+        partitions: log.partitions,
+        budget_bytes: log.budget_bytes,
+        segment_bytes: log.segment_bytes,
+        raw_horizon: Duration::from_secs(log.raw_horizon_seconds),
+        audit_horizon: Duration::from_secs(log.audit_horizon_seconds),
+    };
+    let folder = config.server.data_dir.join("log");
+    tokio::task::spawn_blocking(move || EmbeddedLog::open(&folder, options)).await?.context("log")
+}
+
+async fn publish_at_start(config: &Config, publisher: &Publisher) -> anyhow::Result<()> {
+    let cut = publisher.publish(vec![Definition::Cut(config.cut)], Extent::Part, "configuration").await?;
+    let mut revision = cut.revision;
+    if let Some(folder) = &config.definitions.folder {
+        let checked = check::check(folder)?;
+        let published = publisher.publish(checked.folder.definitions, Extent::Whole, "configuration").await?;
+        tracing::info!(changes = published.changes.len(), unchanged = published.unchanged, "definitions published");
+        revision = published.revision;
+    }
+    tracing::info!(revision, "catalog");
+    Ok(())
+}
+
+fn follow(tasks: &TaskTracker, follower: &Arc<CatalogFollower>, stop: &Arc<AtomicBool>) {
+    let (follower, stop) = (Arc::clone(follower), Arc::clone(stop));
+    tasks.spawn_blocking(move || {
+        if let Err(error) = follower.follow(&stop) {
+            tracing::error!(error = crate::worker::chain(&error), "definitions are not followed any more");
+        }
+    });
+}
+
+async fn start_sinks(
+    config: &Config,
+    log: &Arc<EmbeddedLog>,
+    tables: &Path,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> anyhow::Result<Vec<RunningSink>> {
+    if !config.sink.parquet.enabled {
+        return Ok(Vec::new());
+    }
+    std::fs::create_dir_all(tables).with_context(|| format!("folder {}", tables.display()))?;
+    let sink: Arc<dyn Sink> = Arc::new(ParquetSink::open(tables, ParquetOptions::default()).context("Parquet tables")?);
+    let selection = TableSelection { system: config.sink.parquet.system_tables.iter().filter_map(|n| SystemTable::named(n)).collect() };
+    let options = DriverOptions { tables: selection, ..DriverOptions::new(config.server.data_dir.join("parked")) };
+    let driver = Driver::new(Arc::clone(log) as Arc<dyn EventLog>, Arc::clone(&sink), options);
+    let progress = driver.progress();
+    let stop = stop.clone();
+    tasks.spawn(async move {
+        if let Err(error) = driver.run(stop).await {
+            tracing::error!(error = %error, "the Parquet sink ended");
+        }
+    });
+    Ok(vec![RunningSink { sink, progress }])
+}
+
+fn start_workers(config: &Config, log: &Arc<EmbeddedLog>, follower: &Arc<CatalogFollower>, stop: &Arc<AtomicBool>) -> anyhow::Result<Workers> {
+    let folder = config.server.data_dir.join("state");
+    std::fs::create_dir_all(&folder).with_context(|| format!("folder {}", folder.display()))?;
+    let store = LocalFileSystem::new_with_prefix(&folder)?.with_fsync(true);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let process = &config.process;
+    let around = Surroundings {
+        log: Arc::clone(log) as Arc<dyn EventLog>,
+        catalogs: Arc::new(Follower(Arc::clone(follower))),
+        snapshots: Snapshots::new(Arc::new(store), tokio::runtime::Handle::current(), log.log_id()),
+        clock: now,
+        stop: Arc::clone(stop),
+        settings: ProcessSettings {
+            workers: process.workers(log.partitions(), cores) as usize,
+            epoch: EpochBounds {
+                events: process.epoch_events.into(),
+                bytes: process.epoch_bytes,
+                age: process.epoch_age(),
+                ..EpochBounds::default()
+            },
+            tick: process.tick(),
+            snapshot_epochs: process.snapshot_epochs.into(),
+            duplicates: DuplicateBounds {
+                horizon: process.duplicate_horizon_seconds as Micros * 1_000_000,
+                keys_max: process.duplicate_keys_max as usize,
+            },
+        },
+    };
+    Ok(Workers::start(&around)?)
+}
+
+fn edge_settings(config: &Config) -> EdgeSettings {
+    let server = &config.server;
+    let seconds = |s: u32| Duration::from_secs(s.into());
+    EdgeSettings {
+        listen: server.listen,
+        body_wire_bytes_max: server.body_bytes_max as usize,
+        bodies_in_flight_bytes_max: server.bodies_in_flight_bytes_max as usize,
+        connections_max: server.connections_max as usize,
+        connections_per_address_max: server.connections_per_address_max as usize,
+        head_deadline: seconds(server.head_seconds_max),
+        body_deadline: seconds(server.body_seconds_max),
+        idle_deadline: seconds(server.idle_seconds_max),
+        shutdown_deadline: seconds(server.shutdown_seconds_max),
+        ..EdgeSettings::default()
+    }
+}
+
+/// Retention, and gauges of the process.
+fn upkeep(tasks: &TaskTracker, log: &Arc<EmbeddedLog>, stop: &CancellationToken) {
+    let (trimmed, ends) = (Arc::clone(log), stop.clone());
+    tasks.spawn(async move {
+        while ends.run_until_cancelled(tokio::time::sleep(TRIM_EVERY)).await.is_some() {
+            let log = Arc::clone(&trimmed);
+            match tokio::task::spawn_blocking(move || log.trim()).await {
+                Ok(Ok(0)) => {}
+                Ok(Ok(bytes)) => tracing::info!(bytes, "log trimmed"),
+                Ok(Err(error)) => tracing::error!(error = %error, "log cannot be trimmed"),
+                Err(error) => tracing::error!(error = %error, "trimming panicked"),
+            }
+        }
+    });
+    let (log, ends) = (Arc::clone(log), stop.clone());
+    tasks.spawn(async move {
+        while ends.run_until_cancelled(tokio::time::sleep(GAUGES_EVERY)).await.is_some() {
+            let usage = log.usage();
+            metrics::gauge!("tidegate_log_bytes").set(usage.bytes as f64);
+            metrics::gauge!("tidegate_log_budget_bytes").set(usage.budget as f64);
+            metrics::gauge!("process_resident_memory_bytes").set(telemetry::rss_bytes().0 as f64);
+            metrics::gauge!("process_cpu_seconds").set(telemetry::cpu_seconds());
+        }
+    });
+}
+
+/// The follower of `control`, as the edge and the workers know it.
+struct Follower(Arc<CatalogFollower>);
+
+impl Catalogs for Follower {
+    fn current(&self) -> Arc<Catalog> {
+        self.0.current()
+    }
+}
+
+struct Process {
+    metrics: PrometheusHandle,
+    log: Arc<EmbeddedLog>,
+    follower: Arc<CatalogFollower>,
+    sinks: Vec<RunningSink>,
+}
+
+impl Operations for Process {
+    fn metrics(&self) -> String {
+        self.metrics.run_upkeep();
+        self.metrics.render()
+    }
+
+    fn ready(&self) -> Readiness {
+        let usage = self.log.usage();
+        let revision = self.follower.current().revision();
+        let sinks: Vec<_> = self
+            .sinks
+            .iter()
+            .map(|s| {
+                let lag: u64 = (0..self.log.partitions()).map(|p| s.progress.lag(p).records).sum();
+                serde_json::json!({
+                    "sink": s.sink.name(),
+                    "lag_records": lag,
+                    "parked": s.progress.parked().len(),
+                    "stopped": s.progress.stopped().len(),
+                    "failure": s.progress.failure(),
+                })
+            })
+            .collect();
+        let ready = revision > 0 && usage.percent() < tidegate_schemas::limits::SEALING_STOPS_PERCENT as u64;
+        let body = serde_json::json!({
+            "ready": ready,
+            "catalog_revision": revision,
+            "log": { "bytes": usage.bytes, "budget_bytes": usage.budget },
+            "sinks": sinks,
+            "drained": drained(&*self.log, &self.sinks).unwrap_or(false),
+        });
+        Readiness { ready, body }
+    }
+}

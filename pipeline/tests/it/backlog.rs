@@ -1,0 +1,71 @@
+//! A sink that is stopped: intake and processing go on within the budget, memory stays flat, and at 85 % of the budget
+//! the edge answers 503 with `Retry-After` and recovers by itself.
+
+use crate::support::{Options, Place, wait_for};
+use std::time::Duration;
+
+const SMALL: &str = "[log]\npartitions = 2\nbudget_bytes = 67108864\nsegment_bytes = 1048576\nraw_horizon_seconds = 0\naudit_horizon_seconds = 0\ntrim_milliseconds = 200\n\n\
+                     [process]\nepoch_milliseconds = 20\ntick_milliseconds = 50\nsnapshot_epochs = 20\n\n[cut]\nrows = 2000\nseconds_min = 0\nedge_seconds = 1\n";
+
+fn rss(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    status.lines().find_map(|l| l.strip_prefix("VmRSS:")).unwrap().trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+}
+
+#[test]
+fn a_stopped_sink_stops_nobody_until_the_budget_is_used() {
+    let place = Place::new(SMALL);
+    let tables = place.data().join("tables");
+    let server = place.start(&Options::default());
+    let mut client = server.client();
+    let (mut n, mut acknowledged) = (0u64, 0u64);
+    let mut send = |client: &mut crate::support::Client| {
+        let note = "n".repeat(900);
+        let mut body = String::new();
+        for _ in 0..100 {
+            body.push_str(&format!("{{\"device\":\"d{}\",\"id\":\"{n}\",\"seq\":{n},\"temperature\":20.5,\"note\":\"{note}\"}}\n", n % 50));
+            n += 1;
+        }
+        let answer = client.post("/v1/events", &place.keys[(n / 100 % 2) as usize], "application/x-ndjson", body.as_bytes());
+        if answer.status == 202 {
+            acknowledged += 100;
+        }
+        answer
+    };
+    for _ in 0..20 {
+        assert_eq!(send(&mut client).status, 202);
+    }
+    server.drain();
+    // The sink's folder becomes a file: every delivery fails, as on a disk that is gone.
+    let aside = place.path("aside");
+    std::fs::rename(&tables, &aside).unwrap();
+    std::fs::write(&tables, b"").unwrap();
+    let before = rss(server.child.id());
+    let mut peak = before;
+    let full = loop {
+        let answer = send(&mut client);
+        peak = peak.max(rss(server.child.id()));
+        if answer.status != 202 {
+            break answer;
+        }
+        assert!(n < 400_000, "the budget is never used up");
+    };
+    assert_eq!(full.status, 503, "{}", String::from_utf8_lossy(&full.body));
+    assert!(full.headers.contains("retry-after:"), "{}", full.headers);
+    assert!(acknowledged > 20_000, "the budget was used before it was full: {acknowledged}");
+    assert!(peak < before + 150_000_000, "memory grew from {before} to {peak} bytes");
+    let ready: serde_json::Value = client.get("/ready", None).json();
+    assert!(ready["log"]["bytes"].as_u64().unwrap() <= 67_108_864, "{ready}");
+    // The folder comes back: sinks catch up, the log is trimmed, the edge takes events again.
+    std::fs::remove_file(&tables).unwrap();
+    std::fs::rename(&aside, &tables).unwrap();
+    wait_for("the edge to take events again", Duration::from_secs(90), || {
+        std::thread::sleep(Duration::from_millis(200));
+        (send(&mut client).status == 202).then_some(())
+    });
+    server.drain();
+    server.stop();
+    let (verified, ok) = place.verify();
+    assert!(ok, "{verified:#}");
+    assert_eq!(crate::tables::rows(&tables).len() as u64, acknowledged);
+}
