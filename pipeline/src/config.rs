@@ -41,6 +41,8 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Server {
+    /// What this process does: `ingest`, `process`, `sink`. The embedded log has one process, which does all.
+    pub roles: Vec<Role>,
     /// Holds the log, snapshots, tables and the control socket. Relative to the configuration file's folder.
     pub data_dir: PathBuf,
     /// Address and port of the HTTP edge; port 0 takes a free one.
@@ -67,9 +69,27 @@ pub struct Server {
     pub shutdown_seconds_max: u32,
 }
 
+/// What a process does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Takes events over HTTP.
+    Ingest,
+    /// Runs the dataflow.
+    Process,
+    /// Delivers to sinks.
+    Sink,
+}
+
+impl Role {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Ingest, Self::Process, Self::Sink];
+}
+
 impl Default for Server {
     fn default() -> Self {
         Self {
+            roles: Role::ALL.to_vec(),
             data_dir: "tidegate-data".into(),
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             connections_max: limits::CONNECTIONS_MAX as u32,
@@ -132,6 +152,8 @@ pub struct Log {
     pub audit_horizon_seconds: u64,
     /// Size at which a segment is full; retention deletes whole segments.
     pub segment_bytes: u64,
+    /// How often the log deletes what nobody needs.
+    pub trim_milliseconds: u32,
 }
 
 impl Default for Log {
@@ -143,6 +165,7 @@ impl Default for Log {
             raw_horizon_seconds: 86_400,
             audit_horizon_seconds: 7 * 86_400,
             segment_bytes: limits::SEGMENT_BYTES as u64,
+            trim_milliseconds: 5_000,
         }
     }
 }
@@ -168,8 +191,6 @@ pub struct Process {
     pub duplicate_horizon_seconds: u64,
     /// Keys of the duplicate state of one partition; past it the oldest epochs go, and the horizon shrinks.
     pub duplicate_keys_max: u64,
-    /// One tenant's share of them.
-    pub duplicate_keys_per_tenant_max: u64,
 }
 
 impl Default for Process {
@@ -183,7 +204,6 @@ impl Default for Process {
             snapshot_epochs: limits::SNAPSHOT_EVERY_EPOCHS as u32,
             duplicate_horizon_seconds: limits::DUPLICATE_HORIZON_SECONDS as u64,
             duplicate_keys_max: limits::DUPLICATE_KEYS_MAX as u64,
-            duplicate_keys_per_tenant_max: limits::DUPLICATE_KEYS_PER_TENANT_MAX as u64,
         }
     }
 }
@@ -377,7 +397,7 @@ impl Config {
         bounded(
             "log.segment_bytes",
             l.segment_bytes,
-            1 << 20,
+            64 << 10,
             1 << 30,
             "a segment holds at least one record, and retention deletes whole ones",
         );
@@ -398,23 +418,7 @@ impl Config {
         bounded("process.snapshot_epochs", p.snapshot_epochs.into(), 1, 1 << 20, "recovery folds what came after the newest snapshot");
         bounded("process.duplicate_horizon_seconds", p.duplicate_horizon_seconds, 1, 366 * 86_400, "the log must keep outcomes that long");
         bounded("process.duplicate_keys_max", p.duplicate_keys_max, 1, 1 << 32, "each key takes 16 bytes of memory and some");
-        bounded(
-            "process.duplicate_keys_per_tenant_max",
-            p.duplicate_keys_per_tenant_max,
-            1,
-            p.duplicate_keys_max,
-            "a share of duplicate_keys_max",
-        );
-        if p.duplicate_horizon_seconds > l.audit_horizon_seconds {
-            found.push(Objection {
-                setting: "log.audit_horizon_seconds",
-                detail: format!(
-                    "is {}, below process.duplicate_horizon_seconds ({})",
-                    l.audit_horizon_seconds, p.duplicate_horizon_seconds
-                ),
-                remedy: "duplicates are known from the outcomes in audit: keep them at least as long".into(),
-            });
-        }
+        bounded("log.trim_milliseconds", l.trim_milliseconds.into(), 10, 3_600_000, "what nobody needs takes disk until then");
     }
 
     /// Root of the Delta Lake tables.

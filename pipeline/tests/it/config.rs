@@ -67,33 +67,85 @@ fn check(text: &str, message: Expect) {
 
 #[test]
 fn unknown_settings_are_refused_with_their_place() {
-    check("[server]\nlissten = \"0.0.0.0:1\"\n", expect!["tidegate.toml:2:1: unknown field `lissten`, expected one of `data_dir`, `listen`, `connections_max`, `connections_per_address_max`, `head_seconds_max`, `body_seconds_max`, `idle_seconds_max`, `body_bytes_max`, `bodies_in_flight_bytes_max`, `publish_seconds_max`, `receipt_wait_seconds_max`, `shutdown_seconds_max`; tidegate.example.toml shows every setting"]);
-    check("[sinks.parquet]\nenabled = true\n", expect!["tidegate.toml:1:2: unknown field `sinks`, expected one of `server`, `log`, `process`, `sink`, `cut`, `definitions`, `telemetry`; tidegate.example.toml shows every setting"]);
-    check("[sink.parquet]\n\nenable = true\n", expect!["tidegate.toml:3:1: unknown field `enable`, expected one of `enabled`, `path`, `system_tables`; tidegate.example.toml shows every setting"]);
-    check("[cut]\nrow = 1\n", expect!["tidegate.toml:2:1: unknown field `row`, expected one of `rows`, `rows_max`, `bytes_max`, `open_bytes_max`, `seconds_min`, `edge_seconds`; tidegate.example.toml shows every setting"]);
+    check(
+        "[server]\nlissten = \"0.0.0.0:1\"\n",
+        expect![
+            "tidegate.toml:2:1: unknown field `lissten`, expected one of `roles`, `data_dir`, `listen`, `connections_max`, `connections_per_address_max`, `head_seconds_max`, `body_seconds_max`, `idle_seconds_max`, `body_bytes_max`, `bodies_in_flight_bytes_max`, `publish_seconds_max`, `receipt_wait_seconds_max`, `shutdown_seconds_max`; tidegate.example.toml shows every setting"
+        ],
+    );
+    check(
+        "[sinks.parquet]\nenabled = true\n",
+        expect![
+            "tidegate.toml:1:2: unknown field `sinks`, expected one of `server`, `log`, `process`, `sink`, `cut`, `definitions`, `telemetry`; tidegate.example.toml shows every setting"
+        ],
+    );
+    check(
+        "[sink.parquet]\n\nenable = true\n",
+        expect![
+            "tidegate.toml:3:1: unknown field `enable`, expected one of `enabled`, `path`, `system_tables`; tidegate.example.toml shows every setting"
+        ],
+    );
+    check(
+        "[cut]\nrow = 1\n",
+        expect![
+            "tidegate.toml:2:1: unknown field `row`, expected one of `rows`, `rows_max`, `bytes_max`, `open_bytes_max`, `seconds_min`, `edge_seconds`; tidegate.example.toml shows every setting"
+        ],
+    );
 }
 
 #[test]
 fn wrong_forms_are_told_with_their_place() {
     check("[server\n", expect!["tidegate.toml:1:8: unclosed table, expected `]`; tidegate.example.toml shows every setting"]);
-    check("[server]\nlisten = \"localhost\"\n", expect!["tidegate.toml:2:10: invalid socket address syntax; tidegate.example.toml shows every setting"]);
-    check("[log]\npartitions = \"four\"\n", expect![[r#"tidegate.toml:2:14: invalid type: string "four", expected u32; tidegate.example.toml shows every setting"#]]);
-    check("[log]\nkind = \"kafka\"\n", expect!["tidegate.toml:2:8: unknown variant `kafka`, expected `embedded`; tidegate.example.toml shows every setting"]);
-    check("[process]\nepoch_events = -1\n", expect!["tidegate.toml:2:16: invalid value: integer `-1`, expected u32; tidegate.example.toml shows every setting"]);
+    check(
+        "[server]\nlisten = \"localhost\"\n",
+        expect!["tidegate.toml:2:10: invalid socket address syntax; tidegate.example.toml shows every setting"],
+    );
+    check(
+        "[log]\npartitions = \"four\"\n",
+        expect![[r#"tidegate.toml:2:14: invalid type: string "four", expected u32; tidegate.example.toml shows every setting"#]],
+    );
+    check(
+        "[log]\nkind = \"kafka\"\n",
+        expect!["tidegate.toml:2:8: unknown variant `kafka`, expected `embedded`; tidegate.example.toml shows every setting"],
+    );
+    check(
+        "[process]\nepoch_events = -1\n",
+        expect!["tidegate.toml:2:16: invalid value: integer `-1`, expected u32; tidegate.example.toml shows every setting"],
+    );
 }
 
 #[test]
 fn wrong_values_are_told_all_at_once() {
-    check("[log]\npartitions = 0\nsegment_bytes = 1\n[process]\ntick_milliseconds = 1\n", expect![[r#"
+    check(
+        "[log]\npartitions = 0\nsegment_bytes = 1\n[process]\ntick_milliseconds = 1\n",
+        expect![[r#"
         tidegate.toml:2:14: log.partitions is 0; it is 1 to 1024: positions and state are kept for each
-        tidegate.toml:3:17: log.segment_bytes is 1; it is 1048576 to 1073741824: a segment holds at least one record, and retention deletes whole ones
-        tidegate.toml:5:21: process.tick_milliseconds is 1; it is 10 to 60000: time passes in the log by empty epochs"#]]);
-    check("[log]\nbudget_bytes = 1000\n", expect!["tidegate.toml:2:16: log.budget_bytes is 1000; it is at least 134217728: it must hold two segments (log.segment_bytes) at least"]);
-    check("[process]\nduplicate_horizon_seconds = 700_000\n", expect!["tidegate.toml: log.audit_horizon_seconds is 604800, below process.duplicate_horizon_seconds (700000); duplicates are known from the outcomes in audit: keep them at least as long"]);
-    check("[server]\nbodies_in_flight_bytes_max = 1000\n", expect!["tidegate.toml:2:30: server.bodies_in_flight_bytes_max is 1000, below server.body_bytes_max (16777216); the largest body would never be taken: raise it, or lower server.body_bytes_max"]);
-    check("[sink.parquet]\nsystem_tables = [\"rejections\", \"alarms\"]\n", expect![[r#"tidegate.toml:2:17: sink.parquet.system_tables names "alarms", which is no system table; the system tables are rejections, script_runs"#]]);
-    check("[cut]\nedge_seconds = 0\n", expect![[r#"
+        tidegate.toml:3:17: log.segment_bytes is 1; it is 65536 to 1073741824: a segment holds at least one record, and retention deletes whole ones
+        tidegate.toml:5:21: process.tick_milliseconds is 1; it is 10 to 60000: time passes in the log by empty epochs"#]],
+    );
+    check(
+        "[log]\nbudget_bytes = 1000\n",
+        expect![
+            "tidegate.toml:2:16: log.budget_bytes is 1000; it is at least 134217728: it must hold two segments (log.segment_bytes) at least"
+        ],
+    );
+    check(
+        "[server]\nbodies_in_flight_bytes_max = 1000\n",
+        expect![
+            "tidegate.toml:2:30: server.bodies_in_flight_bytes_max is 1000, below server.body_bytes_max (16777216); the largest body would never be taken: raise it, or lower server.body_bytes_max"
+        ],
+    );
+    check(
+        "[sink.parquet]\nsystem_tables = [\"rejections\", \"alarms\"]\n",
+        expect![[
+            r#"tidegate.toml:2:17: sink.parquet.system_tables names "alarms", which is no system table; the system tables are rejections, script_runs"#
+        ]],
+    );
+    check(
+        "[cut]\nedge_seconds = 0\n",
+        expect![[r#"
         tidegate.toml:2:16: cut.edge_seconds is 0; a cut would never hold anything: leave it out for the default
-        tidegate.toml:1:2: cut.seconds_min is 60, above cut.edge_seconds (0); all cuts close at each edge, so a smaller value is meant"#]]);
+        tidegate.toml:1:2: cut.seconds_min is 60, above cut.edge_seconds (0); all cuts close at each edge, so a smaller value is meant"#]],
+    );
     check("[telemetry]\nlog_filter = \"\"\n", expect![[r#"tidegate.toml:2:14: telemetry.log_filter is empty; "off" silences the log"#]]);
 }

@@ -25,7 +25,7 @@ struct KeyForm {
 
 /// Parses one of the four files.
 pub(super) fn parse(file: &str, text: &str, folder: &mut Folder, faults: &mut Vec<Fault>) {
-    let toml = TomlText { file, text };
+    let toml = TomlText::new(file, text);
     match file {
         "organizations.toml" => {
             for (entry, place) in toml.entries::<Organization>("organization", faults) {

@@ -84,7 +84,7 @@ pub(super) fn parse(templates: BTreeMap<(&str, &str), Vec<Part<'_>>>, folder: &m
             faults.push(Fault::new(FilePlace::file(&file), "file is missing", "add it, or remove the folder of the template"));
             continue;
         };
-        let toml = TomlText { file: &file, text };
+        let toml = TomlText::new(&file, text);
         let Some(parsed) = one(&toml, owner, id, &parts, faults) else { continue };
         let Parsed { template, table_name, places } = parsed;
         add_columns(&mut tables, &template, &table_name, &places, faults);

@@ -1,6 +1,6 @@
 //! TOML read piece by piece, so that one wrong entry does not hide the others, and each message has its line and column.
 
-use crate::config::place::{Fault, FilePlace};
+use crate::config::place::{Fault, FilePlace, TextPlaces};
 use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, Deserializer, Error, ValueDeserializer};
@@ -9,17 +9,22 @@ use toml::de::{DeTable, DeValue, Deserializer, Error, ValueDeserializer};
 pub(super) struct TomlText<'a> {
     /// As messages call it.
     pub(super) file: &'a str,
-    /// What it says.
-    pub(super) text: &'a str,
+    text: &'a str,
+    places: TextPlaces<'a>,
 }
 
 /// Syntax errors named of one file: after some they are consequences.
 const SYNTAX_ERRORS_MAX: usize = 5;
 
 impl<'a> TomlText<'a> {
+    /// A file by the name that messages give it.
+    pub(super) fn new(file: &'a str, text: &'a str) -> Self {
+        Self { file, text, places: TextPlaces::new(file, text) }
+    }
+
     /// A place in it.
     pub(super) fn place(&self, span: Option<std::ops::Range<usize>>) -> FilePlace {
-        FilePlace::of(self.file, self.text, span)
+        self.places.at(span)
     }
 
     /// The document, or `None` where its syntax is wrong.

@@ -36,18 +36,30 @@ fn a_sound_folder() {
 
 #[test]
 fn files_without_a_place() {
-    check(&[("source.toml", "#"), ("templates/vend/readme.txt", "x"), ("templates/vend/t1/rules.luau", "x")], expect![[r#"
+    check(
+        &[("source.toml", "#"), ("templates/vend/readme.txt", "x"), ("templates/vend/t1/rules.luau", "x")],
+        expect![[r#"
         source.toml: this file has no place in a folder of definitions; move it, or see the layout in the manual (files *.md and those whose name begins with a dot are ignored)
         templates/vend/readme.txt: this file has no place in a folder of definitions; move it, or see the layout in the manual (files *.md and those whose name begins with a dot are ignored)
-        templates/vend/t1/rules.luau: this file has no place in a folder of definitions; move it, or see the layout in the manual (files *.md and those whose name begins with a dot are ignored)"#]]);
+        templates/vend/t1/rules.luau: this file has no place in a folder of definitions; move it, or see the layout in the manual (files *.md and those whose name begins with a dot are ignored)"#]],
+    );
     check(&[(TOML, "")], expect!["templates/vend/t1/template.toml: file is missing; add it, or remove the folder of the template"]);
 }
 
 #[test]
 fn wrong_toml() {
-    check(&[("assets.toml", "[[asset]]\nid = \"a\nnode = 3\n")], expect![[r#"assets.toml:2:8: invalid basic string, expected `"`; correct it"#]]);
-    check(&[("assets.toml", "[[assets]]\nid = \"a\"\n")], expect![[r#"assets.toml:1:3: unknown key "assets"; every entry of this file is headed [[asset]]"#]]);
-    check(&[("assets.toml", "asset = 3\n")], expect!["assets.toml:1:9: an array of tables is wanted here; head each entry with its name in [[ ]]"]);
+    check(
+        &[("assets.toml", "[[asset]]\nid = \"a\nnode = 3\n")],
+        expect![[r#"assets.toml:2:8: invalid basic string, expected `"`; correct it"#]],
+    );
+    check(
+        &[("assets.toml", "[[assets]]\nid = \"a\"\n")],
+        expect![[r#"assets.toml:1:3: unknown key "assets"; every entry of this file is headed [[asset]]"#]],
+    );
+    check(
+        &[("assets.toml", "asset = 3\n")],
+        expect!["assets.toml:1:9: an array of tables is wanted here; head each entry with its name in [[ ]]"],
+    );
     check(
         &[(
             "assets.toml",
@@ -72,87 +84,207 @@ fn entries_that_cannot_be() {
             assets.toml:10:6: asset a stands at assets.toml:6:6 too; remove one of them, or rename it"#]],
     );
     let source = "[[source]]\nid = \"src\"\nnode = \"cust\"\nmeta = [\"X-Up\"]\nasset = { pointer = \"device\" }\nevent_id = { pointer = \"/a~2\" }\n";
-    check(&[("sources.toml", source)], expect![[r#"
+    check(
+        &[("sources.toml", source)],
+        expect![[r#"
         sources.toml:2:6: "/a~2" is no JSON pointer; write it like "/data/temperature"; "" is the whole, ~1 is /, ~0 is ~
         sources.toml:2:6: "device" is no JSON pointer; write it like "/data/temperature"; "" is the whole, ~1 is /, ~0 is ~
-        sources.toml:2:6: meta "X-Up" is no header name in lower case; write it like "x-gateway""#]]);
+        sources.toml:2:6: meta "X-Up" is no header name in lower case; write it like "x-gateway""#]],
+    );
     let key = "[[key]]\nid = \"k-1\"\ntenant = \"cust\"\nsource = \"src\"\nsha256 = \"ab\"\n";
-    check(&[("keys.toml", key)], expect!["keys.toml:2:6: key k-1: a key has an id of letters and digits, and the SHA-256 of its secret in hex; correct it"]);
+    check(
+        &[("keys.toml", key)],
+        expect!["keys.toml:2:6: key k-1: a key has an id of letters and digits, and the SHA-256 of its secret in hex; correct it"],
+    );
     let key =
         format!("[[key]]\nid = \"k1\"\ntenant = \"cust\"\nsource = \"src\"\nsha256 = \"{}\"\nexpires_at = \"soon\"\n", "ab".repeat(32));
-    check(&[("keys.toml", &key)], expect![[r#"keys.toml:2:6: expires_at "soon" is no RFC 3339 time; write it like "2027-01-31T00:00:00Z""#]]);
+    check(
+        &[("keys.toml", &key)],
+        expect![[r#"keys.toml:2:6: expires_at "soon" is no RFC 3339 time; write it like "2027-01-31T00:00:00Z""#]],
+    );
 }
 
 #[test]
 fn references_that_lead_nowhere() {
     let source = |more: &str| format!("[[source]]\nid = \"src\"\n{more}\n");
-    check(&[("sources.toml", &source("node = \"cust\"\ntemplate = \"t9\"\nasset = { pointer = \"/d\" }"))], expect!["sources.toml:2:6: source src refers to template t9, which is not there; define it, or correct the name"]);
-    check(&[("sources.toml", &source("node = \"vend\"\nasset = { pointer = \"/d\" }"))], expect!["sources.toml:2:6: source src: a source belongs to a customer or a node below one; correct it"]);
-    check(&[("sources.toml", &source("node = \"cust\"\nasset = \"credential\""))], expect![[r#"keys.toml:2:6: key k1 is not bound to one asset, and source src takes the asset from the credential; give the key assets = ["…"] with one id, or the source another place"#]]);
+    check(
+        &[("sources.toml", &source("node = \"cust\"\ntemplate = \"t9\"\nasset = { pointer = \"/d\" }"))],
+        expect!["sources.toml:2:6: source src refers to template t9, which is not there; define it, or correct the name"],
+    );
+    check(
+        &[("sources.toml", &source("node = \"vend\"\nasset = { pointer = \"/d\" }"))],
+        expect!["sources.toml:2:6: source src: a source belongs to a customer or a node below one; correct it"],
+    );
+    check(
+        &[("sources.toml", &source("node = \"cust\"\nasset = \"credential\""))],
+        expect![[
+            r#"keys.toml:2:6: key k1 is not bound to one asset, and source src takes the asset from the credential; give the key assets = ["…"] with one id, or the source another place"#
+        ]],
+    );
     let lost = "[[organization]]\nid = \"cust\"\nkind = \"customer\"\nname = \"C\"\nparent = \"gone\"\n";
-    check(&[("organizations.toml", lost)], expect![[r#"
+    check(
+        &[("organizations.toml", lost)],
+        expect![[r#"
         organizations.toml:2:6: organization cust refers to organization gone, which is not there; define it, or correct the name
         templates/vend: table Climate refers to organization vend, which is not there; define it, or correct the name
-        templates/vend/t1/template.toml: template t1 refers to organization vend, which is not there; define it, or correct the name"#]]);
+        templates/vend/t1/template.toml: template t1 refers to organization vend, which is not there; define it, or correct the name"#]],
+    );
     let circle = "[[organization]]\nid = \"cust\"\nkind = \"site\"\nname = \"C\"\nparent = \"vend\"\n\n\
                   [[organization]]\nid = \"vend\"\nkind = \"site\"\nname = \"V\"\nparent = \"cust\"\n";
-    check(&[("organizations.toml", circle)], expect!["organizations.toml:2:6: organization cust refers to organization vend, which is not there; define it, or correct the name"]);
+    check(
+        &[("organizations.toml", circle)],
+        expect![
+            "organizations.toml:2:6: organization cust refers to organization vend, which is not there; define it, or correct the name"
+        ],
+    );
 }
 
 #[test]
 fn templates_that_cannot_be() {
-    check(&[(TOML, &template(|t| t.replace("id = \"t1\"", "id = \"t2\"")))], expect![[r#"templates/vend/t1/template.toml:1:6: id is "t2", and the folder is "t1"; give both the same name"#]]);
-    check(&[(TOML, &template(|t| t.replace("Climate", "my climate")))], expect![[r#"templates/vend/t1/template.toml:3:9: "my climate-99d8" is no identifier: 1 to 64 characters of a-z, A-Z, 0-9, '-', '_' and '.', the first a letter or digit; name it with letters, digits, '-' and '_', at most 59 of them"#]]);
-    check(&[(TOML, &template(|t| t.replace("form = \"json\"", "form = \"xml\"")))], expect!["templates/vend/t1/template.toml:6:8: unknown variant `xml`, expected `json`; correct it"]);
-    check(&[(TOML, &template(|t| format!("{t}\n[limits]\nsteps = 2_000_000\n")))], expect!["templates/vend/t1/template.toml: limits.steps is 2000000; it is 1 to 1000000"]);
-    check(&[(TOML, &template(|t| format!("{t}min = 5\nmax = 1\n")))], expect!["templates/vend/t1/template.toml:8:1: min 5 is above max 1; exchange them"]);
-    check(&[(TOML, &template(|t| t.replace("\"Cel\"", "\"grad C\"")))], expect![[r#"templates/vend/t1/template.toml:8:1: unit of field temperature is no UCUM code; write it like "Cel", "%", "V" or "[ppm]", or leave it out"#]]);
-    check(&[(TOML, &template(|t| t.replace("name = \"temperature\"", "name = \"tenant\"")))], expect![[r#"templates/vend/t1/template.toml:8:1: field name "tenant" is reserved; rename the field, or use another table than "Climate""#]]);
-    check(&[(TOML, &template(|t| format!("{t}\n[[fields]]\nname = \"Temperature\"\ntype = \"f64\"\n")))], expect![[r#"templates/vend/t1/template.toml:13:1: field "Temperature" occurs twice; remove one of them, or rename it"#]]);
+    check(
+        &[(TOML, &template(|t| t.replace("id = \"t1\"", "id = \"t2\"")))],
+        expect![[r#"templates/vend/t1/template.toml:1:6: id is "t2", and the folder is "t1"; give both the same name"#]],
+    );
+    check(
+        &[(TOML, &template(|t| t.replace("Climate", "my climate")))],
+        expect![[
+            r#"templates/vend/t1/template.toml:3:9: "my climate-99d8" is no identifier: 1 to 64 characters of a-z, A-Z, 0-9, '-', '_' and '.', the first a letter or digit; name it with letters, digits, '-' and '_', at most 59 of them"#
+        ]],
+    );
+    check(
+        &[(TOML, &template(|t| t.replace("form = \"json\"", "form = \"xml\"")))],
+        expect!["templates/vend/t1/template.toml:6:8: unknown variant `xml`, expected `json`; correct it"],
+    );
+    check(
+        &[(TOML, &template(|t| format!("{t}\n[limits]\nsteps = 2_000_000\n")))],
+        expect!["templates/vend/t1/template.toml: limits.steps is 2000000; it is 1 to 1000000"],
+    );
+    check(
+        &[(TOML, &template(|t| format!("{t}min = 5\nmax = 1\n")))],
+        expect!["templates/vend/t1/template.toml:8:1: min 5 is above max 1; exchange them"],
+    );
+    check(
+        &[(TOML, &template(|t| t.replace("\"Cel\"", "\"grad C\"")))],
+        expect![[
+            r#"templates/vend/t1/template.toml:8:1: unit of field temperature is no UCUM code; write it like "Cel", "%", "V" or "[ppm]", or leave it out"#
+        ]],
+    );
+    check(
+        &[(TOML, &template(|t| t.replace("name = \"temperature\"", "name = \"tenant\"")))],
+        expect![[
+            r#"templates/vend/t1/template.toml:8:1: field name "tenant" is reserved; rename the field, or use another table than "Climate""#
+        ]],
+    );
+    check(
+        &[(TOML, &template(|t| format!("{t}\n[[fields]]\nname = \"Temperature\"\ntype = \"f64\"\n")))],
+        expect![[r#"templates/vend/t1/template.toml:13:1: field "Temperature" occurs twice; remove one of them, or rename it"#]],
+    );
     check(
         &[(TOML, &template(|t| format!("{t}\n[[fields]]\nname = \"x\"\ntype = \"decimal\"\n\n[[fields]]\nname = \"y\"\n")))],
         expect![[r#"
             templates/vend/t1/template.toml:15:8: unknown variant `decimal`, expected one of `bool`, `i64`, `f64`, `text`, `timestamp`, `json`; correct it
             templates/vend/t1/template.toml:17:1: missing field `type`; add it"#]],
     );
-    check(&[(TOML, &template(|t| format!("{t}\n[[transform]]\nfield = \"x\"\nfrom = \"/x\"\n")))], expect!["templates/vend/t1/transform.luau: stage transform is given twice: as transform.luau and in templates/vend/t1/template.toml; remove one of them"]);
+    check(
+        &[(TOML, &template(|t| format!("{t}\n[[transform]]\nfield = \"x\"\nfrom = \"/x\"\n")))],
+        expect![
+            "templates/vend/t1/transform.luau: stage transform is given twice: as transform.luau and in templates/vend/t1/template.toml; remove one of them"
+        ],
+    );
     check(
         &[("templates/vend/t1/transform.luau", ""), (TOML, &template(|t| format!("{t}\n[[transform]]\nfield = \"x\"\n")))],
-        expect!["templates/vend/t1/template.toml:13:1: field x has both a place and a constant, or neither; give it either from or constant"],
+        expect![
+            "templates/vend/t1/template.toml:13:1: field x has both a place and a constant, or neither; give it either from or constant"
+        ],
     );
     let long = "-".repeat(70_000);
-    check(&[("templates/vend/t1/transform.luau", &long)], expect!["templates/vend/t1/transform.luau: script of 70000 bytes; a stage has at most 65536 bytes"]);
+    check(
+        &[("templates/vend/t1/transform.luau", &long)],
+        expect!["templates/vend/t1/transform.luau: script of 70000 bytes; a stage has at most 65536 bytes"],
+    );
 }
 
 #[test]
 fn tables_of_one_owner_agree() {
     let second = "id = \"t2\"\ntitle = \"Two\"\ntable = \"Climate\"\n\n[[fields]]\nname = \"temperature\"\ntype = \"f64\"\nunit = \"K\"\n";
-    check(&[("templates/vend/t2/template.toml", second)], expect![[r#"templates/vend/t2/template.toml:5:1: field "temperature" is temperature F64 Cel in the table and temperature F64 K in the template: another type or unit takes another table; rename the field, or use another table than "Climate""#]]);
+    check(
+        &[("templates/vend/t2/template.toml", second)],
+        expect![[
+            r#"templates/vend/t2/template.toml:5:1: field "temperature" is temperature F64 Cel in the table and temperature F64 K in the template: another type or unit takes another table; rename the field, or use another table than "Climate""#
+        ]],
+    );
 }
 
 #[test]
 fn scripts_that_cannot_be() {
-    check(&[("templates/vend/t1/transform.luau", "function transform(event)\n  return {\nend\n")], expect!["templates/vend/t1/transform.luau:3:1: Expected identifier when parsing expression, got 'end'; correct it"]);
-    check(&[("templates/vend/t1/transform.luau", "function transfrom(event) return {} end\n")], expect!["templates/vend/t1/transform.luau: the script defines no function transform; correct it"]);
+    check(
+        &[("templates/vend/t1/transform.luau", "function transform(event)\n  return {\nend\n")],
+        expect!["templates/vend/t1/transform.luau:3:1: Expected identifier when parsing expression, got 'end'; correct it"],
+    );
+    check(
+        &[("templates/vend/t1/transform.luau", "function transfrom(event) return {} end\n")],
+        expect!["templates/vend/t1/transform.luau: the script defines no function transform; correct it"],
+    );
 }
 
 #[test]
 fn tests_that_fail() {
     let test = |text: &str| text.replace('\'', "\"");
     let check_test = |text: &str, message| check(&[(TEST, &test(text))], message);
-    check_test("{'description': 'a', 'evnt': 1}", expect!["templates/vend/t1/tests/one.json:1:27: unknown field `evnt`, expected one of `description`, `event`, `bytes_hex`, `fPort`, `asset`, `attributes`, `received_at`, `decoded`, `valid`, `rows`, `rejected`, `filtered`; see the form of tests in the manual"]);
-    check_test("{'description': 'a', 'event': {'temperature': 2}}", expect![[r#"templates/vend/t1/tests/one.json: test "a": exactly one of rows, rejected and filtered is expected; see the form of tests in the manual"#]]);
-    check_test("{'description': 'a', 'rows': []}", expect![[r#"templates/vend/t1/tests/one.json: test "a": an input is needed: event, bytes_hex, or both; see the form of tests in the manual"#]]);
-    check_test("{'description': 'a', 'bytes_hex': '00', 'rows': []}", expect![[r#"templates/vend/t1/tests/one.json: test "a": bytes_hex is given, and the template names no payload; see the form of tests in the manual"#]]);
-    check_test("{'description': 'a', 'event': {'temperature': 2}, 'rows': [{'temperature': 3, 'event_type': 't9'}]}", expect![[r#"
+    check_test(
+        "{'description': 'a', 'evnt': 1}",
+        expect![
+            "templates/vend/t1/tests/one.json:1:27: unknown field `evnt`, expected one of `description`, `event`, `bytes_hex`, `fPort`, `asset`, `attributes`, `received_at`, `decoded`, `valid`, `rows`, `rejected`, `filtered`; see the form of tests in the manual"
+        ],
+    );
+    check_test(
+        "{'description': 'a', 'event': {'temperature': 2}}",
+        expect![[
+            r#"templates/vend/t1/tests/one.json: test "a": exactly one of rows, rejected and filtered is expected; see the form of tests in the manual"#
+        ]],
+    );
+    check_test(
+        "{'description': 'a', 'rows': []}",
+        expect![[
+            r#"templates/vend/t1/tests/one.json: test "a": an input is needed: event, bytes_hex, or both; see the form of tests in the manual"#
+        ]],
+    );
+    check_test(
+        "{'description': 'a', 'bytes_hex': '00', 'rows': []}",
+        expect![[
+            r#"templates/vend/t1/tests/one.json: test "a": bytes_hex is given, and the template names no payload; see the form of tests in the manual"#
+        ]],
+    );
+    check_test(
+        "{'description': 'a', 'event': {'temperature': 2}, 'rows': [{'temperature': 3, 'event_type': 't9'}]}",
+        expect![[r#"
         templates/vend/t1/tests/one.json: test "a": row 0: event_type is "t1", expected "t9"; correct the template, or what the test expects
-        templates/vend/t1/tests/one.json: test "a": row 0: temperature is 2.0, expected 3; correct the template, or what the test expects"#]]);
-    check_test("{'description': 'a', 'event': {'temperature': 2}, 'rows': [{'heat': 3}]}", expect![[r#"
+        templates/vend/t1/tests/one.json: test "a": row 0: temperature is 2.0, expected 3; correct the template, or what the test expects"#]],
+    );
+    check_test(
+        "{'description': 'a', 'event': {'temperature': 2}, 'rows': [{'heat': 3}]}",
+        expect![[r#"
         templates/vend/t1/tests/one.json: test "a": row 0: heat is no field of table Climate; correct the template, or what the test expects
-        templates/vend/t1/tests/one.json: test "a": row 0: temperature is 2.0, expected null; correct the template, or what the test expects"#]]);
-    check_test("{'description': 'a', 'event': {'temperature': 2}, 'rows': []}", expect![[r#"templates/vend/t1/tests/one.json: test "a": 1 rows, expected 0: [{"event_type":"t1","temperature":2.0}]; correct the template, or what the test expects"#]]);
-    check_test("{'description': 'a', 'event': {'temperature': 2}, 'filtered': true}", expect![[r#"templates/vend/t1/tests/one.json: test "a": 1 rows: [{"event_type":"t1","temperature":2.0}], expected no output; correct the template, or what the test expects"#]]);
-    check_test("{'description': 'a', 'event': {'temperature': 'warm'}, 'rows': [{'temperature': 2}]}", expect![[r#"templates/vend/t1/tests/one.json: test "a": rejection wrong_type at transform at /temperature (temperature is text, not a number), expected 1 rows; correct the template, or what the test expects"#]]);
+        templates/vend/t1/tests/one.json: test "a": row 0: temperature is 2.0, expected null; correct the template, or what the test expects"#]],
+    );
+    check_test(
+        "{'description': 'a', 'event': {'temperature': 2}, 'rows': []}",
+        expect![[
+            r#"templates/vend/t1/tests/one.json: test "a": 1 rows, expected 0: [{"event_type":"t1","temperature":2.0}]; correct the template, or what the test expects"#
+        ]],
+    );
+    check_test(
+        "{'description': 'a', 'event': {'temperature': 2}, 'filtered': true}",
+        expect![[
+            r#"templates/vend/t1/tests/one.json: test "a": 1 rows: [{"event_type":"t1","temperature":2.0}], expected no output; correct the template, or what the test expects"#
+        ]],
+    );
+    check_test(
+        "{'description': 'a', 'event': {'temperature': 'warm'}, 'rows': [{'temperature': 2}]}",
+        expect![[
+            r#"templates/vend/t1/tests/one.json: test "a": rejection wrong_type at transform at /temperature (temperature is text, not a number), expected 1 rows; correct the template, or what the test expects"#
+        ]],
+    );
     check_test(
         "{'description': 'a', 'event': {'temperature': 2}, 'valid': false, 'rejected': {'stage': 'validate', 'code': 'x'}}",
         expect![[r#"
