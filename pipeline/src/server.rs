@@ -6,7 +6,7 @@
 //!          └──▶ sinks
 //! ```
 
-use crate::config::Config;
+use crate::config::{Config, Role};
 use crate::delivery::{RunningSink, drained};
 use crate::definitions::{CatalogFollower, ControlStore, Extent, Publisher, check, socket};
 use crate::epoch::EpochBounds;
@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tidegate_ingest_http::{Catalogs, Edge, EdgeSettings, Operations, Readiness};
+use tidegate_ingest_http::{Catalogs, Edge, Operations, Readiness};
 use tidegate_schemas::catalog::Catalog;
 use tidegate_schemas::definition::Definition;
 use tidegate_schemas::log::EventLog;
@@ -38,8 +38,6 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// How often the log is asked to delete what nobody needs.
-const TRIM_EVERY: Duration = Duration::from_secs(5);
 /// How often gauges of the process are refreshed.
 const GAUGES_EVERY: Duration = Duration::from_secs(2);
 
@@ -60,7 +58,7 @@ pub struct Server {
     pub address: SocketAddr,
     /// Root of the Parquet tables.
     pub tables: PathBuf,
-    workers: Workers,
+    workers: Option<Workers>,
     stop_edge: CancellationToken,
     stop_sinks: CancellationToken,
     stop_threads: Arc<AtomicBool>,
@@ -90,7 +88,8 @@ impl Server {
         follow(&tasks, &follower, &stop_threads);
         let tables = config.tables();
         let sinks = start_sinks(config, &log, &tables, &tasks, &stop_sinks).await?;
-        let workers = start_workers(config, &log, &follower, &stop_threads)?;
+        let processes = config.server.roles.contains(&Role::Process);
+        let workers = processes.then(|| start_workers(config, &log, &follower, &stop_threads)).transpose()?;
         let (socket, stop) = (config.control_socket(), stop_edge.clone());
         tasks.spawn(async move {
             if let Err(error) = socket::serve(socket, publisher, stop).await {
@@ -106,7 +105,7 @@ impl Server {
             receipts: Arc::new(LogReceipts::new(Arc::clone(&log) as Arc<dyn EventLog>, sinks.clone())),
             clock: now,
             operations: Arc::new(Process { metrics, log: Arc::clone(&log), follower: Arc::clone(&follower), sinks: sinks.clone() }),
-            settings: edge_settings(config),
+            settings: config.server.edge_settings(),
         };
         let stop = stop_edge.clone();
         tasks.spawn(async move {
@@ -114,7 +113,7 @@ impl Server {
                 tracing::error!(error = %error, "the HTTP edge ended");
             }
         });
-        upkeep(&tasks, &log, &stop_sinks);
+        upkeep(&tasks, &log, Duration::from_millis(config.log.trim_milliseconds.into()), &stop_sinks);
         tracing::info!(%address, log_id = %log.log_id(), data = %data.display(), "serving");
         Ok(Self { log, catalogs: follower, sinks, address, tables, workers, stop_edge, stop_sinks, stop_threads, tasks })
     }
@@ -122,8 +121,9 @@ impl Server {
     /// Ends everything in order. What was acknowledged stays; what is sealed is committed.
     pub async fn stop(self) {
         self.stop_edge.cancel();
-        let workers = self.workers;
-        if tokio::task::spawn_blocking(move || workers.stop()).await.is_err() {
+        if let Some(workers) = self.workers
+            && tokio::task::spawn_blocking(move || workers.stop()).await.is_err()
+        {
             tracing::error!("workers did not end in order");
         }
         self.stop_sinks.cancel();
@@ -176,7 +176,7 @@ async fn start_sinks(
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) -> anyhow::Result<Vec<RunningSink>> {
-    if !config.sink.parquet.enabled {
+    if !config.sink.parquet.enabled || !config.server.roles.contains(&Role::Sink) {
         return Ok(Vec::new());
     }
     std::fs::create_dir_all(tables).with_context(|| format!("folder {}", tables.display()))?;
@@ -225,28 +225,11 @@ fn start_workers(config: &Config, log: &Arc<EmbeddedLog>, follower: &Arc<Catalog
     Ok(Workers::start(&around)?)
 }
 
-fn edge_settings(config: &Config) -> EdgeSettings {
-    let server = &config.server;
-    let seconds = |s: u32| Duration::from_secs(s.into());
-    EdgeSettings {
-        listen: server.listen,
-        body_wire_bytes_max: server.body_bytes_max as usize,
-        bodies_in_flight_bytes_max: server.bodies_in_flight_bytes_max as usize,
-        connections_max: server.connections_max as usize,
-        connections_per_address_max: server.connections_per_address_max as usize,
-        head_deadline: seconds(server.head_seconds_max),
-        body_deadline: seconds(server.body_seconds_max),
-        idle_deadline: seconds(server.idle_seconds_max),
-        shutdown_deadline: seconds(server.shutdown_seconds_max),
-        ..EdgeSettings::default()
-    }
-}
-
 /// Retention, and gauges of the process.
-fn upkeep(tasks: &TaskTracker, log: &Arc<EmbeddedLog>, stop: &CancellationToken) {
+fn upkeep(tasks: &TaskTracker, log: &Arc<EmbeddedLog>, trim_every: Duration, stop: &CancellationToken) {
     let (trimmed, ends) = (Arc::clone(log), stop.clone());
     tasks.spawn(async move {
-        while ends.run_until_cancelled(tokio::time::sleep(TRIM_EVERY)).await.is_some() {
+        while ends.run_until_cancelled(tokio::time::sleep(trim_every)).await.is_some() {
             let log = Arc::clone(&trimmed);
             match tokio::task::spawn_blocking(move || log.trim()).await {
                 Ok(Ok(0)) => {}

@@ -77,7 +77,6 @@ limits! {
     READ_BYTES_MAX = 4 << 20, "bytes", "read from the log at once by one reader";
     BUNDLE_EVENTS_MAX = 1_024, "events", "events of one tenant and template that pass a stage together";
     DUPLICATE_KEYS_MAX = 2_000_000, "keys", "duplicate state of one partition, 16 bytes each and an epoch";
-    DUPLICATE_KEYS_PER_TENANT_MAX = 1_000_000, "keys", "one tenant's share of it";
     DUPLICATE_HORIZON_SECONDS = 86_400, "seconds", "recorded time within which a repeated event id is a duplicate";
     SNAPSHOT_EVERY_EPOCHS = 512, "epochs", "recovery folds at most this many epochs of outcomes and some";
     CATALOG_DEFINITIONS_MAX = 1_000_000, "definitions", "the catalog lives in memory";

@@ -11,7 +11,7 @@ fn every_mistake_has_its_answer() {
     let place = Place::new(FAST);
     let server = place.start(&Options::default());
     let mut client = server.client();
-    let (good, bytes_key) = (place.keys[0].clone(), key("acmekeyb", 11));
+    let (good, bytes_key, forged) = (place.keys[0].clone(), key("acmekeyb", 11), key("acmekey", 7));
     let long = format!("{{\"device\":\"d\",\"id\":\"{}\",\"temperature\":1}}", "x".repeat(1 << 20));
     let json = "application/json";
     let cases: Vec<(&str, &str, &str, Vec<u8>, u16)> = vec![
@@ -23,7 +23,7 @@ fn every_mistake_has_its_answer() {
         ("only bad lines", &good, "application/x-ndjson", b"{\n}\n".to_vec(), 400),
         ("invalid UTF-8", &good, json, b"\"\xff\"".to_vec(), 400),
         ("an unknown key", "tg_nobody_00", json, b"{}".to_vec(), 401),
-        ("another's secret", &key("acmekey", 7), json, b"{}".to_vec(), 401),
+        ("another's secret", &forged, json, b"{}".to_vec(), 401),
         ("an event of 1 MiB", &good, json, long.into_bytes(), 400),
         ("100 MB", &good, json, vec![b' '; 100_000_000], 413),
         // From here on the edge takes them, and the account names them.

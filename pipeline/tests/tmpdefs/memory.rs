@@ -30,3 +30,19 @@ async fn memory() {
     let f = CatalogFollower::open(log).unwrap();
     eprintln!("opened {:?} in {:?}, {} -> {}", f.current().len(), t.elapsed(), before, rss());
 }
+
+#[test]
+fn opened() {
+    use tidegate_schemas::definition::*; use tidegate_schemas::ids::*; use tidegate_schemas::log::*;
+    let log = Arc::new(super::definitions::control_log::ControlLog::default());
+    let mut records = vec![];
+    let mut push = |d: Definition| { let r = records.len() as u64 + 1; records.push((0, Change { revision: r, definition: d.key(), version: 1, actor: "x".into(), at: 1, before: None, after: Some(d) }.into_record())) };
+    let node = |s: &str| NodeId::new(s).unwrap();
+    push(Definition::Organization(Organization { id: node("vend"), kind: NodeKind::Vendor, name: "V".into(), parent: None }));
+    for i in 0..1000 { push(Definition::Organization(Organization { id: node(&format!("t{i}")), kind: NodeKind::Customer, name: "V".into(), parent: Some(node("vend")) })); }
+    for i in 0..100_000 { push(Definition::Asset(Asset { id: format!("a81758fffe{i:06x}"), node: node(&format!("t{}", i % 1000)), template: None, attributes: [("room".to_owned(), format!("1.{i}"))].into() })); }
+    drop(log.publish(LogName::Control, records));
+    let before = rss();
+    let f = CatalogFollower::open(log).unwrap();
+    eprintln!("opened {:?}, {} -> {} MB", f.current().len(), before, rss());
+}
