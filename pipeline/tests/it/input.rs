@@ -24,7 +24,7 @@ fn every_mistake_has_its_answer() {
         ("invalid UTF-8", &good, json, b"\"\xff\"".to_vec(), 400),
         ("an unknown key", "tg_nobody_00", json, b"{}".to_vec(), 401),
         ("another's secret", &forged, json, b"{}".to_vec(), 401),
-        ("an event of 1 MiB", &good, json, long.into_bytes(), 400),
+        ("an event of 1 MiB", &good, json, long.into_bytes(), 413),
         ("100 MB", &good, json, vec![b' '; 100_000_000], 413),
         // From here on the edge takes them, and the account names them.
         ("no asset", &good, json, b"{\"temperature\":1}".to_vec(), 202),
@@ -69,7 +69,7 @@ fn every_mistake_has_its_answer() {
 fn originals(place: &Place) -> Vec<Vec<u8>> {
     use arrow::array::AsArray;
     let mut all = Vec::new();
-    for table in crate::tables::find(&place.data().join("tables")).iter().filter(|t| t.to_str().unwrap().contains("table=rejections")) {
+    for table in crate::tables::find(&place.data().join("tables")).iter().filter(|t| t.to_str().unwrap().ends_with("rejections")) {
         for batch in crate::tables::batches(table) {
             let column = batch.column_by_name("original").unwrap().as_binary::<i32>().clone();
             all.extend((0..batch.num_rows()).map(|i| column.value(i).to_vec()));
@@ -87,7 +87,7 @@ fn the_json_test_suite_as_bodies() {
     let mut client = server.client();
     let (mut files, mut accepted) = (Vec::new(), 0u64);
     crate::support::files(&folder, &mut files);
-    files.retain(|f| f.extension().is_some_and(|e| e == "json"));
+    files.retain(|f| ["y_", "n_", "i_"].iter().any(|p| f.file_name().unwrap().to_str().unwrap().starts_with(p)));
     assert_eq!(files.len(), 318);
     for file in files {
         let name = file.file_name().unwrap().to_str().unwrap().to_owned();

@@ -46,7 +46,7 @@ fn read(python: &Path, table: &Path) -> Value {
 }
 
 fn table_of(place: &Place, tenant: &str, table: &str) -> PathBuf {
-    let wanted = format!("tenant={tenant}/table={table}-");
+    let wanted = format!("/{tenant}/{table}-");
     tables::find(&place.data().join("tables")).into_iter().find(|t| t.to_str().unwrap().contains(&wanted)).unwrap_or_else(|| panic!("no table {wanted}"))
 }
 

@@ -75,10 +75,11 @@ fn text(batch: &RecordBatch, name: &str, row: usize) -> String {
     names.values().as_string::<i32>().value(names.keys().value(row) as usize).to_owned()
 }
 
-/// All rows of all tables below a folder.
+/// All rows of all tenants' tables below a folder.
 pub fn rows(root: &Path) -> Vec<TableRow> {
     let mut all = Vec::new();
-    for table in find(root) {
+    let system = |table: &PathBuf| tidegate_schemas::system::SystemTable::named(table.file_name().unwrap().to_str().unwrap()).is_some();
+    for table in find(root).into_iter().filter(|t| !system(t)) {
         for batch in batches(&table) {
             let i64s = |name: &str| batch.column_by_name(name).map(|c| c.as_primitive::<Int64Type>().clone());
             let i32s = |name: &str| batch.column_by_name(name).unwrap().as_primitive::<Int32Type>().clone();

@@ -1,7 +1,7 @@
 //! Parquet files in Delta Lake tables, one for each tenant and table, on the local file system.
 //!
 //! ```text
-//! <root>/tenant=acme/table=climate-7f3a/date=2026-11-25/<cut name>.parquet     put create-only, named by the log
+//! <root>/acme/climate-7f3a/date=2026-11-25/<cut name>.parquet     put create-only, named by the log
 //!                                      /_delta_log/….json                      add + txn(log/sink/partition → epoch)
 //! ```
 //! The file comes first, the commit makes it visible. `txn` is the table's own cursor, so repeating a delivery finds
@@ -208,13 +208,9 @@ fn batches(cut: &Cut) -> Result<&[arrow::array::RecordBatch], SinkError> {
     }
 }
 
-/// Before the tenant's id in the name of its folder.
-const TENANT: &str = "tenant=";
-/// Before the table's id in the name of its folder.
-const TABLE: &str = "table=";
-
+/// No `name=value` above the table: polars takes such folders for partition columns, and then reads nothing (decision 0003).
 fn folder(root: &Path, tenant: &TenantId, table: &str) -> PathBuf {
-    root.join(format!("{TENANT}{tenant}")).join(format!("{TABLE}{table}"))
+    root.join(tenant.as_str()).join(table)
 }
 
 /// The application id of a partition's cursor in the tables.

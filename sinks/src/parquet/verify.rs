@@ -1,7 +1,7 @@
 //! What the tables hold, read back: for `tidegate verify`. Reads only; one file at a time, a batch at a time.
 
 use super::table::{self, Engine};
-use super::{Runtime, TABLE, TENANT, application, folder};
+use super::{Runtime, application, folder};
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{Int32Type, Int64Type};
 use delta_kernel::engine::arrow_data::ArrowEngineData;
@@ -109,8 +109,8 @@ impl Verifier {
     /// All tables, in order.
     pub fn tables(&self) -> Result<Vec<TableRef>, VerifyError> {
         let mut found = Vec::new();
-        for (tenant, path) in named(&self.root, TENANT)? {
-            for (table, path) in named(&path, TABLE)? {
+        for (tenant, path) in entries(&self.root)? {
+            for (table, path) in entries(&path)? {
                 let ids = TenantId::new(&tenant).ok().zip(TableId::new(&table).ok());
                 if let Some((tenant, table)) = ids.filter(|_| path.join("_delta_log").is_dir()) {
                     found.push(TableRef { tenant, table, path });
@@ -181,12 +181,12 @@ impl Verifier {
     }
 }
 
-/// Folders `<prefix><name>`, with the names.
-fn named(folder: &Path, prefix: &str) -> Result<Vec<(String, PathBuf)>, VerifyError> {
+/// Folders, with their names.
+fn entries(folder: &Path) -> Result<Vec<(String, PathBuf)>, VerifyError> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).map_err(|e| at(folder)(&e))? {
         let entry = entry.map_err(|e| at(folder)(&e))?;
-        if let Some(name) = entry.file_name().to_str().and_then(|n| n.strip_prefix(prefix)) {
+        if let Some(name) = entry.file_name().to_str().filter(|_| entry.path().is_dir()) {
             found.push((name.to_owned(), entry.path()));
         }
     }

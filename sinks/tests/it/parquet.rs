@@ -101,7 +101,7 @@ async fn a_cut_becomes_a_file_of_its_name_in_a_typed_table() {
     assert_eq!((rows(root.path(), "climate", "acme"), rows(root.path(), "climate", "beta")), (160, 80));
     assert_eq!(rows(root.path(), "script_runs", "acme"), 10);
 
-    let folder = root.path().canonicalize().unwrap().join("tenant=acme/table=climate");
+    let folder = root.path().canonicalize().unwrap().join("acme/climate");
     assert_eq!(sink.location(&target("climate", "acme")), folder.display().to_string());
     let files = of_kind(&folder, ".parquet");
     assert_eq!(files[0], format!("date=2026-11-25/{LOG}-2-climate-1-6.parquet"));
@@ -133,7 +133,7 @@ async fn no_file_of_a_tenant_holds_a_name_of_another() {
         sink.deliver(cut).await.unwrap();
     }
     for (own, other) in [("acme", "beta"), ("beta", "acme")] {
-        let files = files(&root.path().join(format!("tenant={own}")));
+        let files = files(&root.path().join(own));
         assert!(files.len() > 6);
         for file in files {
             let bytes = std::fs::read(&file).unwrap();
@@ -152,7 +152,7 @@ async fn days_are_folders_by_recorded_time() {
     for cut in cuts(&log, 0) {
         sink.deliver(cut).await.unwrap();
     }
-    let folder = root.path().join("tenant=beta/table=climate");
+    let folder = root.path().join("beta/climate");
     let days: Vec<String> = of_kind(&folder, ".parquet").iter().map(|f| f.split('/').next().unwrap().to_owned()).collect();
     assert_eq!((days[0].as_str(), days[days.len() - 1].as_str()), ("date=2026-11-25", "date=2026-11-26"));
     // 00:00 of the next day is epoch 20.
@@ -172,7 +172,7 @@ async fn repeating_a_delivery_changes_nothing() {
         }
     }
     assert_eq!(rows(root.path(), "climate", "acme"), 160);
-    let log = of_kind(&root.path().join("tenant=acme/table=climate"), ".json");
+    let log = of_kind(&root.path().join("acme/climate"), ".json");
     assert_eq!(log.len(), 1 + cuts.iter().filter(|c| c.target == target("climate", "acme")).count());
 }
 
@@ -180,7 +180,7 @@ async fn repeating_a_delivery_changes_nothing() {
 async fn a_crash_between_put_and_commit_finds_its_file() {
     let root = tempfile::tempdir().unwrap();
     let cuts: Vec<Cut> = forty(0, &table("climate", &[])).into_iter().filter(|c| c.target == target("climate", "acme")).collect();
-    let folder = root.path().join("tenant=acme/table=climate");
+    let folder = root.path().join("acme/climate");
     for (i, cut) in cuts.iter().enumerate() {
         open(root.path()).deliver(cut.clone()).await.unwrap();
         // As if the process had died before the commit.
@@ -199,7 +199,7 @@ async fn a_file_that_is_another_is_named() {
     let cuts: Vec<Cut> = forty(0, &table("climate", &[])).into_iter().filter(|c| c.target == target("climate", "acme")).collect();
     let sink = open(root.path());
     sink.deliver(cuts[0].clone()).await.unwrap();
-    let folder = root.path().join("tenant=acme/table=climate");
+    let folder = root.path().join("acme/climate");
     let first = folder.join(&of_kind(&folder, ".parquet")[0]);
     for (bytes, why) in [(std::fs::read(&first).unwrap(), "rows where the log has"), (b"nonsense".to_vec(), "no readable footer")] {
         let second = first.with_file_name(format!("{}.parquet", cuts[6].name()));
@@ -246,7 +246,7 @@ async fn columns_are_added_and_never_changed() {
         sink.deliver(cut).await.unwrap();
     }
     assert_eq!(rows(root.path(), "climate", "acme"), 120);
-    let folder = root.path().join("tenant=acme/table=climate/_delta_log");
+    let folder = root.path().join("acme/climate/_delta_log");
     let widened: Vec<String> = of_kind(&folder, ".json")
         .into_iter()
         .filter(|f| {
@@ -283,7 +283,7 @@ async fn checkpoints_are_written_and_few_tables_stay_open() {
     for cut in forty(0, &table("climate", &[])) {
         sink.deliver(cut).await.unwrap();
     }
-    let log = root.path().join("tenant=acme/table=climate/_delta_log");
+    let log = root.path().join("acme/climate/_delta_log");
     assert!(log.join("_last_checkpoint").exists());
     assert!(of_kind(&log, ".checkpoint.parquet").len() > 1);
     assert_eq!(open(root.path()).held(LOG, 0, &target("climate", "acme")).await.unwrap(), Some(40));
