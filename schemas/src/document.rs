@@ -135,6 +135,15 @@ impl Document {
         }
     }
 
+    /// A text's bytes, without asking again whether they are one.
+    fn raw(&self, node: Node) -> &[u8] {
+        match node {
+            Node::Text { start, len } => &self.bytes[start as usize..(start + len) as usize],
+            Node::SideText { start, len } => &self.side.as_bytes()[start as usize..(start + len) as usize],
+            _ => &[],
+        }
+    }
+
     fn next(&self, at: usize) -> usize {
         match self.nodes[at] {
             Node::List { end, .. } | Node::Map { end, .. } => end as usize,
@@ -186,6 +195,18 @@ impl<'a> Value<'a> {
 
     /// The pairs of an object in the order sent; none for anything else.
     pub fn pairs(self) -> impl Iterator<Item = (&'a str, Value<'a>)> + use<'a> {
+        let document = self.document;
+        self.members().map(move |(at, value)| (document.text(document.nodes[at]), value))
+    }
+
+    /// The same with each key as its bytes: cheaper for those who only compare.
+    pub fn raw_pairs(self) -> impl Iterator<Item = (&'a [u8], Value<'a>)> + use<'a> {
+        let document = self.document;
+        self.members().map(move |(at, value)| (document.raw(document.nodes[at]), value))
+    }
+
+    /// Places of keys, with their values.
+    fn members(self) -> impl Iterator<Item = (usize, Value<'a>)> + use<'a> {
         let (mut at, end) = match self.document.nodes[self.at] {
             Node::Map { end, .. } => (self.at + 1, end as usize),
             _ => (0, 0),
@@ -195,16 +216,15 @@ impl<'a> Value<'a> {
             if at >= end {
                 return None;
             }
-            let key = document.text(document.nodes[at]);
-            let value = Value { document, at: at + 1 };
+            let member = (at, Value { document, at: at + 1 });
             at = document.next(at + 1);
-            Some((key, value))
+            Some(member)
         })
     }
 
     /// The member of an object; where a key occurs twice, the last.
     pub fn get(self, key: &str) -> Option<Value<'a>> {
-        self.pairs().filter(|(k, _)| *k == key).last().map(|(_, v)| v)
+        self.raw_pairs().filter(|(k, _)| *k == key.as_bytes()).last().map(|(_, v)| v)
     }
 
     /// The value at an RFC 6901 JSON pointer.

@@ -1,8 +1,8 @@
-//! The Luau that the host writes itself: one function that runs a template's adjacent script stages over one event, and
-//! for each form of document a constructor that makes the event's tables out of plain arguments.
+//! The Luau that the host writes itself: for each form of document a function that makes the event's tables out of plain
+//! arguments and runs a template's adjacent script stages over them.
 //!
 //! ```text
-//! Rust ── arguments ──▶ constructor ─▶ decode ─▶ validate ─▶ transform ── cells ──▶ Rust
+//! Rust ── arguments ──▶ tables ─▶ decode ─▶ validate ─▶ transform ── cells ──▶ Rust
 //! ```
 //! An event enters by one call and leaves by one list of results: a table touched from Rust costs more than the scripts.
 
@@ -40,10 +40,10 @@ pub(crate) mod tag {
     pub(crate) const FILTERED: i64 = 4;
     /// A table: a list of rows, or a row with undeclared fields.
     pub(crate) const ROWS: i64 = 5;
-    /// The declared fields of the only row, then `occurred_at` and `event_type`.
-    pub(crate) const CELLS: i64 = 6;
     /// What was decoded, for a stage outside Luau.
     pub(crate) const LATER: i64 = 7;
+    /// The declared fields of the only row, then `occurred_at` and `event_type`.
+    pub(crate) const CELLS: i64 = 6;
 }
 
 /// Above this number rows are read as tables: Luau has so many registers.
@@ -52,18 +52,33 @@ const CELLS_MAX: usize = 100;
 /// Arguments before those of the document, where the run decodes.
 pub(crate) const INPUTS: [&str; 6] = ["payload", "f_port", "received_at", "asset", "attributes", "meta"];
 
-/// The text of a run's function over `(input, event)`. `fields` are the declared names in order.
-pub(crate) fn run_text(run: Run, fields: &[&str]) -> String {
-    let mut out = String::from(
-        "local mark, decode, validate, transform, NULL, type, typeof, next, getmetatable = ...\n\
-         return function(input, event)\nlocal data\n",
-    );
+/// The text of a run: a chunk that takes `mark`, the three functions and null, and returns a function. That one takes the
+/// arguments of [`INPUTS`] where the run decodes, then those of the `form` as [`super::enter::Form`] wrote it, or a table
+/// where there is none. `fields` are the declared names in order.
+pub(crate) fn text(run: Run, fields: &[&str], form: Option<&[u8]>) -> String {
+    let mut parameters: Vec<String> = Vec::new();
+    let mut event = "event".to_owned();
+    if run.decode {
+        parameters.extend(INPUTS.iter().map(|n| (*n).to_owned()));
+    }
+    match form {
+        None => parameters.push("event".into()),
+        Some(form) => {
+            let (mut rest, mut scalars) = (form, 0);
+            event.clear();
+            value_text(&mut event, &mut rest, &mut scalars);
+            parameters.extend((0..scalars).map(|i| format!("s{i}")));
+        }
+    }
+    let mut out = format!("local mark, decode, validate, transform, NULL = ...\nreturn function({})\n", parameters.join(", "));
+    let _ = write!(out, "local event, data = {event}\n");
     if run.decode {
         out.push_str(
-            "mark(1)\nlocal out = decode(input)\n\
-             if type(out) ~= \"table\" then mark(0) return 1, 1, typeof(out) end\n\
+            "mark(1)\n\
+             local out = decode({payload = payload, fPort = f_port, receivedAt = received_at, asset = {id = asset, attributes = attributes}, meta = meta})\n\
+             if type(out) ~= \"table\" then return 1, 1, typeof(out) end\n\
              local errors = out.errors\n\
-             if errors ~= nil and errors ~= NULL and (type(errors) ~= \"table\" or next(errors) ~= nil) then mark(0) return 2, errors end\n\
+             if errors ~= nil and errors ~= NULL and (type(errors) ~= \"table\" or next(errors) ~= nil) then return 2, errors end\n\
              data = out.data\n",
         );
         if run.validate || run.transform == Transforming::Script {
@@ -71,69 +86,48 @@ pub(crate) fn run_text(run: Run, fields: &[&str]) -> String {
         }
     }
     if run.validate {
-        out.push_str("mark(2)\nlocal ok, why = validate(event)\nif ok ~= true then mark(0) return 3, ok, why end\n");
+        out.push_str("mark(2)\nlocal ok, why = validate(event)\nif ok ~= true then return 3, ok, why end\n");
     }
     match run.transform {
-        Transforming::Later(_) => out.push_str("mark(0)\nreturn 7, data\nend"),
+        Transforming::Later(_) => out.push_str("return 7, data\n"),
+        Transforming::Default if fields.len() > CELLS_MAX => out.push_str("return 7, data\n"),
         Transforming::Default => {
-            out.push_str("mark(0)\nlocal row = if data == nil or data == NULL then {} else data\n");
-            if fields.len() > CELLS_MAX {
-                out.push_str("return 7, data\nend");
-            } else {
-                out.push_str("if type(row) ~= \"table\" or getmetatable(row) ~= nil then return 7, data end\nreturn 6");
-                fields.iter().for_each(|f| out.push_str(&format!(", row[{}]", quoted(f.as_bytes()))));
-                out.push_str("\nend");
-            }
+            out.push_str("local row = if data == nil or data == NULL then {} else data\n");
+            out.push_str("if type(row) ~= \"table\" or getmetatable(row) ~= nil then return 7, data end\nreturn 6");
+            cells_text(&mut out, fields);
         }
         Transforming::Script => {
-            out.push_str("mark(3)\nlocal row = transform(event)\nmark(0)\nif row == nil then return 4 end\n");
+            out.push_str("mark(3)\nlocal row = transform(event)\nif row == nil then return 4 end\n");
             out.push_str("if type(row) ~= \"table\" then return 1, 3, typeof(row) end\n");
             if fields.len() <= CELLS_MAX {
+                only_declared_text(&mut out, fields);
+                out.push_str("return 6");
                 cells_text(&mut out, fields);
+                out.push_str("end\n");
             }
-            out.push_str("return 5, row\nend");
+            out.push_str("return 5, row\n");
         }
     }
+    out.push_str("end");
     out
 }
 
-/// Returns the declared fields where the row has no other. Counting them all in Luau is cheaper than looking from Rust.
-fn cells_text(out: &mut String, fields: &[&str]) {
-    out.push_str("if getmetatable(row) == nil then\nlocal n = 0\nfor _ in row do n += 1 if n > 300 then return 5, row end end\n");
-    let names: Vec<String> = fields.iter().chain(&["occurred_at", "event_type"]).map(|f| quoted(f.as_bytes())).collect();
-    for (i, name) in names.iter().enumerate() {
-        let _ = write!(out, "local c{i} = row[{name}] if c{i} ~= nil then n -= 1 end\n");
+/// Asks whether a row has nothing but declared fields. Taking them out of a copy and looking for what is left costs a third
+/// of walking over the row, here or from Rust.
+fn only_declared_text(out: &mut String, fields: &[&str]) {
+    out.push_str("local only = getmetatable(row) == nil and row[1] == nil\nif only then\nlocal rest = table.clone(row)\n");
+    for name in fields.iter().chain(&["occurred_at", "event_type"]) {
+        let _ = write!(out, "rest[{}] = nil\n", quoted(name.as_bytes()));
     }
     // An empty table is an empty list.
-    out.push_str("if n == 0 and next(row) ~= nil then return 6");
-    (0..names.len()).for_each(|i| {
-        let _ = write!(out, ", c{i}");
-    });
-    out.push_str(" end\nend\n");
+    out.push_str("only = next(rest) == nil and next(row) ~= nil\nend\nif only then\n");
 }
 
-/// The text of a constructor: `form` as [`super::enter::Form`] wrote it, or `None` for an event that comes as a table.
-pub(crate) fn constructor_text(run: Run, form: Option<&[u8]>) -> String {
-    let mut names: Vec<String> = Vec::new();
-    let mut input = "nil".to_owned();
-    if run.decode {
-        names.extend(INPUTS.iter().map(|n| (*n).to_owned()));
-        input = "{payload = payload, fPort = f_port, receivedAt = received_at, asset = {id = asset, attributes = attributes}, meta = meta}"
-            .into();
+fn cells_text(out: &mut String, fields: &[&str]) {
+    for name in fields.iter().chain(&["occurred_at", "event_type"]) {
+        let _ = write!(out, ", row[{}]", quoted(name.as_bytes()));
     }
-    let event = match form {
-        None => {
-            names.push("event".into());
-            "event".to_owned()
-        }
-        Some(form) => {
-            let (mut text, mut rest, mut scalars) = (String::new(), form, 0);
-            value_text(&mut text, &mut rest, &mut scalars);
-            names.extend((0..scalars).map(|i| format!("s{i}")));
-            text
-        }
-    };
-    format!("local run = ...\nreturn function({}) return run({input}, {event}) end", names.join(", "))
+    out.push('\n');
 }
 
 /// Bytes of a form: what a value is.
@@ -164,7 +158,9 @@ fn value_text(out: &mut String, form: &mut &[u8], scalars: &mut usize) {
                 if let (form::KEY, Some((len, rest))) = (*next, rest.split_first_chunk::<4>()) {
                     let (key, rest) = rest.split_at(u32::from_le_bytes(*len) as usize);
                     *form = rest;
-                    let _ = write!(out, "[{}] = ", quoted(key));
+                    // Only names of this form let Luau copy a prepared table.
+                    let _ =
+                        if is_name(key) { write!(out, "{} = ", String::from_utf8_lossy(key)) } else { write!(out, "[{}] = ", quoted(key)) };
                 }
                 value_text(out, form, scalars);
                 out.push(',');
@@ -173,6 +169,34 @@ fn value_text(out: &mut String, form: &mut &[u8], scalars: &mut usize) {
         }
         _ => {}
     }
+}
+
+fn is_name(key: &[u8]) -> bool {
+    const KEYWORDS: [&[u8]; 21] = [
+        b"and",
+        b"break",
+        b"do",
+        b"else",
+        b"elseif",
+        b"end",
+        b"false",
+        b"for",
+        b"function",
+        b"if",
+        b"in",
+        b"local",
+        b"nil",
+        b"not",
+        b"or",
+        b"repeat",
+        b"return",
+        b"then",
+        b"true",
+        b"until",
+        b"while",
+    ];
+    let word = |b: &u8| b.is_ascii_alphanumeric() || *b == b'_';
+    key.first().is_some_and(|b| !b.is_ascii_digit()) && key.iter().all(word) && !KEYWORDS.contains(&key)
 }
 
 /// A Luau string literal of any bytes.

@@ -19,31 +19,37 @@ const EXACT: i64 = 1 << 53;
 const SCALARS_MAX: usize = 160;
 
 /// The form of an event (keys and nesting, without its values) and its scalars in order.
+pub(crate) struct Form<'f, 'a> {
+    pub(crate) bytes: &'f mut Vec<u8>,
+    pub(crate) scalars: &'f mut Vec<Argument<'a>>,
+}
+
+/// Memory that serves one event after the other.
 #[derive(Default)]
-pub(crate) struct Form<'a> {
-    pub(crate) bytes: Vec<u8>,
-    pub(crate) scalars: Vec<Argument<'a>>,
+pub(crate) struct Scratch {
+    pub(crate) payload: Vec<u8>,
+    pub(crate) form: Vec<u8>,
 }
 
 /// Whether the event becomes arguments, and which: false where there are too many.
-pub(crate) fn form<'a>(lua: &Lua, event: &'a Event, inputs: &[String], out: &mut Form<'a>) -> mlua::Result<bool> {
+pub(crate) fn form<'a>(lua: &Lua, event: &'a Event, inputs: &[String], out: &mut Form<'_, 'a>) -> mlua::Result<bool> {
     let root = event.document.root();
     out.bytes.push(form::MAP);
     if matches!(root.kind(), Kind::Map(_)) {
-        for (key, value) in root.pairs().filter(|(key, _)| is_input(inputs, key)) {
+        for (key, value) in root.raw_pairs().filter(|(key, _)| is_input(inputs, key)) {
             out.key(key);
             if !out.value(lua, value)? {
                 return Ok(false);
             }
         }
     } else {
-        out.key("value");
+        out.key(b"value");
         if !out.value(lua, root)? {
             return Ok(false);
         }
     }
     if let Some(decoded) = &event.decoded {
-        out.key("decoded");
+        out.key(b"decoded");
         if !out.value(lua, decoded.root())? {
             return Ok(false);
         }
@@ -52,11 +58,11 @@ pub(crate) fn form<'a>(lua: &Lua, event: &'a Event, inputs: &[String], out: &mut
     Ok(true)
 }
 
-impl<'a> Form<'a> {
-    fn key(&mut self, key: &str) {
+impl<'a> Form<'_, 'a> {
+    fn key(&mut self, key: &[u8]) {
         self.bytes.push(form::KEY);
         self.bytes.extend_from_slice(&(key.len() as u32).to_le_bytes());
-        self.bytes.extend_from_slice(key.as_bytes());
+        self.bytes.extend_from_slice(key);
     }
 
     fn value(&mut self, lua: &Lua, value: Value<'a>) -> mlua::Result<bool> {
@@ -72,7 +78,7 @@ impl<'a> Form<'a> {
             }
             Kind::Map(_) => {
                 self.bytes.push(form::MAP);
-                for (key, value) in value.pairs() {
+                for (key, value) in value.raw_pairs() {
                     self.key(key);
                     if !self.value(lua, value)? {
                         return Ok(false);
@@ -104,8 +110,8 @@ fn argument<'a>(lua: &Lua, kind: Kind<'a>) -> mlua::Result<Argument<'a>> {
     })
 }
 
-fn is_input(inputs: &[String], key: &str) -> bool {
-    inputs.is_empty() || inputs.iter().any(|i| i == key)
+fn is_input(inputs: &[String], key: &[u8]) -> bool {
+    inputs.is_empty() || inputs.iter().any(|i| i.as_bytes() == key)
 }
 
 /// The event as a table, whatever its form.
@@ -114,7 +120,7 @@ pub(crate) fn table(lua: &Lua, event: &Event, inputs: &[String]) -> mlua::Result
     let table = match root.kind() {
         Kind::Map(len) => {
             let table = lua.create_table_with_capacity(0, if inputs.is_empty() { len + 1 } else { inputs.len() + 1 })?;
-            for (key, value) in root.pairs().filter(|(key, _)| is_input(inputs, key)) {
+            for (key, value) in root.pairs().filter(|(key, _)| is_input(inputs, key.as_bytes())) {
                 table.raw_set(key, lua_value(lua, value)?)?;
             }
             table

@@ -40,53 +40,33 @@ pub(crate) fn describe(stage: StageName, error: &mlua::Error) -> ScriptError {
         mlua::Error::MemoryError(_) => "out of memory".to_owned(),
         other => other.to_string(),
     };
-    let mut lines: Vec<&str> = text.lines().collect();
-    let mut line = None;
-    // Luau writes the call stack below the message, innermost first.
-    while let Some(frame) = lines.last().and_then(|l| Frame::read(l)) {
-        line = frame.line.filter(|_| frame.script).or(line);
-        lines.pop();
-    }
+    let (message, mut stack) = text.rsplit_once("\nstack traceback:").unwrap_or((&text, ""));
     if let mlua::Error::CallbackError { traceback, .. } = error {
-        line = traceback.lines().filter_map(Frame::read).find(|f| f.script).and_then(|f| f.line).or(line);
+        stack = traceback;
     }
-    let message = lines.join("\n");
-    let (place, message) = split_place(&message);
+    let (place, message) = split_place(message);
     let line = match place {
-        Some(place) if place.script => place.line,
-        _ => line,
+        Some(place) if place.script => Some(place.line),
+        // What the library raised happened where the script called it: innermost comes first.
+        _ => stack.lines().filter_map(|l| split_place(l.trim_start()).0).find(|p| p.script).map(|p| p.line),
     };
     ScriptError { stage, line, message: without_address(message).to_owned() }
 }
 
-/// One line of a call stack, or the place in front of a message.
-struct Frame {
+/// Where Luau says that something happened.
+struct Place {
+    /// In a user's script, not in the host's own Luau.
     script: bool,
-    line: Option<i32>,
-}
-
-impl Frame {
-    fn read(text: &str) -> Option<Self> {
-        let (name, rest) = text.split_once([':', ' ']).unwrap_or((text, ""));
-        let script = match name {
-            "decode" | "validate" | "transform" => true,
-            "tidegate" => false,
-            _ => return None,
-        };
-        let number = rest.split(' ').next().unwrap_or_default();
-        let rest = rest.strip_prefix(number).unwrap_or_default();
-        let is_frame = rest.is_empty() || rest.starts_with(" function ") || number == "function";
-        is_frame.then(|| Self { script, line: number.parse().ok() })
-    }
+    line: i32,
 }
 
 /// `decode:3: message` as place and message.
-fn split_place(message: &str) -> (Option<Frame>, &str) {
+fn split_place(message: &str) -> (Option<Place>, &str) {
     let mut parts = message.splitn(3, ':');
     let (Some(name), Some(line), Some(rest)) = (parts.next(), parts.next(), parts.next()) else { return (None, message) };
     match (name, line.parse::<i32>()) {
-        ("decode" | "validate" | "transform", Ok(line)) => (Some(Frame { script: true, line: Some(line) }), rest.trim_start()),
-        ("tidegate", Ok(_)) => (Some(Frame { script: false, line: None }), rest.trim_start()),
+        ("decode" | "validate" | "transform", Ok(line)) => (Some(Place { script: true, line }), rest.trim_start()),
+        ("tidegate", Ok(line)) => (Some(Place { script: false, line }), rest.trim_start()),
         _ => (None, message),
     }
 }
@@ -112,13 +92,17 @@ mod tests {
     #[test]
     fn messages_lose_their_machinery() {
         let cases = [
-            ("decode:3: boom\ndecode:3 function decode\ntidegate:4\ntidegate:2", Some(3), "boom"),
             (
-                "tidegate:70: string.rep makes more\ntidegate:70 function rep\nvalidate:9 function validate\ntidegate:4",
+                "decode:3: boom\nstack traceback:\n\t[C]: in ?\n\tdecode:3: in function 'decode'\n\ttidegate:4: in function <tidegate:2>",
+                Some(3),
+                "boom",
+            ),
+            (
+                "tidegate:70: string.rep makes more\nstack traceback:\n\ttidegate:70: in function 'rep'\n\tvalidate:9: in function 'validate'",
                 Some(9),
                 "string.rep makes more",
             ),
-            ("table: 0x00007f\ntransform:2 function transform\ntidegate:4", Some(2), "a table was raised"),
+            ("table: 0x00007f\nstack traceback:\n\ttransform:2: in function 'transform'", Some(2), "a table was raised"),
             ("two\nlines: of text", None, "two\nlines: of text"),
         ];
         for (text, line, message) in cases {

@@ -3,7 +3,7 @@
 
 use crate::event::Event;
 use crate::stages::transform::fields::{Draft, Fields, Problem, Scalar, absent, cell, event_type, occurred_at};
-use mlua::{Table, Value};
+use mlua::{MultiValue, Table, Value};
 use tidegate_schemas::document::{Document, DocumentBuilder};
 use tidegate_schemas::limits::{RESULT_DEPTH_MAX, RESULT_FIELDS_MAX, RESULT_ROWS_MAX};
 use tidegate_schemas::row::{Cell, Row};
@@ -33,11 +33,11 @@ impl Budget {
 /// Calls `f` with the value as a scalar: texts live only as long as Lua lends them.
 fn with_scalar<R>(value: &Value, f: impl FnOnce(Scalar<'_>) -> R) -> R {
     match value {
-        Value::Nil => f(Scalar::Null),
-        value if value.is_null() => f(Scalar::Null),
-        Value::Boolean(b) => f(Scalar::Bool(*b)),
-        Value::Integer(i) => f(Scalar::Int(*i)),
         Value::Number(n) => f(Scalar::Float(*n)),
+        Value::Integer(i) => f(Scalar::Int(*i)),
+        Value::Boolean(b) => f(Scalar::Bool(*b)),
+        Value::Nil => f(Scalar::Null),
+        Value::LightUserData(_) if value.is_null() => f(Scalar::Null),
         Value::String(text) => match text.to_str() {
             Ok(text) => f(Scalar::Text(&text)),
             Err(_) => f(Scalar::Other("a string of bytes that are no UTF-8")),
@@ -77,18 +77,15 @@ fn field_cell(field: &Field, value: &Value, budget: &mut Budget) -> Result<Cell,
 }
 
 /// The row whose declared fields the driver returned in order, `occurred_at` and `event_type` after them.
-pub(crate) fn cells(
-    fields: &Fields<'_>,
-    event: &Event,
-    values: &mut dyn Iterator<Item = Value>,
-    budget: &mut Budget,
-) -> Result<Row, Problem> {
+pub(crate) fn cells(fields: &Fields<'_>, event: &Event, values: MultiValue, budget: &mut Budget) -> Result<Row, Problem> {
     let mut draft = Draft { cells: fields.empty(), ..Draft::default() };
+    let mut values = values.into_iter();
+    let mut next = || values.next().unwrap_or(Value::Nil);
     for declared in &fields.declared {
-        draft.cells[declared.cell] = field_cell(declared.field, &values.next().unwrap_or(Value::Nil), budget)?;
+        draft.cells[declared.cell] = field_cell(declared.field, &next(), budget)?;
     }
-    draft.occurred_at = with_scalar(&values.next().unwrap_or(Value::Nil), occurred_at)?;
-    draft.event_type = with_scalar(&values.next().unwrap_or(Value::Nil), event_type)?;
+    draft.occurred_at = with_scalar(&next(), occurred_at)?;
+    draft.event_type = with_scalar(&next(), event_type)?;
     Ok(fields.row(event, draft))
 }
 

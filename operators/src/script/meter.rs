@@ -28,7 +28,7 @@ impl Spent {
 
 /// Script stages in the order in which they run; the number is what the driver passes to `mark`.
 pub(crate) const STAGES: [StageName; 3] = [StageName::Decode, StageName::Validate, StageName::Transform];
-/// `mark(IDLE)`: no script runs from here on.
+/// No script runs.
 const IDLE: u8 = 0;
 
 /// One for each host: a thread runs one event at a time.

@@ -3,7 +3,7 @@
 use crate::event::{Bundle, EpochContext, Event, Progress};
 use crate::script::compile::Compiled;
 use crate::script::driver::{Run, Transforming, tag};
-use crate::script::enter::{self, Argument, Form};
+use crate::script::enter::{self, Argument, Form, Scratch};
 use crate::script::error::describe;
 use crate::script::leave::{self, Budget};
 use crate::script::meter::{Allowance, STAGES, Spent};
@@ -76,7 +76,7 @@ pub(crate) fn fused(bundle: &mut Bundle, host: &mut Host, context: &EpochContext
             }
         }
         Ok(compiled) => {
-            let mut session = Session { state: host.take_state(work.tenant), slot: None, scratch: Vec::new() };
+            let mut session = Session { state: host.take_state(work.tenant), slot: None, scratch: Scratch::default() };
             for event in events.iter_mut().filter(|e| e.is_at(from)) {
                 let outcome = session.event(host, &work, compiled, event);
                 account.add(host, from, event, &outcome);
@@ -109,7 +109,7 @@ fn conclude(event: &mut Event, outcome: Outcome) {
 struct Session {
     state: State,
     slot: Option<Slot>,
-    scratch: Vec<u8>,
+    scratch: Scratch,
 }
 
 impl Session {
@@ -199,14 +199,13 @@ fn call(
     host: &Host,
     work: &Work<'_>,
     event: &Event,
-    scratch: &mut Vec<u8>,
+    scratch: &mut Scratch,
 ) -> mlua::Result<Called> {
     let template = &work.template.template;
-    let mut form = Form::default();
     let mut arguments: Vec<Argument<'_>> = Vec::with_capacity(32);
     let value = |v: Value| Either::Right(Either::Right(v));
     if work.run.decode {
-        match enter::payload(&state.lua, event, template.payload.as_ref(), scratch)? {
+        match enter::payload(&state.lua, event, template.payload.as_ref(), &mut scratch.payload)? {
             Ok(payload) => arguments.push(value(payload)),
             Err(rejection) => return Ok(Called::Refused(rejection)),
         }
@@ -223,29 +222,27 @@ fn call(
         arguments.push(value(Value::Nil));
         driver.general.clone()
     } else {
-        form.scalars = std::mem::take(&mut arguments);
-        let before = form.scalars.len();
+        let before = arguments.len();
+        scratch.form.clear();
+        let mut form = Form { bytes: &mut scratch.form, scalars: &mut arguments };
         let is_whole = enter::form(&state.lua, event, &template.inputs, &mut form)?;
-        let constructor = if is_whole { state.constructor(driver, &form.bytes) } else { None };
-        arguments = std::mem::take(&mut form.scalars);
-        constructor.map_or_else(
-            || {
+        match if is_whole { state.for_form(driver, &work.names, &scratch.form) } else { None } {
+            Some(function) => function,
+            None => {
                 arguments.truncate(before);
                 arguments.push(value(Value::Table(enter::table(&state.lua, event, &template.inputs)?)));
-                Ok::<_, mlua::Error>(driver.general.clone())
-            },
-            Ok,
-        )?
+                driver.general.clone()
+            }
+        }
     };
     host.meter.begin(work.allowance, event.steps);
     function.call::<MultiValue>(Variadic::from(arguments)).map(Called::Results)
 }
 
 /// Reads what the driver returned.
-fn outcome(work: &Work<'_>, event: &Event, results: MultiValue) -> Outcome {
-    let mut results = results.into_iter();
-    let tag = results.next().and_then(|v| v.as_integer()).unwrap_or_default();
-    let mut next = || results.next().unwrap_or(Value::Nil);
+fn outcome(work: &Work<'_>, event: &Event, mut results: MultiValue) -> Outcome {
+    let mut next = || results.pop_front().unwrap_or(Value::Nil);
+    let tag = next().as_integer().unwrap_or_default();
     let mut budget = Budget::new(work.result_bytes);
     let rejected = |problem: Problem, stage| Outcome::Rejected(problem.into_rejection(stage));
     match tag {
@@ -257,15 +254,15 @@ fn outcome(work: &Work<'_>, event: &Event, results: MultiValue) -> Outcome {
         tag::ERRORS => Outcome::Rejected(leave::errors(&next())),
         tag::REFUSED => Outcome::Rejected(leave::reasons(&next(), &next())),
         tag::FILTERED => Outcome::Filtered,
-        tag::ROWS => match next() {
-            Value::Table(table) => match leave::rows(&work.fields, event, &table, &mut budget) {
+        tag::ROWS => {
+            let Value::Table(table) = next() else { return Outcome::Filtered };
+            match leave::rows(&work.fields, event, &table, &mut budget) {
                 Ok(rows) if rows.is_empty() => Outcome::Filtered,
                 Ok(rows) => Outcome::Rows(rows),
                 Err(problem) => rejected(problem, StageName::Transform),
-            },
-            _ => Outcome::Filtered,
-        },
-        tag::CELLS => match leave::cells(&work.fields, event, &mut results, &mut budget) {
+            }
+        }
+        tag::CELLS => match leave::cells(&work.fields, event, results, &mut budget) {
             Ok(row) => Outcome::Rows(vec![row]),
             Err(problem) => rejected(problem, StageName::Transform),
         },

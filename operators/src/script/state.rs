@@ -6,15 +6,15 @@
 //! with the state, and never reach another template or tenant.
 
 use crate::event::Event;
-use crate::script::compile::Compiled;
-use crate::script::driver::{Run, Transforming, constructor_text, run_text};
+use crate::script::compile::{CALLED, Compiled};
+use crate::script::driver::{self, Run, Transforming};
 use crate::script::error::{ScriptError, describe};
 use crate::script::meter::{Allowance, Meter, STAGES, Spent};
 use crate::script::tide::{self, Tenant, is_memory};
 use hashbrown::HashMap;
 use mlua::{ChunkMode, Compiler, Function, Lua, LuaOptions, StdLib, Table, Value};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use tidegate_schemas::catalog::PinnedSource;
 use tidegate_schemas::definition::Asset;
 use tidegate_schemas::envelope::Envelope;
@@ -26,8 +26,12 @@ use tidegate_schemas::verdict::{Code, Rejection, StageName};
 /// Tables of assets' attributes that are kept; past it they are made again.
 const ATTRIBUTES_KEPT: usize = 1_024;
 
+/// After so many events of one form its function becomes native.
+const HOT: u32 = 200;
+
 /// A tenant's state.
 pub(crate) struct State {
+    native: bool,
     pub(crate) lua: Lua,
     globals: Table,
     empty: Table,
@@ -55,18 +59,25 @@ pub(crate) struct Environment {
 
 /// One run of adjacent stages, ready to be called.
 pub(crate) struct Driver {
-    pub(crate) run: Run,
-    function: Function,
+    run: Run,
+    functions: [Option<Function>; 3],
     /// Takes the event as a table.
     pub(crate) general: Function,
     forms: HashMap<Box<[u8]>, Known>,
     /// The form met last: most events are like the one before.
-    last: Option<(Vec<u8>, Function)>,
+    last: Option<Last>,
 }
 
 struct Known {
     seen: u32,
-    constructor: Option<Function>,
+    function: Option<Function>,
+}
+
+struct Last {
+    form: Vec<u8>,
+    function: Function,
+    /// Events in a row.
+    uses: u32,
 }
 
 /// Why there is no environment.
@@ -80,7 +91,8 @@ impl State {
     pub(crate) fn new(tenant: &TenantId, native: bool, meter: &Rc<Meter>) -> mlua::Result<Self> {
         let libraries = StdLib::TABLE | StdLib::STRING | StdLib::MATH | StdLib::BIT | StdLib::BUFFER | StdLib::UTF8;
         let lua = Lua::new_with(libraries, LuaOptions::new())?;
-        lua.enable_jit(native);
+        // What is native is said where it is loaded: for a cold tenant the translation costs more than it saves.
+        lua.enable_jit(false);
         lua.set_app_data(Tenant(tenant.to_string()));
         let globals = lua.globals();
         let natives = tide::natives(&lua, meter)?;
@@ -88,14 +100,14 @@ impl State {
         let mark = lua.create_function(move |lua, stage: u8| of.mark(lua, stage))?;
         let empty = lua.create_table()?;
         empty.set_readonly(true);
-        lua.load(include_str!("prelude.luau")).set_name("=tidegate").set_compiler(host_compiler()).call::<()>((&globals, natives))?;
+        lua.load(prelude()?).set_name("=tidegate").set_mode(ChunkMode::Binary).call::<()>((&globals, natives))?;
         let of = Rc::clone(meter);
         lua.set_interrupt(move |_| of.interrupt());
         lua.sandbox(true)?;
         // Results of a call become references; their stack must not grow under a script's memory limit.
         let references: Vec<Table> = (0..2 * RESULT_FIELDS_MAX).map(|_| lua.create_table()).collect::<mlua::Result<_>>()?;
         drop(references);
-        Ok(Self { lua, globals, empty, mark, environments: HashMap::new(), attributes: HashMap::new(), meta: None, used: 0 })
+        Ok(Self { native, lua, globals, empty, mark, environments: HashMap::new(), attributes: HashMap::new(), meta: None, used: 0 })
     }
 
     /// Takes a template version's environment out, loaded where it was not; it is given back with [`State::put`].
@@ -133,7 +145,10 @@ impl State {
                 .set_name(format!("={}", stage.as_str()))
                 .set_mode(ChunkMode::Binary)
                 .set_environment(environment.clone());
-            let top_level = chunk.into_function().map_err(|e| broken(stage, &e))?;
+            self.lua.enable_jit(self.native);
+            let top_level = chunk.into_function();
+            self.lua.enable_jit(false);
+            let top_level = top_level.map_err(|e| broken(stage, &e))?;
             meter.begin(allowance, 0);
             let result = meter.mark(&self.lua, index as u8 + 1).and_then(|()| top_level.call::<()>(()));
             match (meter.end(&self.lua), result) {
@@ -168,52 +183,58 @@ impl State {
         self.lua.load(text).set_name("=tidegate").set_compiler(host_compiler()).set_environment(self.globals.clone()).into_function()
     }
 
+    fn driver_function(&self, run: Run, fields: &[&str], form: Option<&[u8]>, functions: &[Option<Function>; 3]) -> mlua::Result<Function> {
+        let [decode, validate, transform] = functions.clone();
+        self.host_chunk(&driver::text(run, fields, form))?.call((&self.mark, decode, validate, transform, Value::NULL))
+    }
+
     /// The driver of a run.
     pub(crate) fn driver<'e>(&self, environment: &'e mut Environment, run: Run, fields: &[&str]) -> mlua::Result<&'e mut Driver> {
-        if let Some(at) = environment.drivers.iter().position(|d| d.run == run) {
-            return Ok(&mut environment.drivers[at]);
-        }
-        let library = |name: &str| self.globals.raw_get::<Value>(name);
-        let [decode, validate, transform] = environment.functions.clone();
-        let function: Function = self.host_chunk(&run_text(run, fields))?.call((
-            &self.mark,
-            decode,
-            validate,
-            transform,
-            Value::NULL,
-            library("type")?,
-            library("typeof")?,
-            library("next")?,
-            library("getmetatable")?,
-        ))?;
-        let general = self.host_chunk(&constructor_text(run, None))?.call(&function)?;
-        environment.drivers.push(Driver { run, function, general, forms: HashMap::new(), last: None });
-        let at = environment.drivers.len() - 1;
+        let at = match environment.drivers.iter().position(|d| d.run == run) {
+            Some(at) => at,
+            None => {
+                let functions = environment.functions.clone();
+                let general = self.driver_function(run, fields, None, &functions)?;
+                environment.drivers.push(Driver { run, functions, general, forms: HashMap::new(), last: None });
+                environment.drivers.len() - 1
+            }
+        };
         Ok(&mut environment.drivers[at])
     }
 
-    /// The constructor for a form, where it is known well enough to have one.
-    pub(crate) fn constructor(&self, driver: &mut Driver, form: &[u8]) -> Option<Function> {
-        if let Some((last, constructor)) = &driver.last
-            && last.as_slice() == form
+    /// The function for a form, where it is known well enough to have one.
+    pub(crate) fn for_form(&self, driver: &mut Driver, fields: &[&str], form: &[u8]) -> Option<Function> {
+        if let Some(last) = &mut driver.last
+            && last.form.as_slice() == form
         {
-            return Some(constructor.clone());
+            last.uses = last.uses.saturating_add(1);
+            if last.uses == HOT && self.native {
+                // Straight-line code takes the same steps either way, so it does not matter when.
+                self.lua.enable_jit(true);
+                let native = self.driver_function(driver.run, fields, Some(form), &driver.functions);
+                self.lua.enable_jit(false);
+                if let (Ok(native), Some(known)) = (native, driver.forms.get_mut(form)) {
+                    last.function = native.clone();
+                    known.function = Some(native);
+                }
+            }
+            return Some(last.function.clone());
         }
         if let Some(known) = driver.forms.get_mut(form) {
             known.seen = known.seen.saturating_add(1);
             if known.seen == 2 {
                 // A form that Luau cannot take stays without: its events are built value by value.
-                known.constructor = self.host_chunk(&constructor_text(driver.run, Some(form))).and_then(|c| c.call(&driver.function)).ok();
+                known.function = self.driver_function(driver.run, fields, Some(form), &driver.functions).ok();
             }
-            let constructor = known.constructor.clone()?;
-            driver.last = Some((form.to_vec(), constructor.clone()));
-            return Some(constructor);
+            let function = known.function.clone()?;
+            driver.last = Some(Last { form: form.to_vec(), function: function.clone(), uses: 0 });
+            return Some(function);
         }
         if driver.forms.len() >= SCRIPT_SHAPES_MAX {
-            driver.forms.retain(|_, known| known.constructor.is_some());
+            driver.forms.retain(|_, known| known.function.is_some());
         }
         if driver.forms.len() < SCRIPT_SHAPES_MAX {
-            driver.forms.insert(form.into(), Known { seen: 1, constructor: None });
+            driver.forms.insert(form.into(), Known { seen: 1, function: None });
         }
         None
     }
@@ -269,8 +290,18 @@ fn stage_function(environment: &Table, stage: StageName) -> Result<Function, Scr
     found.ok_or_else(|| ScriptError { stage, line: None, message: format!("the script defines no function {}", names.join(" or ")) })
 }
 
+/// The prelude's bytecode, compiled once in the process.
+fn prelude() -> mlua::Result<&'static [u8]> {
+    static PRELUDE: OnceLock<Vec<u8>> = OnceLock::new();
+    if let Some(bytecode) = PRELUDE.get() {
+        return Ok(bytecode);
+    }
+    let bytecode = host_compiler().compile(include_str!("prelude.luau"))?;
+    Ok(PRELUDE.get_or_init(|| bytecode))
+}
+
 fn host_compiler() -> Compiler {
-    Compiler::new().set_optimization_level(2)
+    Compiler::new().set_optimization_level(2).set_disabled_builtins(CALLED)
 }
 
 impl Run {

@@ -16,7 +16,7 @@ pub(crate) struct Places {
 struct Step {
     /// Which pointers end here.
     ends: Vec<usize>,
-    next: HashMap<Box<str>, Step>,
+    next: HashMap<Box<[u8]>, Step>,
 }
 
 impl Places {
@@ -32,7 +32,7 @@ impl Places {
         self.len += 1;
         if let Some(steps) = steps {
             for name in steps {
-                step = step.next.entry(name.into()).or_default();
+                step = step.next.entry(name.into_bytes().into()).or_default();
             }
             step.ends.push(number);
         }
@@ -58,7 +58,7 @@ impl Step {
         }
         match value.kind() {
             Kind::Map(_) => {
-                for (key, value) in value.pairs() {
+                for (key, value) in value.raw_pairs() {
                     if let Some(step) = self.next.get(key) {
                         step.forget(found);
                         step.find(value, found);
@@ -67,7 +67,7 @@ impl Step {
             }
             Kind::List(_) => {
                 for (index, step) in &self.next {
-                    if let Some(value) = index.parse().ok().and_then(|i| value.elements().nth(i)) {
+                    if let Some(value) = std::str::from_utf8(index).ok().and_then(|i| value.elements().nth(i.parse().ok()?)) {
                         step.find(value, found);
                     }
                 }

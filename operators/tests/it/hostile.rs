@@ -1,0 +1,232 @@
+//! Hostile scripts end in a value or a rejection within bounds: they never hang, panic or escape.
+
+use crate::scripted::*;
+use std::sync::Arc;
+use tidegate_operators::event::Progress;
+use tidegate_operators::script::{Host, HostOptions, Watch};
+use tidegate_schemas::definition::*;
+use tidegate_schemas::table::FieldType;
+use tidegate_schemas::verdict::Rejection;
+
+/// What scripts of the corpus return or print when they got through.
+const ESCAPES: [&str; 8] = ["ESCAPED", "BYTECODE RAN", "READ FILE", "HIJACK", "secret", "0x", "has loadlib", "os.time=true"];
+
+fn corpus() -> Vec<(String, String)> {
+    let Some(folder) = shared("hostile") else { return Vec::new() };
+    let mut scripts: Vec<(String, String)> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|f| f.unwrap().path())
+        .map(|p| (p.file_name().unwrap().to_string_lossy().into_owned(), std::fs::read_to_string(p).unwrap()))
+        .collect();
+    scripts.sort();
+    assert!(scripts.len() >= 73);
+    scripts
+}
+
+fn decoding(source: &str, limits: ScriptLimits) -> Template {
+    Template { decode: Some(Decode::Script(script(source))), limits, ..template(vec![field("v", FieldType::Text)]) }
+}
+
+fn within_bounds(name: &str, progress: &Progress) -> String {
+    let text = match progress {
+        Progress::Transformed(rows) => format!("{rows:?}"),
+        Progress::Rejected(Rejection { code, detail, .. }) => {
+            assert!(detail.len() <= 512);
+            format!("{code} {detail}")
+        }
+        other => panic!("{name}: {other:?}"),
+    };
+    assert!(!ESCAPES.iter().any(|e| text.contains(e)), "{name}: {text}");
+    text
+}
+
+#[test]
+fn the_corpus_is_stopped() {
+    let scripts = corpus();
+    for native in [true, false] {
+        let watch = Arc::new(Watch::default());
+        let _watchdog = Watchdog::start(Arc::clone(&watch));
+        let mut host = Host::new(HostOptions { states_max: 4, native }, watch);
+        for steps in [10_000, 1_000_000] {
+            for (name, body) in &scripts {
+                let limits = ScriptLimits { steps, ..ScriptLimits::default() };
+                let inside = format!(
+                    "local function body(...)\n{body}\nend\nfunction decode(input) return {{ data = {{ v = tostring(body()) }} }} end"
+                );
+                let top = format!(
+                    "local function body(...)\n{body}\nend\nlocal v = tostring(body())\nfunction decode(input) return {{ data = {{ v = v }} }} end"
+                );
+                for source in [&inside, &top, body] {
+                    let progress = one(&mut host, decoding(source, limits), "{}");
+                    within_bounds(name, &progress);
+                    // The tenant's next event is none the worse.
+                    let next = one(
+                        &mut host,
+                        transforming("function transform(e) return { v = 'fine' } end", vec![field("v", FieldType::Text)]),
+                        "{}",
+                    );
+                    assert_eq!(rows(next).len(), 1, "{name}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_ran_out_is_what_is_told() {
+    let mut host = host();
+    for (body, code) in [
+        ("while true do end", "steps_exhausted"),
+        ("while true do pcall(function() while true do end end) end", "steps_exhausted"),
+        ("return xpcall(function() while true do end end, function() while true do end end)", "steps_exhausted"),
+        ("pcall(function() while true do end end) return 1", "steps_exhausted"),
+        ("local t = {} for i = 1, 1e9 do t[i] = i end", "steps_exhausted"),
+        (
+            "local t = {} for i = 1, 1000 do t[i] = i * 7919 % 1009 end for i = 1, 9 do table.sort(t, function(a, b) return a > b end) end",
+            "steps_exhausted",
+        ),
+        ("string.find(('a'):rep(800000), ('a'):rep(400000) .. 'b', 1, true)", "steps_exhausted"),
+        ("table.move({}, 1, 1e14, 2)", "steps_exhausted"),
+        ("local s = 'x' while true do s = s .. s end", "memory_exhausted"),
+        ("pcall(function() local s = 'x' while true do s = s .. s end end) return 1", "memory_exhausted"),
+        ("xpcall(function() local s = 'x' while true do s = s .. s end end, function() end) return 1", "memory_exhausted"),
+        ("return string.rep('x', 2000000)", "script_error"),
+        ("return string.format('%s%s', ('x'):rep(300000), ('y'):rep(800000))", "steps_exhausted"),
+        ("return ('x'):rep(100000):gsub('x', ('y'):rep(1000))", "steps_exhausted"),
+        ("local y = ('y'):rep(20000) return ('x'):rep(60):gsub('x', function() return y end)", "script_error"),
+        ("return buffer.create(2000000)", "script_error"),
+        ("local s = ('x'):rep(1000) return string.format(('%s'):rep(1100), table.unpack(table.create(1100, s)))", "script_error"),
+        ("return table.concat(table.create(1100, ('x'):rep(1000)))", "script_error"),
+        ("error({})", "script_error"),
+    ] {
+        let source = format!("function decode(input) {body} end");
+        let rejection = rejection(one(&mut host, decoding(&source, ScriptLimits::default()), "{}"));
+        assert_eq!(rejection.code, code, "{body}: {}", rejection.detail);
+    }
+    let codes: Vec<String> = host.take_faults().into_iter().map(|f| f.code).collect();
+    assert_eq!(codes, ["memory_exhausted"; 3]);
+    assert!(host.take_faults().is_empty());
+}
+
+#[test]
+fn time_is_tried_twice_and_told() {
+    let watch = Arc::new(Watch::default());
+    let _watchdog = Watchdog::start(Arc::clone(&watch));
+    let mut host = Host::new(HostOptions { states_max: 4, native: true }, watch);
+    // Each comparison is one step and some milliseconds.
+    let source = "function decode() local a = ('a'):rep(1000000) for _ = 1, 3 do a = a .. a end local b, c, n = a .. 'b', a .. 'c', 0
+        for i = 1, 9000 do pcall(function() if b < c then n += 1 end end) end return { data = { v = n } } end";
+    let limits = ScriptLimits { memory_bytes: 64 << 20, steps: 1_000_000, ..ScriptLimits::default() };
+    assert_eq!(rejection(one(&mut host, decoding(source, limits), "{}")).code, "timed_out");
+    let faults = host.take_faults();
+    assert_eq!((faults.len(), faults[0].code.as_str(), faults[0].at.offset), (1, "timed_out", 9));
+}
+
+#[test]
+fn a_full_state_is_replaced() {
+    let mut host = host();
+    // Keeps what it can in an upvalue: more than half the ceiling stays in use whatever is collected.
+    let hoarder = "local kept = {} function decode(input) while true do kept[#kept + 1] = table.create(16000, 1) end end";
+    for _ in 0..3 {
+        let limits = ScriptLimits { steps: 1_000_000, ..ScriptLimits::default() };
+        assert_eq!(rejection(one(&mut host, decoding(hoarder, limits), "{}")).code, "memory_exhausted");
+        let fits =
+            "function decode(input) local t = {} for i = 1, 9 do t[i] = table.create(16000, 1) end return { data = { v = 'fits' } } end";
+        rows(one(&mut host, decoding(fits, ScriptLimits::default()), "{}"));
+    }
+    assert_eq!(host.take_faults().len(), 3);
+}
+
+#[test]
+fn nothing_outside_is_reachable() {
+    for name in [
+        "require",
+        "loadstring",
+        "load",
+        "collectgarbage",
+        "getfenv",
+        "setfenv",
+        "newproxy",
+        "gcinfo",
+        "print",
+        "_G",
+        "os",
+        "io",
+        "debug",
+        "coroutine",
+        "package",
+        "dofile",
+        "math.random",
+        "math.randomseed",
+        "string.dump",
+    ] {
+        assert_eq!(text_of(name), "nil", "{name}");
+    }
+    for (attempt, told) in [
+        ("string.leak = 1", "readonly"),
+        ("getmetatable('').__index = {}", "readonly"),
+        ("tide.leak = 1", "readonly"),
+        ("tide.hex.leak = 1", "readonly"),
+        ("leak = 1", "readonly"),
+        ("table.insert(table, 1)", "readonly"),
+        ("rawset(string, 'leak', 1)", "readonly"),
+        ("setmetatable(string, {})", "readonly"),
+        ("event.decoded.x = 1", "nil"),
+    ] {
+        let source = format!("function transform(event) {attempt} return {{}} end");
+        let rejection = rejection(one(&mut host(), transforming(&source, vec![]), "{}"));
+        assert!(rejection.code == "script_error" && rejection.detail.contains(told), "{attempt}: {rejection:?}");
+        assert_eq!(rejection.line, Some(1));
+    }
+    for (value, text) in [
+        ("{}", "table"),
+        ("print", "nil"),
+        ("type", "function"),
+        ("null", "null"),
+        ("buffer.create(1)", "buffer"),
+        ("string.format('%s %d', {}, 1)", "table 1"),
+        ("`{type}`", "function"),
+    ] {
+        assert_eq!(text_of(value), text, "{value}");
+    }
+}
+
+#[test]
+fn tenants_do_not_meet() {
+    let mut host = host();
+    let leak = "shared = 'mine' local up = {} function transform(event) up.seen = (up.seen or 0) + 1 return { v = tostring(shared) .. up.seen } end";
+    let look = "function transform(event) return { v = tostring(shared) } end";
+    let fields = || vec![field("v", FieldType::Text)];
+    let mut seen = |tenant: &str, source: &str| {
+        let mut bundle = bundle(tenant, transforming(source, fields()), &[b"{}"]);
+        run(&mut host, &mut bundle);
+        format!("{:?}", rows(bundle.events.remove(0).progress)[0].cells[0])
+    };
+    assert!(seen("acme", leak).contains("mine1"));
+    // Neither another template of the tenant nor the same template of another tenant.
+    assert!(seen("acme", look).contains("nil"));
+    assert!(seen("other", leak).contains("mine1"));
+    assert!(seen("other", look).contains("nil"));
+    // The least recently used state goes, and comes back empty.
+    for tenant in ["t1", "t2", "t3", "t4", "t5"] {
+        assert!(seen(tenant, leak).contains("mine1"));
+    }
+    assert!(seen("acme", leak).contains("mine1"));
+}
+
+#[test]
+fn steps_are_the_same_every_time() {
+    for native in [true, false] {
+        let source = "function transform(e) local n = 0 for i = 1, 100 do n += #tostring(i) end string.find(('a'):rep(500), 'b') return { v = tostring(n) } end";
+        let mut host = Host::new(HostOptions { states_max: 4, native }, Arc::new(Watch::default()));
+        let mut steps = Vec::new();
+        for _ in 0..3 {
+            let mut bundle = bundle("acme", transforming(source, vec![field("v", FieldType::Text)]), &[b"{}", b"{\"a\":1}", b"{}", b"{}"]);
+            run(&mut host, &mut bundle);
+            steps.extend(bundle.events.iter().map(|e| e.steps));
+            assert_eq!(bundle.runs[0].steps, bundle.events.iter().map(|e| e.steps).sum::<u64>());
+        }
+        steps.dedup();
+        assert!(steps.len() == 1 && (300..1000).contains(&steps[0]), "{steps:?}");
+    }
+}
