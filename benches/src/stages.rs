@@ -55,7 +55,7 @@ pub fn catalog(folder: &Path, tenants: usize) -> anyhow::Result<Catalog> {
         definitions.extend(sources);
     }
     let mut catalog = Catalog::default();
-    for change in diff(&catalog, &Known::default(), definitions, Extent::Whole, "bench", 0).map_err(|e| anyhow!("{e:?}"))? {
+    for change in diff(&catalog, &Known::default(), &definitions, Extent::Whole, "bench", 0).map_err(|e| anyhow!("{e:?}"))? {
         catalog.apply(&change)?;
     }
     Ok(catalog)

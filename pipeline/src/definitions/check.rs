@@ -1,9 +1,8 @@
 //! Everything about a folder that can be known without a running Tidegate: forms, references, scripts, and the tests of
 //! its templates, which run through the very stages that production runs.
 
-use super::diff::{Extent, RefusalCause, diff};
+use super::diff::{Refusal, RefusalCause, stand_alone};
 use super::folder::{Files, Folder};
-use super::known::Known;
 use super::trial;
 use crate::config::place::{Fault, Faults, FilePlace};
 use std::path::Path;
@@ -57,25 +56,16 @@ fn check_folder(folder: Folder) -> Result<Checked, Faults> {
 
 /// The catalog that the folder alone makes.
 fn catalog_of(folder: &Folder) -> Result<Catalog, Vec<Fault>> {
-    let mut catalog = Catalog::default();
-    let changes = diff(&catalog, &Known::default(), folder.definitions.clone(), Extent::Part, "", 0);
-    let changes = changes.map_err(|refusals| {
-        let fault = |refusal: super::diff::Refusal| {
-            let place = folder.places.get(&refusal.definition).cloned().unwrap_or_else(|| FilePlace::file("."));
-            let remedy = match &refusal.cause {
-                RefusalCause::Catalog(CatalogError::Missing { .. }) => "define it, or correct the name",
-                RefusalCause::Catalog(_) | RefusalCause::Table(_) => "correct it",
-                RefusalCause::Twice => "remove one of them",
-            };
-            Fault::new(place, refusal.cause.to_string(), remedy)
+    let fault = |refusal: Refusal| {
+        let place = folder.places.get(&refusal.definition).cloned().unwrap_or_else(|| FilePlace::file("."));
+        let remedy = match &refusal.cause {
+            RefusalCause::Catalog(CatalogError::Missing { .. }) => "define it, or correct the name",
+            RefusalCause::Catalog(_) | RefusalCause::Table(_) => "correct it",
+            RefusalCause::Twice => "remove one of them",
         };
-        refusals.into_iter().map(fault).collect::<Vec<_>>()
-    })?;
-    for change in &changes {
-        // They were tried on such a catalog just now.
-        let _ = catalog.apply(change);
-    }
-    Ok(catalog)
+        Fault::new(place, refusal.cause.to_string(), remedy)
+    };
+    stand_alone(&folder.definitions).map_err(|refusals| refusals.into_iter().map(fault).collect())
 }
 
 /// A source that takes the asset from the credential needs keys that are bound to one asset each.

@@ -7,6 +7,7 @@
 //! under the same id with other columns would not fit its own files.
 
 use super::known::Known;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use tidegate_schemas::catalog::{Catalog, CatalogError};
 use tidegate_schemas::definition::{Change, Definition, DefinitionKey};
@@ -53,28 +54,19 @@ pub struct Refusal {
 pub fn diff(
     catalog: &Catalog,
     known: &Known,
-    wanted: Vec<Definition>,
+    wanted: &[Definition],
     extent: Extent,
     actor: &str,
     at: Micros,
 ) -> Result<Vec<Change>, Vec<Refusal>> {
-    let (wanted, refusals) = keyed(known, wanted);
-    if !refusals.is_empty() {
-        return Err(refusals);
-    }
+    let wanted = keyed(known, wanted)?;
     if extent == Extent::Whole {
         // What is wanted must stand on its own, whatever is published beside it now.
-        let nothing = Known::default();
-        let mut alone = Trial::new(Catalog::default(), &nothing, actor, at);
-        for key in in_order(&wanted) {
-            alone.put(key, &wanted[key]);
-            alone.changes.clear();
-        }
-        alone.done()?;
+        alone(&wanted)?;
     }
     let mut removed: BTreeSet<&DefinitionKey> = match extent {
         Extent::Part => BTreeSet::new(),
-        Extent::Whole => known.iter().map(|(key, _)| key).filter(|key| !stays(key) && !wanted.contains_key(*key)).collect(),
+        Extent::Whole => known.keys().filter(|key| !stays(key) && !wanted.contains_key(*key)).collect(),
     };
     let mut moved: BTreeMap<(&str, &str), Vec<&DefinitionKey>> = BTreeMap::new();
     for key in removed.iter().filter(|key| moves(key)) {
@@ -82,7 +74,7 @@ pub fn diff(
     }
     let mut trial = Trial::new(catalog.clone(), known, actor, at);
     for key in in_order(&wanted) {
-        if known.get(key) == Some(&wanted[key]) {
+        if known.holds(key, &wanted[key]) {
             continue;
         }
         for old in moved.remove(&(key.kind.as_str(), key.id.as_str())).unwrap_or_default() {
@@ -91,12 +83,35 @@ pub fn diff(
         }
         trial.put(key, &wanted[key]);
     }
-    let depth = depths(known.iter().map(|(_, definition)| definition));
+    let organizations: Vec<Definition> = removed.iter().filter(|k| k.kind == ORGANIZATION).filter_map(|k| known.get(k)).collect();
+    let depth = depths(organizations.iter());
     let mut removed: Vec<&DefinitionKey> = removed.into_iter().collect();
     removed.sort_by_key(|key| std::cmp::Reverse((key.rank(), depth_of(&depth, key), *key)));
     removed.into_iter().for_each(|key| trial.remove(key));
-    trial.done()
+    let Trial { changes, refusals, .. } = trial;
+    if refusals.is_empty() { Ok(changes) } else { Err(refusals) }
 }
+
+/// The catalog that definitions make without any other.
+///
+/// # Errors
+/// As [`diff`].
+pub fn stand_alone(wanted: &[Definition]) -> Result<Catalog, Vec<Refusal>> {
+    alone(&keyed(&Known::default(), wanted)?)
+}
+
+fn alone(wanted: &Wanted<'_>) -> Result<Catalog, Vec<Refusal>> {
+    let nothing = Known::default();
+    let mut trial = Trial::new(Catalog::default(), &nothing, "", 0);
+    for key in in_order(wanted) {
+        trial.put(key, &wanted[key]);
+        trial.changes.clear();
+    }
+    let Trial { catalog, refusals, .. } = trial;
+    if refusals.is_empty() { Ok(catalog) } else { Err(refusals) }
+}
+
+const ORGANIZATION: &str = "organization";
 
 /// Kinds that stay when they are not named.
 fn stays(key: &DefinitionKey) -> bool {
@@ -108,17 +123,18 @@ fn moves(key: &DefinitionKey) -> bool {
     matches!(key.kind.as_str(), "source" | "asset")
 }
 
-type Wanted = BTreeMap<DefinitionKey, Definition>;
+type Wanted<'a> = BTreeMap<DefinitionKey, Cow<'a, Definition>>;
 
 /// What is wanted by key; a table keeps the columns that it has and gains the rest at its end.
-fn keyed(known: &Known, wanted: Vec<Definition>) -> (Wanted, Vec<Refusal>) {
+fn keyed<'a>(known: &Known, wanted: &'a [Definition]) -> Result<Wanted<'a>, Vec<Refusal>> {
     let mut refusals = Vec::new();
     let mut out = Wanted::new();
     for definition in wanted {
         let key = definition.key();
-        let merged = match (definition, known.get(&key)) {
-            (Definition::Table(new), Some(Definition::Table(old))) => grown(old, &new).map(Definition::Table),
-            (definition, _) => Ok(definition),
+        let published = if let Definition::Table(_) = definition { known.get(&key) } else { None };
+        let merged = match (definition, &published) {
+            (Definition::Table(new), Some(Definition::Table(old))) => grown(old, new).map(|t| Cow::Owned(Definition::Table(t))),
+            _ => Ok(Cow::Borrowed(definition)),
         };
         match merged {
             Err(cause) => refusals.push(Refusal { definition: key, cause: cause.into() }),
@@ -129,7 +145,7 @@ fn keyed(known: &Known, wanted: Vec<Definition>) -> (Wanted, Vec<Refusal>) {
             }
         }
     }
-    (out, refusals)
+    if refusals.is_empty() { Ok(out) } else { Err(refusals) }
 }
 
 /// `old` with the columns of `new` that it lacks.
@@ -139,15 +155,15 @@ fn grown(old: &Table, new: &Table) -> Result<Table, TableError> {
 }
 
 /// Keys in the order in which they can be added.
-fn in_order(wanted: &Wanted) -> Vec<&DefinitionKey> {
-    let depth = depths(wanted.values());
+fn in_order<'a>(wanted: &'a Wanted<'_>) -> Vec<&'a DefinitionKey> {
+    let depth = depths(wanted.values().map(|d| &**d));
     let mut keys: Vec<_> = wanted.keys().collect();
     keys.sort_by_key(|key| (key.rank(), depth_of(&depth, key), *key));
     keys
 }
 
 fn depth_of(depths: &BTreeMap<&str, usize>, key: &DefinitionKey) -> usize {
-    if key.kind == "organization" { depths.get(key.id.as_str()).copied().unwrap_or(0) } else { 0 }
+    if key.kind == ORGANIZATION { depths.get(key.id.as_str()).copied().unwrap_or(0) } else { 0 }
 }
 
 /// How many organizations stand above each; those in a circle count as deep as the walk goes.
@@ -199,7 +215,7 @@ impl<'a> Trial<'a> {
             version: self.known.version(key) + 1,
             actor: self.actor.to_owned(),
             at: self.at,
-            before: self.known.get(key).cloned(),
+            before: self.known.get(key),
             after,
         };
         match self.catalog.apply(&change) {
@@ -218,10 +234,6 @@ impl<'a> Trial<'a> {
     fn is_absent(&self, missing: &str) -> bool {
         // A key misses "source x of tenant".
         self.absent.contains(missing) || missing.split_once(" of ").is_some_and(|(start, _)| self.absent.contains(start))
-    }
-
-    fn done(self) -> Result<Vec<Change>, Vec<Refusal>> {
-        if self.refusals.is_empty() { Ok(self.changes) } else { Err(self.refusals) }
     }
 }
 

@@ -110,7 +110,7 @@ impl Publisher {
         let follower = Arc::clone(&self.follower);
         let compared = tokio::task::spawn_blocking(move || {
             follower.catch_up()?;
-            Ok(follower.inspect(|catalog, known| diff(catalog, known, (*wanted).clone(), extent, &actor, at)))
+            Ok(follower.inspect(|catalog, known| diff(catalog, known, &wanted, extent, &actor, at)))
         });
         compared.await?.map_err(PublishError::Catalog)?.map_err(PublishError::Refused)
     }

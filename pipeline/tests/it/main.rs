@@ -12,3 +12,4 @@ mod isolation;
 mod readers;
 mod config;
 mod definitions;
+mod fleet;

@@ -77,7 +77,7 @@ impl Bodies<'_> {
         if request.spoiled {
             // The whole array is refused: its last bracket is missing.
             body.bytes.pop();
-            body.expected = Expected { malformed: body.events, ..Expected::default() };
+            body.expected = Expected { spoiled: body.events, ..Expected::default() };
         }
         body
     }

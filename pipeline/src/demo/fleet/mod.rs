@@ -68,8 +68,10 @@ pub struct Expected {
     pub duplicate: u64,
     /// Events that templates refuse, repeats included: a refused event is not known as seen.
     pub rejected: u64,
-    /// Events that the edge refuses, repeats included.
+    /// Lines that the edge refuses, repeats included: with the good ones of their request they are stored, and rejected.
     pub malformed: u64,
+    /// Events of requests that the edge refuses whole: they leave nothing.
+    pub spoiled: u64,
 }
 
 /// What the fleet did.
@@ -223,6 +225,7 @@ impl Expected {
         self.duplicate += other.duplicate;
         self.rejected += other.rejected;
         self.malformed += other.malformed;
+        self.spoiled += other.spoiled;
     }
 
     /// The same events once more: those that passed are duplicates now.
@@ -266,8 +269,7 @@ impl Fleet {
                     }
                     body.accepted
                 }
-                // Nothing of it was good: a body that is no JSON, or a malformed line that came alone.
-                (400, _) if body.expected.malformed == body.events => {
+                (400, _) if request.spoiled => {
                     report.requests_refused += 1;
                     0
                 }

@@ -5,20 +5,16 @@
 pub(super) struct Random(u64);
 
 impl Random {
-    /// A stream of its own for each purpose.
+    /// A stream of its own for each purpose. Both are mixed: streams that began a multiple of the step apart would be the
+    /// same numbers, shifted.
     pub(super) fn new(seed: u64, stream: u64) -> Self {
-        let mut random = Self(seed ^ stream.wrapping_mul(0x9E37_79B9_7F4A_7C15));
-        random.next();
-        random
+        Self(mix(seed ^ mix(stream)))
     }
 
     /// The next number.
     pub(super) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
+        mix(self.0)
     }
 
     /// From 0 to below `n`.
@@ -35,4 +31,10 @@ impl Random {
     pub(super) fn once_in(&mut self, n: u64) -> bool {
         self.below(n) == 0
     }
+}
+
+fn mix(mut z: u64) -> u64 {
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
 }
