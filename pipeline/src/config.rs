@@ -6,6 +6,9 @@
 //! ```
 
 pub mod place;
+mod validate;
+
+pub use validate::Objection;
 
 use place::{Fault, Faults, FilePlace};
 use serde::{Deserialize, Serialize};
@@ -15,7 +18,6 @@ use std::time::Duration;
 use tidegate_ingest_http::EdgeSettings;
 use tidegate_schemas::limits;
 use tidegate_schemas::sink::CutParameters;
-use tidegate_schemas::system::SystemTable;
 
 /// Everything that can be set. A value comes from [`Config::load`] or [`Config::parse`], so it is a valid one.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -332,95 +334,6 @@ impl Config {
         Err(Faults(faults.collect()).into())
     }
 
-    /// What is wrong with the values, apart from their form.
-    pub fn validate(&self) -> Vec<Objection> {
-        let mut found = Vec::new();
-        self.validate_server(&mut found);
-        self.validate_log_and_process(&mut found);
-        let mut check = |holds: bool, setting, detail: String, remedy: &str| {
-            if !holds {
-                found.push(Objection { setting, detail, remedy: remedy.to_owned() });
-            }
-        };
-        for name in &self.sink.parquet.system_tables {
-            let known = SystemTable::ALL.map(SystemTable::as_str).join(", ");
-            let detail = format!("names {name:?}, which is no system table");
-            check(SystemTable::named(name).is_some(), "sink.parquet.system_tables", detail, &format!("the system tables are {known}"));
-        }
-        let cut = &self.cut;
-        for (setting, value) in [
-            ("cut.rows_max", cut.rows_max),
-            ("cut.bytes_max", cut.bytes_max),
-            ("cut.open_bytes_max", cut.open_bytes_max),
-            ("cut.edge_seconds", cut.edge_seconds),
-        ] {
-            check(value > 0, setting, "is 0".into(), "a cut would never hold anything: leave it out for the default");
-        }
-        check(
-            cut.seconds_min <= cut.edge_seconds,
-            "cut.seconds_min",
-            format!("is {}, above cut.edge_seconds ({})", cut.seconds_min, cut.edge_seconds),
-            "all cuts close at each edge, so a smaller value is meant",
-        );
-        check(!self.telemetry.log_filter.trim().is_empty(), "telemetry.log_filter", "is empty".into(), "\"off\" silences the log");
-        found
-    }
-
-    fn validate_server(&self, found: &mut Vec<Objection>) {
-        let s = &self.server;
-        let mut bounded =
-            |setting, value: u64, max: usize, reason: &str| found.extend(out_of_bounds(setting, value, 1, max as u64, reason));
-        bounded("server.connections_max", s.connections_max.into(), 1 << 20, "each takes a file descriptor");
-        bounded("server.connections_per_address_max", s.connections_per_address_max.into(), 1 << 20, "each takes a file descriptor");
-        bounded("server.head_seconds_max", s.head_seconds_max.into(), 300, "slow heads are how an edge is starved");
-        bounded("server.body_seconds_max", s.body_seconds_max.into(), 3_600, "slow bodies are how an edge is starved");
-        bounded("server.idle_seconds_max", s.idle_seconds_max.into(), 86_400, "an idle connection keeps its place");
-        bounded("server.body_bytes_max", s.body_bytes_max, 256 << 20, "a body is held in memory");
-        bounded("server.bodies_in_flight_bytes_max", s.bodies_in_flight_bytes_max, 16 << 30, "bodies are held in memory");
-        bounded("server.publish_seconds_max", s.publish_seconds_max.into(), 300, "a waiting request holds its body in memory");
-        bounded("server.receipt_wait_seconds_max", s.receipt_wait_seconds_max.into(), 3_600, "a held request holds its connection");
-        bounded("server.shutdown_seconds_max", s.shutdown_seconds_max.into(), 600, "whoever stops the process waits for it");
-        if s.bodies_in_flight_bytes_max < s.body_bytes_max {
-            found.push(Objection {
-                setting: "server.bodies_in_flight_bytes_max",
-                detail: format!("is {}, below server.body_bytes_max ({})", s.bodies_in_flight_bytes_max, s.body_bytes_max),
-                remedy: "the largest body would never be taken: raise it, or lower server.body_bytes_max".into(),
-            });
-        }
-    }
-
-    fn validate_log_and_process(&self, found: &mut Vec<Objection>) {
-        let (l, p) = (&self.log, &self.process);
-        let mut bounded =
-            |setting, value: u64, min: u64, max: u64, reason: &str| found.extend(out_of_bounds(setting, value, min, max, reason));
-        bounded("log.partitions", l.partitions.into(), 1, limits::PARTITIONS_MAX as u64, "positions and state are kept for each");
-        bounded(
-            "log.segment_bytes",
-            l.segment_bytes,
-            64 << 10,
-            1 << 30,
-            "a segment holds at least one record, and retention deletes whole ones",
-        );
-        // Each of the 4 P + 1 chains has an open segment of its own, and the budget must hold more than those.
-        let least = l.segment_bytes.saturating_mul(2);
-        bounded("log.budget_bytes", l.budget_bytes, least, u64::MAX, "it must hold two segments (log.segment_bytes) at least");
-        bounded(
-            "process.workers",
-            p.workers.unwrap_or(1).into(),
-            1,
-            limits::PARTITIONS_MAX as u64,
-            "a partition is processed by one worker",
-        );
-        bounded("process.epoch_events", p.epoch_events.into(), 1, 10 * limits::EPOCH_EVENTS_MAX as u64, "an epoch is held in memory");
-        bounded("process.epoch_bytes", p.epoch_bytes, 1, limits::EPOCH_OUTPUT_BYTES_MAX as u64, "an epoch is held in memory");
-        bounded("process.epoch_milliseconds", p.epoch_milliseconds.into(), 1, 60_000, "rows wait for the end of their epoch");
-        bounded("process.tick_milliseconds", p.tick_milliseconds.into(), 10, 60_000, "time passes in the log by empty epochs");
-        bounded("process.snapshot_epochs", p.snapshot_epochs.into(), 1, 1 << 20, "recovery folds what came after the newest snapshot");
-        bounded("process.duplicate_horizon_seconds", p.duplicate_horizon_seconds, 1, 366 * 86_400, "the log must keep outcomes that long");
-        bounded("process.duplicate_keys_max", p.duplicate_keys_max, 1, 1 << 32, "each key takes 16 bytes of memory and some");
-        bounded("log.trim_milliseconds", l.trim_milliseconds.into(), 10, 3_600_000, "what nobody needs takes disk until then");
-    }
-
     /// Root of the Delta Lake tables.
     pub fn tables(&self) -> PathBuf {
         self.sink.parquet.path.clone().unwrap_or_else(|| self.server.data_dir.join("tables"))
@@ -437,22 +350,6 @@ impl Config {
             *path = folder.join(&*path);
         }
     }
-}
-
-/// What is wrong with a setting's value.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Objection {
-    /// The setting, as `section.name`.
-    pub setting: &'static str,
-    /// What is wrong with it; follows the setting's name.
-    pub detail: String,
-    /// What mends it.
-    pub remedy: String,
-}
-
-fn out_of_bounds(setting: &'static str, value: u64, min: u64, max: u64, reason: &str) -> Option<Objection> {
-    let range = if max == u64::MAX { format!("it is at least {min}") } else { format!("it is {min} to {max}") };
-    (!(min..=max).contains(&value)).then(|| Objection { setting, detail: format!("is {value}"), remedy: format!("{range}: {reason}") })
 }
 
 /// Where a setting's value stands; its section where it is not there; nothing where neither is.

@@ -1,6 +1,6 @@
 //! The simulated fleet against an edge of a few lines, which refuses, stalls and hangs up now and then.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use tidegate_pipeline::demo::content;
 use tidegate_pipeline::demo::fleet::client::{Client, Post};
@@ -15,7 +15,7 @@ struct Seen {
     requests: u64,
     accepted: u64,
     malformed: u64,
-    ids: HashSet<String>,
+    ids: BTreeSet<String>,
     repeated: u64,
 }
 

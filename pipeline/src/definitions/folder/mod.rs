@@ -45,7 +45,7 @@ impl Folder {
     pub fn parse(files: &Files) -> Result<Self, Faults> {
         let mut parsed = Self::default();
         let mut faults = Vec::new();
-        let mut templates: BTreeMap<(&str, &str), Vec<(&str, &str, &str)>> = BTreeMap::new();
+        let mut templates = template::Parts::new();
         for (path, text) in files {
             let parts: Vec<&str> = path.split('/').collect();
             match parts.as_slice() {

@@ -73,10 +73,13 @@ enum Form {
 }
 
 /// Name inside the template's folder, path, text.
-type Part<'a> = (&'a str, &'a str, &'a str);
+pub(super) type Part<'a> = (&'a str, &'a str, &'a str);
+
+/// The parts of each template, by owner and id.
+pub(super) type Parts<'a> = BTreeMap<(&'a str, &'a str), Vec<Part<'a>>>;
 
 /// Parses all templates and makes their tables.
-pub(super) fn parse(templates: BTreeMap<(&str, &str), Vec<Part<'_>>>, folder: &mut Folder, faults: &mut Vec<Fault>) {
+pub(super) fn parse(templates: Parts<'_>, folder: &mut Folder, faults: &mut Vec<Fault>) {
     let mut tables: BTreeMap<DefinitionKey, Table> = BTreeMap::new();
     for ((owner, id), parts) in templates {
         let file = format!("templates/{owner}/{id}/template.toml");
