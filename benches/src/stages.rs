@@ -73,7 +73,8 @@ pub fn run(catalog: &Catalog, workload: Workload, events: u64, epoch: u64, tenan
     let mut cost = Cost { events: 0, rows: 0, cpu_seconds: 0.0 };
     let (mut next, mut number) = (0, 0);
     while cost.events < events {
-        let slices: Vec<Slice> = (0..epoch / burst).map(|i| slice(workload, next + i * burst, burst, (i as usize) % tenants)).collect::<Result<_, _>>()?;
+        let slices: Vec<Slice> =
+            (0..epoch / burst).map(|i| slice(workload, next + i * burst, burst, (i as usize) % tenants)).collect::<Result<_, _>>()?;
         next += epoch / burst * burst;
         number += 1;
         let of = Attribution { log: LogId([1; 16]), partition: 0, epoch: number, recorded_at: 1_800_000_000_000_000 + number as i64 };

@@ -118,7 +118,13 @@ fn await_room(log: &dyn EventLog, stop: &AtomicBool) -> Result<(), LogError> {
     }
 }
 
-fn keep(log: &dyn EventLog, snapshots: &Snapshots, partition: Partition, epoch: Epoch, state: &[u8]) -> Result<Option<SnapshotRef>, LogError> {
+fn keep(
+    log: &dyn EventLog,
+    snapshots: &Snapshots,
+    partition: Partition,
+    epoch: Epoch,
+    state: &[u8],
+) -> Result<Option<SnapshotRef>, LogError> {
     match snapshots.put(partition, epoch, state) {
         Ok(name) => {
             let commits = log.bounds(LogName::Commits, partition)?;

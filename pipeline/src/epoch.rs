@@ -93,7 +93,9 @@ impl Gathering {
 
     /// Nothing more fits.
     pub fn is_full(&self) -> bool {
-        self.events >= self.bounds.events || self.bytes >= self.bounds.bytes || self.events as f64 * self.steps_each >= self.bounds.steps as f64
+        self.events >= self.bounds.events
+            || self.bytes >= self.bounds.bytes
+            || self.events as f64 * self.steps_each >= self.bounds.steps as f64
     }
 
     /// Whether it is time to seal it.

@@ -93,7 +93,12 @@ fn opened<'scope>(epochs: StreamVec<'scope, Epoch, Rc<EpochInput>>, shared: &Sha
     })
 }
 
-fn staged<'scope>(bundles: StreamVec<'scope, Epoch, Bundle>, name: StageName, stage: Stage, shared: &Shared) -> StreamVec<'scope, Epoch, Bundle> {
+fn staged<'scope>(
+    bundles: StreamVec<'scope, Epoch, Bundle>,
+    name: StageName,
+    stage: Stage,
+    shared: &Shared,
+) -> StreamVec<'scope, Epoch, Bundle> {
     let shared = shared.clone();
     bundles.unary::<Build<Vec<Bundle>>, _, _, _>(Pipeline, name.as_str(), move |_, _| {
         move |input, output| {

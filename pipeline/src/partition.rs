@@ -119,7 +119,12 @@ struct Account {
 
 impl Partitioned {
     /// Takes the partition over.
-    pub fn take_over(number: Partition, around: &Surroundings, host: &Rc<RefCell<Host>>, worker: &mut Worker) -> Result<Self, PartitionError> {
+    pub fn take_over(
+        number: Partition,
+        around: &Surroundings,
+        host: &Rc<RefCell<Host>>,
+        worker: &mut Worker,
+    ) -> Result<Self, PartitionError> {
         let Recovered { owner, last, duplicates } = recover(&*around.log, &around.snapshots, number, around.settings.duplicates)?;
         let account = Account {
             next: last.as_ref().map_or(1, |c| c.epoch + 1),
@@ -321,7 +326,9 @@ impl Account {
             epoch: input.of.epoch,
             clean: records(settled.clean),
             audit,
-            commit: Box::new(move |written| CommitRecord { clean: written.clean.clone(), audit: written.audit.clone(), ..record }.into_record()),
+            commit: Box::new(move |written| {
+                CommitRecord { clean: written.clean.clone(), audit: written.audit.clone(), ..record }.into_record()
+            }),
             raw_next: input.to.offset,
         }
     }

@@ -3,12 +3,14 @@
 //! The record tells whose request it was; the commit record that covers its position tells the epoch; that epoch's
 //! outcomes tell each event's end; the sinks' progress tells where rows are durable.
 
+use crate::commits::{Covering, covering};
+use crate::delivery::RunningSink;
 use hashbrown::HashMap;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use tidegate_ingest_http::{EventState, EventStatus, ReceiptFailure, ReceiptStatus, Receipts, SinkStatus};
 use tidegate_schemas::BoxFuture;
-use tidegate_schemas::block::{OUTCOMES, Output, OutcomesBlock};
+use tidegate_schemas::block::{OUTCOMES, OutcomesBlock, Output};
 use tidegate_schemas::commit::CommitRecord;
 use tidegate_schemas::envelope::Envelope;
 use tidegate_schemas::ids::{Partition, Position, TenantId};
@@ -18,8 +20,6 @@ use tidegate_schemas::receipt::Receipt;
 use tidegate_schemas::sink::Target;
 use tidegate_schemas::system::SystemTable;
 use tidegate_schemas::verdict::{Outcome, Verdict};
-use crate::commits::{Covering, covering};
-use crate::delivery::RunningSink;
 
 use arrow::array::AsArray;
 use arrow::datatypes::{Int32Type, Int64Type};
@@ -127,8 +127,12 @@ impl Search {
 
     /// The tenant's tables of the epoch, by sink.
     fn sinks(&self, partition: Partition, commit: &CommitRecord) -> Vec<SinkStatus> {
-        let tables: BTreeSet<&str> =
-            commit.rows.iter().filter(|r| r.tenant == self.tenant && SystemTable::named(&r.table).is_none()).map(|r| r.table.as_str()).collect();
+        let tables: BTreeSet<&str> = commit
+            .rows
+            .iter()
+            .filter(|r| r.tenant == self.tenant && SystemTable::named(&r.table).is_none())
+            .map(|r| r.table.as_str())
+            .collect();
         let state = |sink: &RunningSink, table: &str| {
             let target = Target { table: table.to_owned(), tenant: Some(self.tenant.clone()) };
             let location = sink.durable(partition, &target, commit.epoch);
@@ -138,7 +142,12 @@ impl Search {
     }
 
     /// The outcomes of one record in an epoch, and the reasons of those refused, by index.
-    fn audit(&self, partition: Partition, commit: &CommitRecord, offset: u64) -> Result<(Vec<Outcome>, HashMap<u32, Reason>), ReceiptFailure> {
+    fn audit(
+        &self,
+        partition: Partition,
+        commit: &CommitRecord,
+        offset: u64,
+    ) -> Result<(Vec<Outcome>, HashMap<u32, Reason>), ReceiptFailure> {
         let broken = |e: tidegate_schemas::block::BlockError| ReceiptFailure::Unavailable(e.to_string());
         let (mut outcomes, mut reasons) = (Vec::new(), HashMap::new());
         let mut at = commit.audit.start;

@@ -5,7 +5,7 @@ use crate::commits;
 use crate::snapshot::{SnapshotError, Snapshots};
 use std::time::Instant;
 use tidegate_operators::duplicates::Duplicates;
-use tidegate_schemas::block::{BlockError, OUTCOMES, Output, OutcomesBlock};
+use tidegate_schemas::block::{BlockError, OUTCOMES, OutcomesBlock, Output};
 use tidegate_schemas::commit::{CommitError, CommitRecord};
 use tidegate_schemas::ids::Partition;
 use tidegate_schemas::limits::READ_BYTES_MAX;
@@ -58,7 +58,12 @@ pub struct DuplicateBounds {
 }
 
 /// Takes a partition over.
-pub fn recover(log: &dyn EventLog, snapshots: &Snapshots, partition: Partition, bounds: DuplicateBounds) -> Result<Recovered, RecoveryError> {
+pub fn recover(
+    log: &dyn EventLog,
+    snapshots: &Snapshots,
+    partition: Partition,
+    bounds: DuplicateBounds,
+) -> Result<Recovered, RecoveryError> {
     let started = Instant::now();
     let owner = log.fence(partition)?;
     let last = commits::last(log, partition)?;
@@ -85,7 +90,12 @@ pub fn recover(log: &dyn EventLog, snapshots: &Snapshots, partition: Partition, 
 }
 
 /// Without a snapshot the fold must begin at the beginning.
-fn fresh(partition: Partition, audit: &std::ops::Range<u64>, bounds: DuplicateBounds, cause: Option<SnapshotError>) -> Result<Duplicates, RecoveryError> {
+fn fresh(
+    partition: Partition,
+    audit: &std::ops::Range<u64>,
+    bounds: DuplicateBounds,
+    cause: Option<SnapshotError>,
+) -> Result<Duplicates, RecoveryError> {
     if audit.start > 0 {
         return Err(RecoveryError::StateLost { partition, start: audit.start, cause });
     }

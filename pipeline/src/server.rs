@@ -7,8 +7,8 @@
 //! ```
 
 use crate::config::{Config, Role};
-use crate::delivery::{RunningSink, drained};
 use crate::definitions::{CatalogFollower, ControlStore, Extent, Publisher, check, socket};
+use crate::delivery::{RunningSink, drained};
 use crate::epoch::EpochBounds;
 use crate::log::embedded::{EmbeddedLog, Options};
 use crate::partition::{ProcessSettings, Surroundings};
@@ -76,11 +76,8 @@ impl Server {
             tokio::task::spawn_blocking(move || CatalogFollower::open(log)).await?.context("control log")?
         };
         let follower = Arc::new(follower);
-        let publisher = Publisher {
-            store: Arc::new(ControlStore::new(Arc::clone(&log) as Arc<dyn EventLog>)),
-            follower: Arc::clone(&follower),
-            now,
-        };
+        let publisher =
+            Publisher { store: Arc::new(ControlStore::new(Arc::clone(&log) as Arc<dyn EventLog>)), follower: Arc::clone(&follower), now };
         publish_at_start(config, &publisher).await?;
 
         let (stop_edge, stop_sinks, tasks) = (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
@@ -194,7 +191,12 @@ async fn start_sinks(
     Ok(vec![RunningSink { sink, progress }])
 }
 
-fn start_workers(config: &Config, log: &Arc<EmbeddedLog>, follower: &Arc<CatalogFollower>, stop: &Arc<AtomicBool>) -> anyhow::Result<Workers> {
+fn start_workers(
+    config: &Config,
+    log: &Arc<EmbeddedLog>,
+    follower: &Arc<CatalogFollower>,
+    stop: &Arc<AtomicBool>,
+) -> anyhow::Result<Workers> {
     let folder = config.server.data_dir.join("state");
     std::fs::create_dir_all(&folder).with_context(|| format!("folder {}", folder.display()))?;
     let store = LocalFileSystem::new_with_prefix(&folder)?.with_fsync(true);

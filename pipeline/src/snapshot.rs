@@ -63,7 +63,11 @@ impl Snapshots {
         let path = Path::from(name);
         let bytes = self.runtime.block_on(async { self.store.get(&path).await?.bytes().await }).map_err(fail)?;
         let expected = name.rsplit_once('-').and_then(|(_, rest)| rest.strip_suffix(".state")).unwrap_or_default();
-        if hex::encode(Sha256::digest(&bytes)) == expected { Ok(bytes.to_vec()) } else { Err(SnapshotError::Corrupt { name: name.to_owned() }) }
+        if hex::encode(Sha256::digest(&bytes)) == expected {
+            Ok(bytes.to_vec())
+        } else {
+            Err(SnapshotError::Corrupt { name: name.to_owned() })
+        }
     }
 
     /// Deletes all but `keep` and the one before it: two newer ones exist for whatever goes.

@@ -61,9 +61,29 @@ pub fn epoch(settled: &Settled, faults: &[Fault]) {
 
 /// Labels are bounded: a script's own codes are counted together.
 const OWN_CODES: &[&str] = &[
-    "syntax", "too_deep", "event_too_large", "source_unknown", "asset_missing", "asset_not_allowed", "event_id_invalid", "template_unknown",
-    "payload_invalid", "decode_failed", "invalid", "required", "wrong_type", "out_of_range", "not_allowed", "pattern_mismatch", "script_error",
-    "result_invalid", "steps_exhausted", "memory_exhausted", "timed_out", "output_too_large", "quarantined",
+    "syntax",
+    "too_deep",
+    "event_too_large",
+    "source_unknown",
+    "asset_missing",
+    "asset_not_allowed",
+    "event_id_invalid",
+    "template_unknown",
+    "payload_invalid",
+    "decode_failed",
+    "invalid",
+    "required",
+    "wrong_type",
+    "out_of_range",
+    "not_allowed",
+    "pattern_mismatch",
+    "script_error",
+    "result_invalid",
+    "steps_exhausted",
+    "memory_exhausted",
+    "timed_out",
+    "output_too_large",
+    "quarantined",
 ];
 
 /// CPU seconds of this process so far, user and system.

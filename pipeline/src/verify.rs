@@ -111,7 +111,8 @@ fn compare(log: LogId, account: Account, root: &Path) -> anyhow::Result<Report> 
 
 fn table_against(report: &mut Report, account: &Account, log: LogId, tenant: &TenantId, table: &str, held: &Held) {
     if held.duplicates > 0 {
-        let first = held.named.first().map(|(_, p, k)| format!(", first at partition {p} offset {} index {} row {}", k.offset, k.index, k.row));
+        let first =
+            held.named.first().map(|(_, p, k)| format!(", first at partition {p} offset {} index {} row {}", k.offset, k.index, k.row));
         report.differ(format!("{tenant}/{table}: {} rows are there more than once{}", held.duplicates, first.unwrap_or_default()));
     }
     for (partition, (first, last)) in &account.epochs {
@@ -119,17 +120,22 @@ fn table_against(report: &mut Report, account: &Account, log: LogId, tenant: &Te
         let empty = BTreeMap::new();
         let promised = account.rows.get(&(*partition, tenant.clone(), table.to_owned())).unwrap_or(&empty);
         report.rows_pending += promised.range(cursor + 1..).map(|(_, n)| n).sum::<u64>();
-        let stored: BTreeMap<Epoch, u64> = held.rows.range((log, *partition, 0)..=(log, *partition, Epoch::MAX)).map(|((_, _, e), n)| (*e, *n)).collect();
+        let stored: BTreeMap<Epoch, u64> =
+            held.rows.range((log, *partition, 0)..=(log, *partition, Epoch::MAX)).map(|((_, _, e), n)| (*e, *n)).collect();
         let through = cursor.min(*last);
         let epochs: BTreeSet<Epoch> = promised.keys().chain(stored.keys()).copied().filter(|e| (*first..=through).contains(e)).collect();
         for epoch in epochs {
             let (committed, found) = (promised.get(&epoch).unwrap_or(&0), stored.get(&epoch).unwrap_or(&0));
             if committed != found {
-                report.differ(format!("{tenant}/{table}: partition {partition} epoch {epoch} committed {committed} rows, the table holds {found}"));
+                report.differ(format!(
+                    "{tenant}/{table}: partition {partition} epoch {epoch} committed {committed} rows, the table holds {found}"
+                ));
             }
         }
         for (epoch, rows) in stored.range(cursor + 1..) {
-            report.differ(format!("{tenant}/{table}: partition {partition} epoch {epoch} has {rows} rows beyond the table's own cursor {cursor}"));
+            report.differ(format!(
+                "{tenant}/{table}: partition {partition} epoch {epoch} has {rows} rows beyond the table's own cursor {cursor}"
+            ));
         }
     }
 }

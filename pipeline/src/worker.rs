@@ -68,7 +68,8 @@ enum Slot {
 fn run(around: &Surroundings, mine: &[Partition], watch: Arc<Watch>) {
     let host = Rc::new(RefCell::new(Host::new(HostOptions { states_max: SCRIPT_STATES_MAX, native: true }, watch)));
     let mut worker = Worker::new(WorkerConfig::default(), Allocator::Thread(Default::default()), None);
-    let mut slots: BTreeMap<Partition, Slot> = mine.iter().map(|p| (*p, Slot::Waiting { until: Instant::now(), pause: BACK_OFF.0 })).collect();
+    let mut slots: BTreeMap<Partition, Slot> =
+        mine.iter().map(|p| (*p, Slot::Waiting { until: Instant::now(), pause: BACK_OFF.0 })).collect();
     while !around.stop.load(Ordering::Relaxed) {
         let mut worked = false;
         for partition in mine {
@@ -104,7 +105,12 @@ fn turn(number: Partition, slot: Slot, around: &Surroundings, host: &Rc<RefCell<
         Ok((partition, worked)) => (Slot::Running(partition), worked),
         Err(error) => {
             metrics::counter!("tidegate_partition_failures_total").increment(1);
-            tracing::error!(partition = number, error = chain(&error), pause_seconds = pause.as_secs_f64(), "partition stopped; it is taken over again");
+            tracing::error!(
+                partition = number,
+                error = chain(&error),
+                pause_seconds = pause.as_secs_f64(),
+                "partition stopped; it is taken over again"
+            );
             (Slot::Waiting { until: Instant::now() + pause, pause: (pause * 2).min(BACK_OFF.1) }, false)
         }
     }

@@ -68,7 +68,8 @@ fn catalog() -> Catalog {
     let mut catalog = Catalog::default();
     for (i, definition) in definitions.into_iter().enumerate() {
         let key = definition.key();
-        let change = Change { revision: i as u64 + 1, definition: key, version: 1, actor: "t".into(), at: 0, before: None, after: Some(definition) };
+        let change =
+            Change { revision: i as u64 + 1, definition: key, version: 1, actor: "t".into(), at: 0, before: None, after: Some(definition) };
         catalog.apply(&change).unwrap();
     }
     catalog

@@ -260,7 +260,10 @@ fn figures(server: &Server, config: &Config, report: &FleetReport, seconds: f64,
 }
 
 fn print(figures: &Figures) {
-    println!("\n{:<12} {:>9} {:>12} {:>10} {:>9} {:>9} {:>9}", "tenant", "received", "transformed", "duplicate", "filtered", "rejected", "rows");
+    println!(
+        "\n{:<12} {:>9} {:>12} {:>10} {:>9} {:>9} {:>9}",
+        "tenant", "received", "transformed", "duplicate", "filtered", "rejected", "rows"
+    );
     let line = |name: &str, c: &Counts, rows: u64| {
         println!("{name:<12} {:>9} {:>12} {:>10} {:>9} {:>9} {rows:>9}", c.received, c.transformed, c.duplicate, c.filtered, c.rejected);
     };

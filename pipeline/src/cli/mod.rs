@@ -7,6 +7,7 @@ mod run;
 mod verify;
 
 use clap::{Parser, Subcommand};
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 /// Sensor events over HTTP, through each tenant's sandboxed scripts, into tables: exactly once.
@@ -34,9 +35,17 @@ enum Command {
     DemoFleet(demo::FleetArgs),
 }
 
+// For who drives a server of his own: keys of the form that the edge takes.
+pub use tidegate_ingest_http::{hash_secret, issue_key};
+
 /// Runs the command line.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    main_from(std::env::args_os())
+}
+
+/// Runs a command line.
+pub fn main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = Cli::parse_from(args);
     let result = crate::fault::arm().map_err(anyhow::Error::msg).and_then(|()| match cli.command {
         Command::Demo(args) => demo::main(args),
         Command::Run(args) => run::main(&args),

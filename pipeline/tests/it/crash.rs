@@ -71,7 +71,10 @@ fn send(client: &mut crate::support::Client, device: &mut Device, keys: &[String
             _ => (seq as f64 % 50.0, ""),
         };
         let end = if i == 6 { "" } else { "}" };
-        body.push_str(&format!("{{\"device\":\"{}\",\"id\":\"{id}\",\"seq\":{seq},\"temperature\":{temperature}{more}{end}\n", device.name));
+        body.push_str(&format!(
+            "{{\"device\":\"{}\",\"id\":\"{id}\",\"seq\":{seq},\"temperature\":{temperature}{more}{end}\n",
+            device.name
+        ));
     }
     let Ok(answer) = client.try_post("/v1/events", &keys[device.tenant], "application/x-ndjson", body.as_bytes(), "") else { return false };
     if answer.status == 503 {

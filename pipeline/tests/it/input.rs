@@ -37,7 +37,8 @@ fn every_mistake_has_its_answer() {
     ];
     let mut receipts = Vec::new();
     for (what, key, content_type, body, status) in &cases {
-        let answer = client.try_post("/v1/events", key, content_type, body, "X-Device: frame-1\r\n").unwrap_or_else(|e| panic!("{what}: {e}"));
+        let answer =
+            client.try_post("/v1/events", key, content_type, body, "X-Device: frame-1\r\n").unwrap_or_else(|e| panic!("{what}: {e}"));
         assert_eq!(answer.status, *status, "{what}: {}", String::from_utf8_lossy(&answer.body));
         if *status == 202 {
             receipts.push((*what, (*key).to_owned(), body.clone(), answer.json()["receipt"].as_str().unwrap().to_owned()));
@@ -126,12 +127,27 @@ fn definitions_are_applied_to_a_running_server() {
     let place = Place::new(FAST);
     let server = place.start(&Options::default());
     let apply = || {
-        let output = Command::new(crate::support::BINARY).arg("apply").arg(place.path("definitions")).arg("--config").arg(place.path("tidegate.toml")).arg("--json").output().unwrap();
-        (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned(), String::from_utf8_lossy(&output.stderr).into_owned())
+        let output = Command::new(crate::support::BINARY)
+            .arg("apply")
+            .arg(place.path("definitions"))
+            .arg("--config")
+            .arg(place.path("tidegate.toml"))
+            .arg("--json")
+            .output()
+            .unwrap();
+        (
+            output.status.success(),
+            String::from_utf8_lossy(&output.stdout).into_owned(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
     };
     let (ok, first, errors) = apply();
     assert!(ok, "{errors}");
-    assert_eq!(serde_json::from_str::<serde_json::Value>(&first).unwrap()["changes"].as_array().unwrap().len(), 0, "nothing differs: {first}");
+    assert_eq!(
+        serde_json::from_str::<serde_json::Value>(&first).unwrap()["changes"].as_array().unwrap().len(),
+        0,
+        "nothing differs: {first}"
+    );
     let script = place.path("definitions/templates/vendor/meter/transform.luau");
     std::fs::write(&script, "function transform(e) return { temperature = e.temperature + 1, seq = e.seq } end\n").unwrap();
     let (ok, second, errors) = apply();

@@ -16,14 +16,21 @@ fn nothing_of_one_tenant_is_in_anything_of_the_other() {
     for round in 0..20 {
         for (tenant, canary) in CANARIES.iter().enumerate() {
             // The same devices, the same event ids, the same everything; only values and attributes tell them apart.
-            let event = |i: i32, more: &str| format!(r#"{{"device":"same-device","id":"same-{round}-{i}","seq":{i},"temperature":{},"note":"{canary}","extra":"{canary}"{more}}}"#, i + tenant as i32);
+            let event = |i: i32, more: &str| {
+                format!(
+                    r#"{{"device":"same-device","id":"same-{round}-{i}","seq":{i},"temperature":{},"note":"{canary}","extra":"{canary}"{more}}}"#,
+                    i + tenant as i32
+                )
+            };
             let body = format!("[{},{},{},{}]", event(1, ""), event(2, ",\"fail\":true"), event(3, ",\"skip\":true"), event(900, ""));
-            let answer = client.try_post("/v1/events", &place.keys[tenant], "application/json", body.as_bytes(), "Prefer: wait=10\r\n").unwrap();
+            let answer =
+                client.try_post("/v1/events", &place.keys[tenant], "application/json", body.as_bytes(), "Prefer: wait=10\r\n").unwrap();
             assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
             let told = String::from_utf8(answer.body).unwrap();
             let receipt = serde_json::from_str::<serde_json::Value>(&told).unwrap()["receipt"].as_str().unwrap().to_owned();
             answers[tenant].push(told);
-            answers[tenant].push(String::from_utf8(client.get(&format!("/v1/receipts/{receipt}"), Some(&place.keys[tenant])).body).unwrap());
+            answers[tenant]
+                .push(String::from_utf8(client.get(&format!("/v1/receipts/{receipt}"), Some(&place.keys[tenant])).body).unwrap());
             assert_eq!(client.get(&format!("/v1/receipts/{receipt}"), Some(&place.keys[1 - tenant])).status, 404);
             assert_eq!(client.post("/v1/sources/bytes/events", &place.keys[tenant], "application/json", b"{}").status, 403);
         }
@@ -50,7 +57,10 @@ fn nothing_of_one_tenant_is_in_anything_of_the_other() {
     let (mut own, mut seen) = ([0; 2], 0);
     for file in all {
         let path = file.to_str().unwrap().to_owned();
-        let owner = ["acme", "beta"].iter().position(|t| path.contains(&format!("/tables/{t}/"))).unwrap_or_else(|| panic!("{path} is no tenant's"));
+        let owner = ["acme", "beta"]
+            .iter()
+            .position(|t| path.contains(&format!("/tables/{t}/")))
+            .unwrap_or_else(|| panic!("{path} is no tenant's"));
         let bytes = std::fs::read(&file).unwrap();
         assert!(!holds(&bytes, CANARIES[1 - owner]), "{} in {path}", CANARIES[1 - owner]);
         let other: &[u8] = [b"beta".as_slice(), b"acme"][owner];

@@ -1,15 +1,15 @@
 //! Integration tests.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod log;
-mod workspace;
-mod support;
-mod tables;
-mod crash;
 mod backlog;
-mod input;
-mod isolation;
-mod readers;
 mod config;
+mod crash;
 mod definitions;
 mod fleet;
+mod input;
+mod isolation;
+mod log;
+mod readers;
+mod support;
+mod tables;
+mod workspace;

@@ -47,7 +47,10 @@ fn read(python: &Path, table: &Path) -> Value {
 
 fn table_of(place: &Place, tenant: &str, table: &str) -> PathBuf {
     let wanted = format!("/{tenant}/{table}-");
-    tables::find(&place.data().join("tables")).into_iter().find(|t| t.to_str().unwrap().contains(&wanted)).unwrap_or_else(|| panic!("no table {wanted}"))
+    tables::find(&place.data().join("tables"))
+        .into_iter()
+        .find(|t| t.to_str().unwrap().contains(&wanted))
+        .unwrap_or_else(|| panic!("no table {wanted}"))
 }
 
 /// Numbers as numbers, whatever form JSON gave them.
@@ -84,7 +87,16 @@ fn three_readers_see_what_was_sent() {
     server.stop();
     let seen = read(&python, &table_of(&place, "acme", "meters"));
     let types = &seen["types"];
-    for (field, kind) in [("temperature", "double"), ("seq", "long"), ("note", "string"), ("occurred_at", "timestamp"), ("attributes", "map"), ("date", "date"), ("tenant", "string"), ("_partition", "integer")] {
+    for (field, kind) in [
+        ("temperature", "double"),
+        ("seq", "long"),
+        ("note", "string"),
+        ("occurred_at", "timestamp"),
+        ("attributes", "map"),
+        ("date", "date"),
+        ("tenant", "string"),
+        ("_partition", "integer"),
+    ] {
         assert_eq!(types[field], kind, "{field}");
     }
     assert_eq!(seen["units"], serde_json::json!({ "temperature": "Cel" }));
@@ -107,14 +119,22 @@ fn three_readers_see_what_was_sent() {
 /// W3: its scripts, its events, its expected rows, computed without Lua.
 #[test]
 fn w3_gives_exactly_its_expected_rows() {
-    let (Some(python), Some(sample), Some(expected)) = (python(), shared("workload/w3-sample.ndjson"), shared("workload/w3-expected.ndjson")) else { return };
+    let (Some(python), Some(sample), Some(expected)) =
+        (python(), shared("workload/w3-sample.ndjson"), shared("workload/w3-expected.ndjson"))
+    else {
+        return;
+    };
     let place = Place::new(FAST);
     let bench = Path::new(env!("CARGO_MANIFEST_DIR")).join("../benches/definitions");
     let definitions = place.path("definitions");
     std::fs::remove_dir_all(&definitions).unwrap();
     copy(&bench, &definitions);
     let hash = tidegate_ingest_http::hash_secret(&[9; 32]);
-    std::fs::write(definitions.join("keys.toml"), format!("[[key]]\nid = \"bench\"\ntenant = \"acme\"\nsource = \"w3\"\nsha256 = \"{hash}\"\n")).unwrap();
+    std::fs::write(
+        definitions.join("keys.toml"),
+        format!("[[key]]\nid = \"bench\"\ntenant = \"acme\"\nsource = \"w3\"\nsha256 = \"{hash}\"\n"),
+    )
+    .unwrap();
     let server = place.start(&Options::default());
     let body = std::fs::read(sample).unwrap();
     let answer = server.client().post("/v1/events", &key("bench", 9), "application/x-ndjson", &body);

@@ -287,9 +287,10 @@ impl Client {
 
 /// Seconds since something that differs from run to run: seeds are printed, so a failure can be repeated.
 pub fn seed() -> u64 {
-    let seed = std::env::var("TIDEGATE_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(|| {
-        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64
-    });
+    let seed = std::env::var("TIDEGATE_SEED")
+        .ok()
+        .and_then(|s| s.parse().ok())
+        .unwrap_or_else(|| std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64);
     println!("seed {seed}: TIDEGATE_SEED={seed} repeats it");
     seed
 }

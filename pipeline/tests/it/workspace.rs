@@ -13,7 +13,8 @@ fn dependencies(folder: &str, section: &str) -> Vec<String> {
 }
 
 fn own(folder: &str, section: &str) -> Vec<String> {
-    let mut found: Vec<String> = dependencies(folder, section).iter().filter_map(|d| d.strip_prefix("tidegate-").map(str::to_owned)).collect();
+    let mut found: Vec<String> =
+        dependencies(folder, section).iter().filter_map(|d| d.strip_prefix("tidegate-").map(str::to_owned)).collect();
     found.sort();
     found
 }
@@ -62,7 +63,8 @@ fn heavy_crates_stay_where_they_are_needed() {
 /// The first invariant of the design, read off the sources: no I/O, no clock, no randomness in the pure crates.
 #[test]
 fn schemas_and_operators_are_pure() {
-    let forbidden = ["std::fs", "std::net", "Instant::now", "SystemTime", "getrandom", "thread_rng", "std::process", "tokio::", "std::thread::spawn"];
+    let forbidden =
+        ["std::fs", "std::net", "Instant::now", "SystemTime", "getrandom", "thread_rng", "std::process", "tokio::", "std::thread::spawn"];
     for folder in ["schemas/src", "operators/src"] {
         each_source(&Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(folder), &mut |path, text| {
             for word in forbidden {
