@@ -21,7 +21,10 @@ pub fn last(log: &dyn EventLog, partition: Partition) -> Result<Option<CommitRec
     let bounds = log.bounds(LogName::Commits, partition)?;
     // Offsets may have gaps (Kafka's transaction markers), so look back in growing steps.
     let mut back = 1;
-    while bounds.start < bounds.end {
+    if bounds.is_empty() {
+        return Ok(None);
+    }
+    loop {
         let from = bounds.end.saturating_sub(back).max(bounds.start);
         let (mut at, mut found) = (from, None);
         while at < bounds.end {
@@ -33,11 +36,10 @@ pub fn last(log: &dyn EventLog, partition: Partition) -> Result<Option<CommitRec
             return CommitRecord::read(&record).map(Some).map_err(|e| RecoveryError::Commit(partition, e));
         }
         if from == bounds.start {
-            break;
+            return Ok(None);
         }
         back *= 2;
     }
-    Ok(None)
 }
 
 /// The commit whose range holds a position.

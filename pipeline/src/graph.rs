@@ -35,8 +35,11 @@ pub struct Shared {
     pub duplicates: Rc<RefCell<Duplicates>>,
     /// Epochs that were fed and not yet settled.
     under_way: Rc<RefCell<BTreeMap<Epoch, Rc<EpochInput>>>>,
-    settled: Rc<RefCell<VecDeque<(Rc<EpochInput>, Result<Settled, GraphError>)>>>,
+    settled: Rc<RefCell<VecDeque<Outcome>>>,
 }
+
+/// An epoch, and what came of it.
+pub type Outcome = (Rc<EpochInput>, Result<Settled, GraphError>);
 
 /// Why an epoch came to no result.
 #[derive(Debug, thiserror::Error)]
@@ -196,7 +199,7 @@ impl Graph {
     }
 
     /// The next settled epoch, in order.
-    pub fn settled(&mut self) -> Option<(Rc<EpochInput>, Result<Settled, GraphError>)> {
+    pub fn settled(&mut self) -> Option<Outcome> {
         self.shared.settled.borrow_mut().pop_front()
     }
 

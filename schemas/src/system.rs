@@ -59,8 +59,7 @@ impl SystemTable {
                 Field::new("steps", DataType::Int64, false),
                 Field::new("bytes", DataType::Int64, false),
                 Field::new("recorded_at", timestamp(), false),
-                Field::new(DURATION, DataType::Int64, false)
-                    .with_metadata(std::collections::HashMap::from([("unit".to_owned(), "us".to_owned())])),
+                Field::new(DURATION, DataType::Int64, false).with_metadata([("unit".to_owned(), "us".to_owned())]),
             ]),
         }
         fields.extend(provenance());

@@ -181,7 +181,7 @@ impl Column {
         };
         let field = ArrowField::new(&self.name, kind, true);
         match &self.unit {
-            Some(unit) => field.with_metadata(std::collections::HashMap::from([("unit".to_owned(), unit.clone())])),
+            Some(unit) => field.with_metadata([("unit".to_owned(), unit.clone())]),
             None => field,
         }
     }

@@ -71,7 +71,7 @@ pub(crate) fn text(run: Run, fields: &[&str], form: Option<&[u8]>) -> String {
         }
     }
     let mut out = format!("local mark, decode, validate, transform, NULL = ...\nreturn function({})\n", parameters.join(", "));
-    let _ = write!(out, "local event, data = {event}\n");
+    let _ = writeln!(out, "local event, data = {event}");
     if run.decode {
         out.push_str(
             "mark(1)\n\
@@ -117,7 +117,7 @@ pub(crate) fn text(run: Run, fields: &[&str], form: Option<&[u8]>) -> String {
 fn only_declared_text(out: &mut String, fields: &[&str]) {
     out.push_str("local only = getmetatable(row) == nil and row[1] == nil\nif only then\nlocal rest = table.clone(row)\n");
     for name in fields.iter().chain(&["occurred_at", "event_type"]) {
-        let _ = write!(out, "rest[{}] = nil\n", quoted(name.as_bytes()));
+        let _ = writeln!(out, "rest[{}] = nil", quoted(name.as_bytes()));
     }
     // An empty table is an empty list.
     out.push_str("only = next(rest) == nil and next(row) ~= nil\nend\nif only then\n");

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tidegate_operators::duplicates::Duplicates;
 use tidegate_operators::event::{Bundle, Progress};
@@ -118,7 +118,7 @@ fn stages(bundles: &mut [Bundle]) {
 
 type Sent = (bool, u8, u8); // tenant, id, kind
 
-fn run(catalog: &Catalog, events: &[Sent], cuts: &HashSet<usize>) -> Vec<(u64, Verdict)> {
+fn run(catalog: &Catalog, events: &[Sent], cuts: &BTreeSet<usize>) -> Vec<(u64, Verdict)> {
     let mut state = Duplicates::new(i64::MAX / 2, 1_000_000);
     let (mut verdicts, mut epoch, mut slices) = (Vec::new(), 1, Vec::new());
     for (i, (beta, id, kind)) in events.iter().enumerate() {
@@ -160,7 +160,7 @@ fn check(settled: &settle::Settled) {
 
 /// One event after the other, as the design says it.
 fn oracle(events: &[Sent]) -> Vec<(u64, Verdict)> {
-    let mut seen = HashSet::new();
+    let mut seen = BTreeSet::new();
     let mut verdicts = Vec::new();
     for (i, (tenant, id, kind)) in events.iter().enumerate() {
         let verdict = match kind {
@@ -181,7 +181,7 @@ proptest! {
     #[test]
     fn verdicts_do_not_depend_on_cuts(
         events in prop::collection::vec((any::<bool>(), 0u8..6, 0u8..4), 1..60),
-        cuts in prop::collection::hash_set(0usize..60, 0..20),
+        cuts in prop::collection::btree_set(0usize..60, 0..20),
     ) {
         prop_assert_eq!(run(&catalog(), &events, &cuts), oracle(&events));
     }
@@ -232,12 +232,12 @@ fn numbers_are_ids_too_and_other_tenants_have_their_own() {
     let catalog = catalog();
     let event = r#"{"dev":17,"id":4,"ts":1767225600000}"#.to_owned();
     let key = |tenant: &str| {
-        let bundles = open::apply(&[slice(0, tenant, &[event.clone()])], &catalog, LOG, &|_| false);
+        let bundles = open::apply(&[slice(0, tenant, std::slice::from_ref(&event))], &catalog, LOG, &|_| false);
         let opened = &bundles[0].events[0];
         assert_eq!((&*opened.origin.asset, &*opened.origin.event_id, opened.occurred_at), ("17", "4", Some(1_767_225_600_000_000)));
         opened.key
     };
     assert_ne!(key("acme"), key("beta"));
-    let unknown = open::apply(&[slice(0, "gamma", &[event.clone()])], &catalog, LOG, &|_| false);
+    let unknown = open::apply(&[slice(0, "gamma", std::slice::from_ref(&event))], &catalog, LOG, &|_| false);
     assert!(matches!(&unknown[0].events[0].progress, Progress::Rejected(r) if r.code == "source_unknown"));
 }

@@ -109,7 +109,7 @@ fn check(place: &Place, ledger: &Ledger) {
     let wrong: Vec<_> = ledger.refused.iter().filter(|e| seen.contains_key(*e)).take(5).collect();
     assert!(lost.is_empty() && twice.is_empty() && wrong.is_empty(), "lost {lost:?}, twice {twice:?}, refused but there {wrong:?}");
 
-    let mut by_asset: BTreeMap<(String, String), Vec<((i32, i64, i32, i32), i64)>> = BTreeMap::new();
+    let mut by_asset: BTreeMap<(String, String), Vec<(tables::Place, i64)>> = BTreeMap::new();
     for row in rows {
         by_asset.entry((row.tenant, row.asset)).or_default().push((row.place, row.seq.unwrap()));
     }

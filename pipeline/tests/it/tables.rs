@@ -6,14 +6,16 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+/// `_partition _offset _index _row`
+pub type Place = (i32, i64, i32, i32);
+
 /// One row, as far as tests compare it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TableRow {
     pub tenant: String,
     pub event_id: String,
     pub asset: String,
-    /// `_partition _offset _index _row`
-    pub place: (i32, i64, i32, i32),
+    pub place: Place,
     pub seq: Option<i64>,
     pub temperature: Option<f64>,
 }
