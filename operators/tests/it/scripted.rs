@@ -26,7 +26,7 @@ pub fn shared(name: &str) -> Option<PathBuf> {
     if path.exists() {
         return Some(path);
     }
-    assert!(std::env::var_os("TIDEGATE_REQUIRE_SERVICES").is_none(), "{} is missing", path.display());
+    assert!(std::env::var_os("TIDEGATE_REQUIRE_DATA").is_none(), "{} is missing", path.display());
     eprintln!("skipped: {} is missing", path.display());
     None
 }

@@ -332,6 +332,6 @@ pub fn shared(name: &str) -> Option<PathBuf> {
         return Some(path);
     }
     eprintln!("{} is absent: what needs it is left out", path.display());
-    assert!(std::env::var("TIDEGATE_REQUIRE_SERVICES").as_deref() != Ok("1"), "{} is absent", path.display());
+    assert!(std::env::var("TIDEGATE_REQUIRE_DATA").as_deref() != Ok("1"), "{} is absent", path.display());
     None
 }
