@@ -69,12 +69,12 @@ limits! {
     SEALING_STOPS_PERCENT = 95, "percent", "of the log's budget: no epoch is committed beyond it; the rest is for cursors, markers and control";
 
     // processing
-    EPOCH_EVENTS_MAX = 10_000, "events", "an epoch: latency and memory of one atomic step; 20,000 took 60 MB more and no less CPU";
-    EPOCH_BYTES_MAX = 8 << 20, "bytes", "input bytes of one epoch";
+    EPOCH_EVENTS_MAX = 5_000, "events", "an epoch: latency and memory of one atomic step; an event under way takes about 8 kB with its document, row and columns";
+    EPOCH_BYTES_MAX = 4 << 20, "bytes", "input bytes of one epoch";
     EPOCH_OUTPUT_BYTES_MAX = 64 << 20, "bytes", "output of one epoch; past it the epoch is abandoned and cut smaller";
     EPOCH_STEPS_MAX = 200_000_000, "steps", "estimated script steps of one epoch: some seconds of one core";
     EPOCHS_UNDER_WAY_MAX = 2, "epochs", "epochs inside the graph of one partition: timely has no back-pressure of its own";
-    READ_BYTES_MAX = 4 << 20, "bytes", "read from the log at once by one reader";
+    READ_BYTES_MAX = 1 << 20, "bytes", "read from the log at once by one reader";
     BUNDLE_EVENTS_MAX = 1_024, "events", "events of one tenant and template that pass a stage together";
     DUPLICATE_KEYS_MAX = 2_000_000, "keys", "duplicate state of one partition, 16 bytes each and an epoch";
     DUPLICATE_HORIZON_SECONDS = 86_400, "seconds", "recorded time within which a repeated event id is a duplicate";
