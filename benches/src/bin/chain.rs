@@ -281,6 +281,8 @@ fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
 fn start(folder: &Path) -> anyhow::Result<Server> {
     let mut child = Command::new(std::env::current_exe()?)
         .args(["serve", "run", "--config"])
+        // As the product sets it for itself.
+        .env("MIMALLOC_PURGE_DELAY", "10")
         .arg(folder.join("tidegate.toml"))
         .stdout(Stdio::piped())
         .spawn()?;

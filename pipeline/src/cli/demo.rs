@@ -12,9 +12,9 @@ use crate::delivery::drained;
 use crate::demo::content;
 use crate::demo::fleet::{self, FleetPlan, FleetReport};
 use crate::server::{Server, now};
-use crate::{telemetry, verify};
+use crate::telemetry;
 use anyhow::{Context, bail};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
@@ -69,7 +69,7 @@ struct Figures {
     refused_at_the_edge: u64,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 struct Table {
     tenant: String,
     table: String,
@@ -98,7 +98,7 @@ pub fn main(args: Args) -> anyhow::Result<ExitCode> {
         let example = keys.iter().find(|k| k.source == "telemetry").map(|k| String::from_utf8_lossy(k.key.expose()).into_owned());
         let plan =
             FleetPlan { address: server.address.to_string(), seed: args.seed, events: args.events, connections: 6, now: now(), keys };
-        let figures = drive(&server, &plan, &config).await?;
+        let figures = drive(&server, &plan, &dir).await?;
         if args.json {
             println!("{}", serde_json::to_string(&figures)?);
         } else {
@@ -153,7 +153,7 @@ fn write_config(dir: &Path, listen: std::net::SocketAddr) -> anyhow::Result<Conf
     Ok(Config::load(&path)?)
 }
 
-async fn drive(server: &Server, plan: &FleetPlan, config: &Config) -> anyhow::Result<Figures> {
+async fn drive(server: &Server, plan: &FleetPlan, dir: &Path) -> anyhow::Result<Figures> {
     let (started, cpu) = (Instant::now(), telemetry::cpu_seconds());
     let mut child = Command::new(std::env::current_exe()?)
         .arg("demo-fleet")
@@ -176,8 +176,33 @@ async fn drive(server: &Server, plan: &FleetPlan, config: &Config) -> anyhow::Re
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     eprintln!();
-    let cpu = telemetry::cpu_seconds() - cpu;
-    figures(server, config, &report, seconds, cpu)
+    let used = Used { seconds, cpu_seconds: telemetry::cpu_seconds() - cpu, rss_max_bytes: telemetry::rss_bytes().1 };
+    let tables = verified(dir).await?;
+    figures(server, tables, &report, &used)
+}
+
+/// What the server took for the fleet's events.
+struct Used {
+    seconds: f64,
+    cpu_seconds: f64,
+    rss_max_bytes: u64,
+}
+
+/// `tidegate verify` beside the running server, in a process of its own: the server's figures stay the server's.
+async fn verified(dir: &Path) -> anyhow::Result<Vec<Table>> {
+    let output = Command::new(std::env::current_exe()?)
+        .args(["verify", "--json", "--config"])
+        .arg(dir.join("tidegate.toml"))
+        .kill_on_drop(true)
+        .output()
+        .await
+        .context("verify")?;
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout)
+        .with_context(|| format!("verify ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr)))?;
+    if !output.status.success() {
+        bail!("tables differ from commits: {}", report["differences"]);
+    }
+    Ok(serde_json::from_value(report["tables"].clone())?)
 }
 
 /// Shows progress until the fleet has ended, and returns what it reports.
@@ -223,12 +248,8 @@ fn committed(server: &Server) -> anyhow::Result<bool> {
     Ok(true)
 }
 
-fn figures(server: &Server, config: &Config, report: &FleetReport, seconds: f64, cpu: f64) -> anyhow::Result<Figures> {
+fn figures(server: &Server, tables: Vec<Table>, report: &FleetReport, used: &Used) -> anyhow::Result<Figures> {
     let account = account::read(&*server.log)?;
-    let verified = verify::run(&config.server.data_dir, &server.tables)?;
-    if let Some(difference) = verified.differences.first() {
-        bail!("tables differ from commits: {difference}");
-    }
     let mut tenants: BTreeMap<String, Tenant> =
         account.tenants.iter().map(|(t, counts)| (t.to_string(), Tenant { counts: *counts, ..Tenant::default() })).collect();
     let mut rejections: BTreeMap<String, u64> = BTreeMap::new();
@@ -236,24 +257,20 @@ fn figures(server: &Server, config: &Config, report: &FleetReport, seconds: f64,
         *rejections.entry(code.clone()).or_default() += n;
         tenants.entry(tenant).or_default().rejections.insert(code, n);
     }
-    for table in &verified.tables {
-        tenants.entry(table.tenant.to_string()).or_default().rows += table.rows;
+    for table in &tables {
+        tenants.entry(table.tenant.clone()).or_default().rows += table.rows;
     }
     let received = account.totals.received;
     Ok(Figures {
         counts: account.totals,
-        rows: verified.tables.iter().map(|t| t.rows).sum(),
-        tables: verified
-            .tables
-            .into_iter()
-            .map(|t| Table { tenant: t.tenant.to_string(), table: t.table, path: t.path, rows: t.rows })
-            .collect(),
+        rows: tables.iter().map(|t| t.rows).sum(),
+        tables,
         rejections,
         tenants,
-        events_per_second: (received as f64 / seconds).round(),
-        seconds,
-        cpu_seconds_per_million: cpu / received.max(1) as f64 * 1e6,
-        rss_max_bytes: telemetry::rss_bytes().1,
+        events_per_second: (received as f64 / used.seconds).round(),
+        seconds: used.seconds,
+        cpu_seconds_per_million: used.cpu_seconds / received.max(1) as f64 * 1e6,
+        rss_max_bytes: used.rss_max_bytes,
         acknowledged: report.acknowledged,
         refused_at_the_edge: report.refused,
     })
