@@ -26,7 +26,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tidegate_ingest_http::{Catalogs, Edge, Operations, Readiness};
-use tidegate_schemas::catalog::Catalog;
 use tidegate_schemas::definition::Definition;
 use tidegate_schemas::log::EventLog;
 use tidegate_schemas::sink::Sink;
@@ -84,7 +83,7 @@ impl Server {
         let stop_threads = Arc::new(AtomicBool::new(false));
         follow(&tasks, &follower, &stop_threads);
         let tables = config.tables();
-        let sinks = start_sinks(config, &log, &tables, &tasks, &stop_sinks).await?;
+        let sinks = start_sinks(config, &log, &tables, &tasks, &stop_sinks)?;
         let processes = config.server.roles.contains(&Role::Process);
         let workers = processes.then(|| start_workers(config, &log, &follower, &stop_threads)).transpose()?;
         let (socket, stop) = (config.control_socket(), stop_edge.clone());
@@ -98,7 +97,7 @@ impl Server {
         let address = listener.local_addr()?;
         let edge = Edge {
             log: Arc::clone(&log) as Arc<dyn EventLog>,
-            catalog: Arc::new(Follower(Arc::clone(&follower))),
+            catalog: Arc::clone(&follower) as Arc<dyn Catalogs>,
             receipts: Arc::new(LogReceipts::new(Arc::clone(&log) as Arc<dyn EventLog>, sinks.clone())),
             clock: now,
             operations: Arc::new(Process { metrics, log: Arc::clone(&log), follower: Arc::clone(&follower), sinks: sinks.clone() }),
@@ -166,29 +165,43 @@ fn follow(tasks: &TaskTracker, follower: &Arc<CatalogFollower>, stop: &Arc<Atomi
     });
 }
 
-async fn start_sinks(
+/// The sinks that are configured, each with the system tables that it takes: a sink is an arm here.
+fn sinks_of(config: &Config, tables: &Path) -> anyhow::Result<Vec<(Arc<dyn Sink>, Vec<SystemTable>)>> {
+    let mut sinks: Vec<(Arc<dyn Sink>, Vec<SystemTable>)> = Vec::new();
+    let parquet = &config.sink.parquet;
+    if parquet.enabled {
+        std::fs::create_dir_all(tables).with_context(|| format!("folder {}", tables.display()))?;
+        let sink = ParquetSink::open(tables, ParquetOptions::default()).context("Parquet tables")?;
+        sinks.push((Arc::new(sink), parquet.system_tables.iter().filter_map(|n| SystemTable::named(n)).collect()));
+    }
+    Ok(sinks)
+}
+
+/// Starts a driver for each sink.
+fn start_sinks(
     config: &Config,
     log: &Arc<EmbeddedLog>,
     tables: &Path,
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) -> anyhow::Result<Vec<RunningSink>> {
-    if !config.sink.parquet.enabled || !config.server.roles.contains(&Role::Sink) {
-        return Ok(Vec::new());
+    let mut running = Vec::new();
+    if !config.server.roles.contains(&Role::Sink) {
+        return Ok(running);
     }
-    std::fs::create_dir_all(tables).with_context(|| format!("folder {}", tables.display()))?;
-    let sink: Arc<dyn Sink> = Arc::new(ParquetSink::open(tables, ParquetOptions::default()).context("Parquet tables")?);
-    let selection = TableSelection { system: config.sink.parquet.system_tables.iter().filter_map(|n| SystemTable::named(n)).collect() };
-    let options = DriverOptions { tables: selection, ..DriverOptions::new(config.server.data_dir.join("parked")) };
-    let driver = Driver::new(Arc::clone(log) as Arc<dyn EventLog>, Arc::clone(&sink), options);
-    let progress = driver.progress();
-    let stop = stop.clone();
-    tasks.spawn(async move {
-        if let Err(error) = driver.run(stop).await {
-            tracing::error!(error = %error, "the Parquet sink ended");
-        }
-    });
-    Ok(vec![RunningSink { sink, progress }])
+    for (sink, system) in sinks_of(config, tables)? {
+        let park = config.server.data_dir.join("parked").join(sink.name());
+        let options = DriverOptions { tables: TableSelection { system }, ..DriverOptions::new(park) };
+        let driver = Driver::new(Arc::clone(log) as Arc<dyn EventLog>, Arc::clone(&sink), options);
+        let (name, progress, stop) = (sink.name(), driver.progress(), stop.clone());
+        tasks.spawn(async move {
+            if let Err(error) = driver.run(stop).await {
+                tracing::error!(sink = name, error = %error, "a sink ended");
+            }
+        });
+        running.push(RunningSink { sink, progress });
+    }
+    Ok(running)
 }
 
 fn start_workers(
@@ -204,7 +217,7 @@ fn start_workers(
     let process = &config.process;
     let around = Surroundings {
         log: Arc::clone(log) as Arc<dyn EventLog>,
-        catalogs: Arc::new(Follower(Arc::clone(follower))),
+        catalogs: Arc::clone(follower) as Arc<dyn Catalogs>,
         snapshots: Snapshots::new(Arc::new(store), tokio::runtime::Handle::current(), log.log_id()),
         clock: now,
         stop: Arc::clone(stop),
@@ -251,15 +264,6 @@ fn upkeep(tasks: &TaskTracker, log: &Arc<EmbeddedLog>, trim_every: Duration, sto
             metrics::gauge!("process_cpu_seconds").set(telemetry::cpu_seconds());
         }
     });
-}
-
-/// The follower of `control`, as the edge and the workers know it.
-struct Follower(Arc<CatalogFollower>);
-
-impl Catalogs for Follower {
-    fn current(&self) -> Arc<Catalog> {
-        self.0.current()
-    }
 }
 
 struct Process {
