@@ -165,9 +165,12 @@ fn follow(tasks: &TaskTracker, follower: &Arc<CatalogFollower>, stop: &Arc<Atomi
     });
 }
 
-/// The sinks that are configured, each with the system tables that it takes: a sink is an arm here.
-fn sinks_of(config: &Config, tables: &Path) -> anyhow::Result<Vec<(Arc<dyn Sink>, Vec<SystemTable>)>> {
-    let mut sinks: Vec<(Arc<dyn Sink>, Vec<SystemTable>)> = Vec::new();
+/// A sink, and the system tables that it takes.
+type Configured = (Arc<dyn Sink>, Vec<SystemTable>);
+
+/// The sinks that are configured: a sink is an arm here.
+fn sinks_of(config: &Config, tables: &Path) -> anyhow::Result<Vec<Configured>> {
+    let mut sinks: Vec<Configured> = Vec::new();
     let parquet = &config.sink.parquet;
     if parquet.enabled {
         std::fs::create_dir_all(tables).with_context(|| format!("folder {}", tables.display()))?;
