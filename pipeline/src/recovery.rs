@@ -89,6 +89,20 @@ pub fn recover(
     Ok(Recovered { owner, last, duplicates })
 }
 
+/// Keeps what recovery needs of every partition. Holds live as long as the process, so this comes before the first trim: a
+/// partition that is taken over late would find its outcomes gone otherwise.
+pub fn hold_states(log: &dyn EventLog) -> Result<(), RecoveryError> {
+    for partition in 0..log.partitions() {
+        let snapshot = commits::last(log, partition)?.and_then(|c| c.snapshot);
+        let from = match snapshot {
+            Some(snapshot) => snapshot.audit_next,
+            None => log.bounds(LogName::Audit, partition)?.start,
+        };
+        log.hold("state", LogName::Audit, partition, Some(from));
+    }
+    Ok(())
+}
+
 /// Without a snapshot the fold must begin at the beginning.
 fn fresh(
     partition: Partition,

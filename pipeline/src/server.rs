@@ -13,7 +13,7 @@ use crate::epoch::EpochBounds;
 use crate::log::embedded::{EmbeddedLog, Options};
 use crate::partition::{ProcessSettings, Surroundings};
 use crate::receipts::LogReceipts;
-use crate::recovery::DuplicateBounds;
+use crate::recovery::{DuplicateBounds, hold_states};
 use crate::snapshot::Snapshots;
 use crate::telemetry;
 use crate::worker::Workers;
@@ -140,7 +140,12 @@ async fn open_log(config: &Config) -> anyhow::Result<Arc<EmbeddedLog>> {
         audit_horizon: Duration::from_secs(log.audit_horizon_seconds),
     };
     let folder = config.server.data_dir.join("log");
-    tokio::task::spawn_blocking(move || EmbeddedLog::open(&folder, options)).await?.context("log")
+    let open = move || -> anyhow::Result<Arc<EmbeddedLog>> {
+        let log = EmbeddedLog::open(&folder, options).context("log")?;
+        hold_states(&*log).context("log")?;
+        Ok(log)
+    };
+    tokio::task::spawn_blocking(open).await?
 }
 
 async fn publish_at_start(config: &Config, publisher: &Publisher) -> anyhow::Result<()> {
