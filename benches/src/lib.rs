@@ -1,5 +1,4 @@
 //! Workloads and measuring for the benches and the end-to-end harness. Nobody imports this crate.
 
-pub mod process;
 pub mod stages;
 pub mod workload;

@@ -1,6 +1,5 @@
 //! The dataflow's stages in this process and on this thread, without log and edge: what scripts and columns cost alone.
 
-use crate::process::thread_cpu_seconds;
 use crate::workload::Workload;
 use anyhow::{Context, anyhow};
 use bytes::Bytes;
@@ -13,6 +12,7 @@ use tidegate_operators::script::{Host, HostOptions, Watch};
 use tidegate_operators::stages::open::{self, Slice};
 use tidegate_operators::stages::{decode, settle, transform, validate};
 use tidegate_pipeline::definitions::{Extent, Folder, Known, diff};
+use tidegate_pipeline::usage::thread_cpu_seconds;
 use tidegate_schemas::block::Attribution;
 use tidegate_schemas::catalog::Catalog;
 use tidegate_schemas::definition::{Definition, NodeKind, Organization};

@@ -23,6 +23,7 @@ pub mod recovery;
 pub mod server;
 pub mod snapshot;
 pub mod telemetry;
+pub mod usage;
 pub mod verify;
 pub mod watchdog;
 pub mod worker;

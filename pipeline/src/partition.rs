@@ -224,6 +224,8 @@ impl Partitioned {
     fn run(&mut self, worker: &mut Worker, input: EpochInput) -> Result<(Rc<EpochInput>, Settled), PartitionError> {
         let epoch = input.of.epoch;
         let Some(graph) = &mut self.graph else { return Err(LogError::Closed.into()) };
+        // The host is the worker's: what an epoch that came to nothing left there is not this one's.
+        drop(self.host.borrow_mut().take_faults());
         graph.feed(input);
         let (input, result) = loop {
             worker.step();

@@ -15,13 +15,13 @@ use crate::partition::{ProcessSettings, Surroundings};
 use crate::receipts::LogReceipts;
 use crate::recovery::{DuplicateBounds, hold_states};
 use crate::snapshot::Snapshots;
-use crate::telemetry;
+use crate::usage;
 use crate::worker::Workers;
 use anyhow::Context;
 use metrics_exporter_prometheus::PrometheusHandle;
 use object_store::local::LocalFileSystem;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -49,19 +49,29 @@ pub fn now() -> Micros {
 pub struct Server {
     /// The log, for whoever accounts.
     pub log: Arc<EmbeddedLog>,
-    /// Definitions in effect.
-    pub catalogs: Arc<CatalogFollower>,
     /// Sinks' progress.
     pub sinks: Vec<RunningSink>,
     /// Where the edge listens.
     pub address: SocketAddr,
-    /// Root of the Parquet tables.
-    pub tables: PathBuf,
     workers: Option<Workers>,
-    stop_edge: CancellationToken,
-    stop_sinks: CancellationToken,
-    stop_threads: Arc<AtomicBool>,
+    stops: Stops,
     tasks: TaskTracker,
+}
+
+/// What ends the parts of a process. A start that fails half-way ends what it has started, or the process would wait for it.
+#[derive(Default)]
+struct Stops {
+    edge: CancellationToken,
+    sinks: CancellationToken,
+    threads: Arc<AtomicBool>,
+}
+
+impl Drop for Stops {
+    fn drop(&mut self) {
+        self.edge.cancel();
+        self.sinks.cancel();
+        self.threads.store(true, Ordering::SeqCst);
+    }
 }
 
 impl Server {
@@ -79,14 +89,12 @@ impl Server {
             Publisher { store: Arc::new(ControlStore::new(Arc::clone(&log) as Arc<dyn EventLog>)), follower: Arc::clone(&follower), now };
         publish_at_start(config, &publisher).await?;
 
-        let (stop_edge, stop_sinks, tasks) = (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
-        let stop_threads = Arc::new(AtomicBool::new(false));
-        follow(&tasks, &follower, &stop_threads);
-        let tables = config.tables();
-        let sinks = start_sinks(config, &log, &tables, &tasks, &stop_sinks)?;
+        let (stops, tasks) = (Stops::default(), TaskTracker::new());
+        follow(&tasks, &follower, &stops.threads);
+        let sinks = start_sinks(config, &log, &config.tables(), &tasks, &stops.sinks)?;
         let processes = config.server.roles.contains(&Role::Process);
-        let workers = processes.then(|| start_workers(config, &log, &follower, &stop_threads)).transpose()?;
-        let (socket, stop) = (config.control_socket(), stop_edge.clone());
+        let workers = processes.then(|| start_workers(config, &log, &follower, &stops.threads)).transpose()?;
+        let (socket, stop) = (config.control_socket(), stops.edge.clone());
         tasks.spawn(async move {
             if let Err(error) = socket::serve(socket, publisher, stop).await {
                 tracing::error!(error = crate::worker::chain(&error), "definitions cannot be applied any more");
@@ -103,27 +111,26 @@ impl Server {
             operations: Arc::new(Process { metrics, log: Arc::clone(&log), follower: Arc::clone(&follower), sinks: sinks.clone() }),
             settings: config.server.edge_settings(),
         };
-        let stop = stop_edge.clone();
+        let stop = stops.edge.clone();
         tasks.spawn(async move {
             if let Err(error) = tidegate_ingest_http::serve(edge, listener, stop).await {
                 tracing::error!(error = %error, "the HTTP edge ended");
             }
         });
-        upkeep(&tasks, &log, Duration::from_millis(config.log.trim_milliseconds.into()), &stop_sinks);
+        upkeep(&tasks, &log, Duration::from_millis(config.log.trim_milliseconds.into()), &stops.sinks);
         tracing::info!(%address, log_id = %log.log_id(), data = %data.display(), "serving");
-        Ok(Self { log, catalogs: follower, sinks, address, tables, workers, stop_edge, stop_sinks, stop_threads, tasks })
+        Ok(Self { log, sinks, address, workers, stops, tasks })
     }
 
     /// Ends everything in order. What was acknowledged stays; what is sealed is committed.
     pub async fn stop(self) {
-        self.stop_edge.cancel();
+        self.stops.edge.cancel();
         if let Some(workers) = self.workers
             && tokio::task::spawn_blocking(move || workers.stop()).await.is_err()
         {
             tracing::error!("workers did not end in order");
         }
-        self.stop_sinks.cancel();
-        self.stop_threads.store(true, Ordering::SeqCst);
+        drop(self.stops);
         self.tasks.close();
         self.tasks.wait().await;
         tracing::info!("stopped");
@@ -265,11 +272,11 @@ fn upkeep(tasks: &TaskTracker, log: &Arc<EmbeddedLog>, trim_every: Duration, sto
     let (log, ends) = (Arc::clone(log), stop.clone());
     tasks.spawn(async move {
         while ends.run_until_cancelled(tokio::time::sleep(GAUGES_EVERY)).await.is_some() {
-            let usage = log.usage();
-            metrics::gauge!("tidegate_log_bytes").set(usage.bytes as f64);
-            metrics::gauge!("tidegate_log_budget_bytes").set(usage.budget as f64);
-            metrics::gauge!("process_resident_memory_bytes").set(telemetry::rss_bytes().0 as f64);
-            metrics::gauge!("process_cpu_seconds").set(telemetry::cpu_seconds());
+            let log = log.usage();
+            metrics::gauge!("tidegate_log_bytes").set(log.bytes as f64);
+            metrics::gauge!("tidegate_log_budget_bytes").set(log.budget as f64);
+            metrics::gauge!("process_resident_memory_bytes").set(usage::rss_bytes(usage::SELF).0 as f64);
+            metrics::gauge!("process_cpu_seconds").set(usage::cpu_seconds(usage::SELF));
         }
     });
 }

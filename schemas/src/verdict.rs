@@ -72,6 +72,8 @@ macro_rules! codes {
         impl Code {
             /// As in answers, tables and metrics.
             pub fn as_str(self) -> &'static str { match self { $(Self::$name => $text),* } }
+            /// The reason of a name; none where it is a script's own.
+            pub fn named(name: &str) -> Option<Self> { match name { $($text => Some(Self::$name),)* _ => None } }
         }
     };
 }

@@ -12,10 +12,10 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+use tidegate_benches::stages;
 use tidegate_benches::workload::Workload;
-use tidegate_benches::{process, stages};
 use tidegate_pipeline::demo::fleet::client::{Client, Post};
-use tidegate_pipeline::{cli, verify};
+use tidegate_pipeline::{cli, usage, verify};
 use tidegate_schemas::ids::CredentialId;
 
 /// As in the product.
@@ -164,7 +164,7 @@ fn measure(path: &PathOf, events: u64, commit: &str) -> anyhow::Result<Measured>
                 cpu_s_per_million: cost.cpu_seconds / cost.events as f64 * 1e6,
                 events_per_s: cost.events as f64 / started.elapsed().as_secs_f64(),
                 p99_ms: None,
-                rss_max_bytes: process::rss_max_bytes(std::process::id()),
+                rss_max_bytes: usage::rss_bytes(usage::SELF).1,
                 bar,
                 commit: commit.to_owned(),
             })
@@ -216,7 +216,7 @@ fn over_http(workload: Workload, events: u64, request: u64, roles: &str, rows: b
     let pid = server.child.id();
     let bodies: Arc<Vec<Vec<u8>>> = Arc::new((0..events / request).map(|i| body(workload, i * request, request)).collect());
     // One request of each connection beforehand: connections, scripts and code pages are there.
-    let cpu = process::cpu_seconds(pid);
+    let cpu = usage::cpu_seconds(pid);
     let started = Instant::now();
     let mut latencies = drive(&server.address, &key, bodies)?;
     let sent = started.elapsed().as_secs_f64();
@@ -225,8 +225,8 @@ fn over_http(workload: Workload, events: u64, request: u64, roles: &str, rows: b
         wait_drained(&server.address)?;
         seconds = started.elapsed().as_secs_f64();
     }
-    let cpu_seconds = process::cpu_seconds(pid) - cpu;
-    let rss_max_bytes = process::rss_max_bytes(pid);
+    let cpu_seconds = usage::cpu_seconds(pid) - cpu;
+    let rss_max_bytes = usage::rss_bytes(pid).1;
     drop(server);
     if rows {
         let report = verify::run(&folder.path().join("data"), &folder.path().join("data/tables"))?;

@@ -128,7 +128,7 @@ impl Split {
     fn add(&mut self, range: std::ops::Range<usize>, depth: usize) -> Result<(), Unsplit> {
         if range.len() > EVENT_BYTES_MAX {
             let detail = format!(
-                "the event has {} bytes, more than {EVENT_BYTES_MAX}; its first {EVENT_TOO_LARGE_BYTES_KEPT} are kept with the rejection",
+                "the event has {} bytes, more than {EVENT_BYTES_MAX}; where others of the request are stored, its first {EVENT_TOO_LARGE_BYTES_KEPT} are kept",
                 range.len()
             );
             return self.refuse(range.start..range.start + EVENT_TOO_LARGE_BYTES_KEPT, Code::EventTooLarge, detail);

@@ -9,22 +9,15 @@ use std::process::ExitCode;
 pub struct Args {
     /// The folder: organizations.toml, sources.toml, assets.toml, keys.toml, templates/.
     folder: PathBuf,
-    /// The server's configuration, which names its data folder.
-    #[arg(long)]
-    config: Option<PathBuf>,
-    /// The server's data folder, where no configuration is named.
-    #[arg(long)]
-    data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    which: super::Which,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
 }
 
 pub fn main(args: &Args) -> anyhow::Result<ExitCode> {
-    let mut config = super::run::load(args.config.as_deref())?;
-    if let Some(folder) = &args.data_dir {
-        config.server.data_dir.clone_from(folder);
-    }
+    let config = args.which.load()?;
     let published = socket::apply(&args.folder, &config.control_socket())?;
     if args.json {
         println!("{}", serde_json::to_string(&published)?);

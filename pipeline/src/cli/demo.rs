@@ -12,7 +12,7 @@ use crate::delivery::drained;
 use crate::demo::content;
 use crate::demo::fleet::{self, FleetPlan, FleetReport};
 use crate::server::{Server, now};
-use crate::telemetry;
+use crate::{telemetry, usage};
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -154,7 +154,7 @@ fn write_config(dir: &Path, listen: std::net::SocketAddr) -> anyhow::Result<Conf
 }
 
 async fn drive(server: &Server, plan: &FleetPlan, dir: &Path) -> anyhow::Result<Figures> {
-    let (started, cpu) = (Instant::now(), telemetry::cpu_seconds());
+    let (started, cpu) = (Instant::now(), usage::cpu_seconds(usage::SELF));
     let mut child = Command::new(std::env::current_exe()?)
         .arg("demo-fleet")
         .stdin(Stdio::piped())
@@ -176,7 +176,7 @@ async fn drive(server: &Server, plan: &FleetPlan, dir: &Path) -> anyhow::Result<
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     eprintln!();
-    let used = Used { seconds, cpu_seconds: telemetry::cpu_seconds() - cpu, rss_max_bytes: telemetry::rss_bytes().1 };
+    let used = Used { seconds, cpu_seconds: usage::cpu_seconds(usage::SELF) - cpu, rss_max_bytes: usage::rss_bytes(usage::SELF).1 };
     let tables = verified(dir).await?;
     figures(server, tables, &report, &used)
 }

@@ -6,8 +6,10 @@ mod demo;
 mod run;
 mod verify;
 
+use crate::config::Config;
 use clap::{Parser, Subcommand};
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Sensor events over HTTP, through each tenant's sandboxed scripts, into tables: exactly once.
@@ -37,6 +39,27 @@ enum Command {
 
 // For who drives a server of his own: keys of the form that the edge takes.
 pub use tidegate_ingest_http::{hash_secret, issue_key};
+
+/// Which server a command is about.
+#[derive(clap::Args)]
+struct Which {
+    /// The server's configuration, which names its data folder.
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// Its data folder, before what the configuration names.
+    #[arg(long)]
+    data_dir: Option<PathBuf>,
+}
+
+impl Which {
+    fn load(&self) -> anyhow::Result<Config> {
+        let mut config = run::load(self.config.as_deref())?;
+        if let Some(folder) = &self.data_dir {
+            config.server.data_dir.clone_from(folder);
+        }
+        Ok(config)
+    }
+}
 
 /// Runs the command line.
 pub fn main() -> ExitCode {

@@ -1,6 +1,6 @@
 //! `tidegate run`: serve until a signal says to stop.
 
-use crate::config::{Config, LogFormat};
+use crate::config::Config;
 use crate::server::Server;
 use crate::telemetry;
 use std::path::PathBuf;
@@ -44,11 +44,7 @@ pub fn load(path: Option<&std::path::Path>) -> anyhow::Result<Config> {
 /// Starts the log lines; the environment's filter goes first.
 pub fn start_logs(config: &Config) {
     let filter = std::env::var("TIDEGATE_LOG").unwrap_or_else(|_| config.telemetry.log_filter.clone());
-    let format = match config.telemetry.log_format {
-        LogFormat::Json => telemetry::LogFormat::Json,
-        LogFormat::Text => telemetry::LogFormat::Text,
-    };
-    telemetry::logs(&filter, format);
+    telemetry::logs(&filter, config.telemetry.log_format);
 }
 
 /// Two threads carry the edge and the sinks; heavy work has threads of its own.

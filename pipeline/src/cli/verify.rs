@@ -1,28 +1,20 @@
 //! `tidegate verify`: do tables hold what commits promise?
 
 use crate::verify;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Add up commit records against the rows that the tables hold; exits 1 on any difference.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The server's configuration, which names its data folder and its tables.
-    #[arg(long)]
-    config: Option<PathBuf>,
-    /// The data folder, where no configuration is named.
-    #[arg(long)]
-    data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    which: super::Which,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
 }
 
 pub fn main(args: &Args) -> anyhow::Result<ExitCode> {
-    let mut config = super::run::load(args.config.as_deref())?;
-    if let Some(folder) = &args.data_dir {
-        config.server.data_dir.clone_from(folder);
-    }
+    let config = args.which.load()?;
     let report = verify::run(&config.server.data_dir, &config.tables())?;
     if args.json {
         println!("{}", serde_json::to_string(&report)?);

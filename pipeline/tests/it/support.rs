@@ -187,7 +187,7 @@ impl Drop for Running {
     }
 }
 
-/// Sends SIGTERM by the system's own tool: the tests hold no unsafe code.
+/// Sends SIGTERM by the system's own tool.
 pub fn terminate(pid: u32) {
     assert!(Command::new("kill").args(["-TERM", &pid.to_string()]).status().unwrap().success());
 }
