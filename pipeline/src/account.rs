@@ -1,14 +1,13 @@
 //! The account of a log: what its commit records and rejections add up to. `verify` checks sinks against it, the demo
 //! prints it.
 
-use crate::recovery::RecoveryError;
-use arrow::array::AsArray;
+use crate::scan::{self, ScanError};
+use arrow::array::{AsArray, DictionaryArray, RecordBatch};
 use arrow::datatypes::Int32Type;
 use std::collections::BTreeMap;
 use tidegate_schemas::block::Output;
 use tidegate_schemas::commit::{CommitRecord, Counts};
 use tidegate_schemas::ids::{Epoch, Partition, TenantId};
-use tidegate_schemas::limits::READ_BYTES_MAX;
 use tidegate_schemas::log::{EventLog, LogName};
 use tidegate_schemas::system::SystemTable;
 
@@ -35,21 +34,17 @@ pub struct Account {
 }
 
 /// Reads every commit record that the log holds.
-pub fn read(log: &dyn EventLog) -> Result<Account, RecoveryError> {
+pub fn read(log: &dyn EventLog) -> Result<Account, ScanError> {
     let mut account = Account::default();
     for partition in 0..log.partitions() {
         let bounds = log.bounds(LogName::Commits, partition)?;
-        let (mut at, mut before) = (bounds.start, None::<CommitRecord>);
-        while at < bounds.end {
-            let entries = log.read(LogName::Commits, partition, at, READ_BYTES_MAX)?;
-            let Some(last) = entries.last() else { break };
-            at = last.offset + 1;
-            for entry in &entries {
-                let commit = CommitRecord::read(&entry.record).map_err(|e| RecoveryError::Commit(partition, e))?;
-                account.add(partition, before.as_ref(), &commit);
-                before = Some(commit);
-            }
-        }
+        let mut before: Option<CommitRecord> = None;
+        scan::each(log, LogName::Commits, partition, bounds, |entry| {
+            let commit = CommitRecord::read(&entry.record).map_err(|e| ScanError::Commit(partition, e))?;
+            account.add(partition, before.as_ref(), &commit);
+            before = Some(commit);
+            Ok::<_, ScanError>(())
+        })?;
         if let Some(last) = before {
             account.totals = account.totals.plus(last.totals);
             account.rows_total += last.rows_total;
@@ -87,32 +82,29 @@ impl Account {
 }
 
 /// Rejections by tenant and code, from the `rejections` blocks that `audit` still holds.
-pub fn rejections(log: &dyn EventLog) -> Result<BTreeMap<(String, String), u64>, RecoveryError> {
+pub fn rejections(log: &dyn EventLog) -> Result<BTreeMap<(String, String), u64>, ScanError> {
     let mut sums = BTreeMap::new();
     for partition in 0..log.partitions() {
-        let fail = |e| RecoveryError::Block(partition, e);
+        let fail = |e| ScanError::Block(partition, e);
         let bounds = log.bounds(LogName::Audit, partition)?;
-        let mut at = bounds.start;
-        while at < bounds.end {
-            let entries = log.read(LogName::Audit, partition, at, READ_BYTES_MAX)?;
-            let Some(last) = entries.last() else { break };
-            at = last.offset + 1;
-            for entry in &entries {
-                let Output::Block(block) = Output::read(&entry.record).map_err(fail)? else { continue };
-                if block.table != SystemTable::Rejections.as_str() {
-                    continue;
-                }
-                let batch = block.batch().map_err(fail)?;
-                let (Some(tenants), Some(codes)) = (batch.column_by_name("tenant"), batch.column_by_name("code")) else { continue };
-                let (tenants, codes) = (tenants.as_dictionary::<Int32Type>(), codes.as_dictionary::<Int32Type>());
-                let text = |names: &arrow::array::DictionaryArray<Int32Type>, row: usize| {
-                    names.values().as_string::<i32>().value(names.keys().value(row) as usize).to_owned()
-                };
-                for row in 0..batch.num_rows() {
-                    *sums.entry((text(tenants, row), text(codes, row))).or_default() += 1;
-                }
+        scan::each(log, LogName::Audit, partition, bounds, |entry| {
+            match Output::read(&entry.record).map_err(fail)? {
+                Output::Block(block) if block.table == SystemTable::Rejections.as_str() => count(&block.batch().map_err(fail)?, &mut sums),
+                _ => {}
             }
-        }
+            Ok::<_, ScanError>(())
+        })?;
     }
     Ok(sums)
+}
+
+fn count(batch: &RecordBatch, sums: &mut BTreeMap<(String, String), u64>) {
+    let (Some(tenants), Some(codes)) = (batch.column_by_name("tenant"), batch.column_by_name("code")) else { return };
+    let (tenants, codes) = (tenants.as_dictionary::<Int32Type>(), codes.as_dictionary::<Int32Type>());
+    let text = |names: &DictionaryArray<Int32Type>, row: usize| {
+        names.values().as_string::<i32>().value(names.keys().value(row) as usize).to_owned()
+    };
+    for row in 0..batch.num_rows() {
+        *sums.entry((text(tenants, row), text(codes, row))).or_default() += 1;
+    }
 }

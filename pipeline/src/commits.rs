@@ -1,6 +1,6 @@
 //! Finding commit records: the last one, and the one that covers a position, by binary search over `commits`.
 
-use crate::recovery::RecoveryError;
+use crate::scan::{self, ScanError};
 use tidegate_schemas::commit::CommitRecord;
 use tidegate_schemas::ids::{Partition, Position};
 use tidegate_schemas::log::{EventLog, LogName};
@@ -17,7 +17,7 @@ pub enum Covering {
 }
 
 /// The last commit of a partition.
-pub fn last(log: &dyn EventLog, partition: Partition) -> Result<Option<CommitRecord>, RecoveryError> {
+pub fn last(log: &dyn EventLog, partition: Partition) -> Result<Option<CommitRecord>, ScanError> {
     let bounds = log.bounds(LogName::Commits, partition)?;
     // Offsets may have gaps (Kafka's transaction markers), so look back in growing steps.
     let mut back = 1;
@@ -26,14 +26,13 @@ pub fn last(log: &dyn EventLog, partition: Partition) -> Result<Option<CommitRec
     }
     loop {
         let from = bounds.end.saturating_sub(back).max(bounds.start);
-        let (mut at, mut found) = (from, None);
-        while at < bounds.end {
-            let Some(entry) = log.read(LogName::Commits, partition, at, usize::MAX)?.pop() else { break };
-            at = entry.offset + 1;
-            found = Some(entry.record);
-        }
+        let mut found = None;
+        scan::each(log, LogName::Commits, partition, from..bounds.end, |entry| {
+            found = Some(entry.record.clone());
+            Ok::<_, ScanError>(())
+        })?;
         if let Some(record) = found {
-            return CommitRecord::read(&record).map(Some).map_err(|e| RecoveryError::Commit(partition, e));
+            return CommitRecord::read(&record).map(Some).map_err(|e| ScanError::Commit(partition, e));
         }
         if from == bounds.start {
             return Ok(None);
@@ -43,7 +42,7 @@ pub fn last(log: &dyn EventLog, partition: Partition) -> Result<Option<CommitRec
 }
 
 /// The commit whose range holds a position.
-pub fn covering(log: &dyn EventLog, partition: Partition, at: Position) -> Result<Covering, RecoveryError> {
+pub fn covering(log: &dyn EventLog, partition: Partition, at: Position) -> Result<Covering, ScanError> {
     let bounds = log.bounds(LogName::Commits, partition)?;
     let (mut low, mut high) = (bounds.start, bounds.end);
     let mut before_all = bounds.start > 0;
@@ -53,7 +52,7 @@ pub fn covering(log: &dyn EventLog, partition: Partition, at: Position) -> Resul
             high = middle;
             continue;
         };
-        let commit = CommitRecord::read(&entry.record).map_err(|e| RecoveryError::Commit(partition, e))?;
+        let commit = CommitRecord::read(&entry.record).map_err(|e| ScanError::Commit(partition, e))?;
         if at < commit.raw_from {
             high = middle;
         } else if at >= commit.raw_to {

@@ -1,7 +1,7 @@
 //! The sinks of this process, each with its driver's progress: what receipts and `/ready` know of them.
 
 use crate::commits::{Covering, covering};
-use crate::recovery::RecoveryError;
+use crate::scan::ScanError;
 use std::sync::Arc;
 use tidegate_schemas::ids::{Epoch, Partition, Position};
 use tidegate_schemas::log::{EventLog, LogName};
@@ -34,7 +34,7 @@ impl RunningSink {
 }
 
 /// Whether everything that `raw` holds now is committed, and delivered by every sink.
-pub fn drained(log: &dyn EventLog, sinks: &[RunningSink]) -> Result<bool, RecoveryError> {
+pub fn drained(log: &dyn EventLog, sinks: &[RunningSink]) -> Result<bool, ScanError> {
     for partition in 0..log.partitions() {
         let raw = log.bounds(LogName::Raw, partition)?;
         let Some(last) = raw.end.checked_sub(1) else { continue };

@@ -20,6 +20,7 @@ pub mod log;
 pub mod partition;
 pub mod receipts;
 pub mod recovery;
+pub mod scan;
 pub mod server;
 pub mod snapshot;
 pub mod telemetry;

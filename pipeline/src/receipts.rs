@@ -5,6 +5,7 @@
 
 use crate::commits::{Covering, covering};
 use crate::delivery::RunningSink;
+use crate::scan::{self, ScanError};
 use hashbrown::HashMap;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,7 +15,6 @@ use tidegate_schemas::block::{OUTCOMES, OutcomesBlock, Output};
 use tidegate_schemas::commit::CommitRecord;
 use tidegate_schemas::envelope::Envelope;
 use tidegate_schemas::ids::{Partition, Position, TenantId};
-use tidegate_schemas::limits::READ_BYTES_MAX;
 use tidegate_schemas::log::{EventLog, LogError, LogName};
 use tidegate_schemas::receipt::Receipt;
 use tidegate_schemas::sink::Target;
@@ -96,7 +96,7 @@ impl Search {
         let mut events = Vec::with_capacity(all as usize);
         let mut at = Position { offset, ordinal: 0 };
         while at.ordinal < all {
-            let commit = match covering(&*self.log, partition, at).map_err(|e| ReceiptFailure::Unavailable(e.to_string()))? {
+            let commit = match covering(&*self.log, partition, at).map_err(failure)? {
                 Covering::Found(commit) => commit,
                 Covering::Ahead => break,
                 Covering::Gone => return Err(ReceiptFailure::Gone),
@@ -148,23 +148,22 @@ impl Search {
         commit: &CommitRecord,
         offset: u64,
     ) -> Result<(Vec<Outcome>, HashMap<u32, Reason>), ReceiptFailure> {
-        let broken = |e: tidegate_schemas::block::BlockError| ReceiptFailure::Unavailable(e.to_string());
+        let fail = |e| ScanError::Block(partition, e);
         let (mut outcomes, mut reasons) = (Vec::new(), HashMap::new());
-        let mut at = commit.audit.start;
-        while at < commit.audit.end {
-            let entries = self.log.read(LogName::Audit, partition, at, READ_BYTES_MAX).map_err(failure)?;
-            let Some(last) = entries.last() else { break };
-            at = last.offset + 1;
-            for entry in entries.iter().filter(|e| e.offset < commit.audit.end) {
-                let Output::Block(block) = Output::read(&entry.record).map_err(broken)? else { continue };
-                if block.table == OUTCOMES {
-                    let all = OutcomesBlock::read(&block.batch().map_err(broken)?).map_err(broken)?;
+        scan::each(&*self.log, LogName::Audit, partition, commit.audit.clone(), |entry| {
+            match Output::read(&entry.record).map_err(fail)? {
+                Output::Block(block) if block.table == OUTCOMES => {
+                    let all = OutcomesBlock::read(&block.batch().map_err(fail)?).map_err(fail)?;
                     outcomes.extend(all.into_iter().filter(|o| o.at.offset == offset));
-                } else if block.table == SystemTable::Rejections.as_str() {
-                    gather_reasons(&block.batch().map_err(broken)?, offset, &mut reasons);
                 }
+                Output::Block(block) if block.table == SystemTable::Rejections.as_str() => {
+                    gather_reasons(&block.batch().map_err(fail)?, offset, &mut reasons);
+                }
+                _ => {}
             }
-        }
+            Ok::<_, ScanError>(())
+        })
+        .map_err(failure)?;
         Ok((outcomes, reasons))
     }
 }
@@ -189,9 +188,9 @@ fn gather_reasons(batch: &arrow::array::RecordBatch, offset: u64, reasons: &mut 
     }
 }
 
-fn failure(error: LogError) -> ReceiptFailure {
-    match error {
-        LogError::Gone { .. } => ReceiptFailure::Gone,
-        other => ReceiptFailure::Unavailable(other.to_string()),
+fn failure(error: impl Into<ScanError>) -> ReceiptFailure {
+    match error.into() {
+        ScanError::Log(LogError::Gone { .. }) => ReceiptFailure::Gone,
+        other => ReceiptFailure::Unavailable(crate::worker::chain(&other)),
     }
 }

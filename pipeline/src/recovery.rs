@@ -2,14 +2,14 @@
 //! after. No script runs again.
 
 use crate::commits;
+use crate::scan::{self, ScanError};
 use crate::snapshot::{SnapshotError, Snapshots};
 use std::time::Instant;
 use tidegate_operators::duplicates::Duplicates;
-use tidegate_schemas::block::{BlockError, OUTCOMES, OutcomesBlock, Output};
-use tidegate_schemas::commit::{CommitError, CommitRecord};
+use tidegate_schemas::block::{OUTCOMES, OutcomesBlock, Output};
+use tidegate_schemas::commit::CommitRecord;
 use tidegate_schemas::ids::Partition;
-use tidegate_schemas::limits::READ_BYTES_MAX;
-use tidegate_schemas::log::{EventLog, LogError, LogName, Owner};
+use tidegate_schemas::log::{EventLog, LogName, Owner};
 use tidegate_schemas::time::Micros;
 use tidegate_schemas::verdict::Outcome;
 
@@ -26,15 +26,9 @@ pub struct Recovered {
 /// Why a partition cannot be taken over.
 #[derive(Debug, thiserror::Error)]
 pub enum RecoveryError {
-    /// The log failed.
-    #[error("log")]
-    Log(#[from] LogError),
-    /// A commit record is unreadable.
-    #[error("commits of partition {0}")]
-    Commit(Partition, #[source] CommitError),
-    /// An outcome is unreadable.
-    #[error("audit of partition {0}")]
-    Block(Partition, #[source] BlockError),
+    /// The log cannot be read, or the partition not be fenced.
+    #[error(transparent)]
+    Scan(#[from] ScanError),
     /// The snapshot is lost, and the outcomes that it stood for are trimmed.
     #[error("state of partition {partition} cannot be rebuilt: its snapshot is unusable and audit starts at {start} only")]
     StateLost {
@@ -65,9 +59,9 @@ pub fn recover(
     bounds: DuplicateBounds,
 ) -> Result<Recovered, RecoveryError> {
     let started = Instant::now();
-    let owner = log.fence(partition)?;
+    let owner = log.fence(partition).map_err(ScanError::from)?;
     let last = commits::last(log, partition)?;
-    let audit = log.bounds(LogName::Audit, partition)?;
+    let audit = log.bounds(LogName::Audit, partition).map_err(ScanError::from)?;
     let (mut duplicates, from) = match last.as_ref().and_then(|c| c.snapshot.as_ref()).map(|s| (s, snapshots.get(&s.name))) {
         Some((at, Ok(bytes))) => match Duplicates::decode(bounds.horizon, bounds.keys_max, &bytes) {
             Some(state) => (state, at.audit_next),
@@ -91,7 +85,7 @@ pub fn recover(
 
 /// Keeps what recovery needs of every partition. Holds live as long as the process, so this comes before the first trim: a
 /// partition that is taken over late would find its outcomes gone otherwise.
-pub fn hold_states(log: &dyn EventLog) -> Result<(), RecoveryError> {
+pub fn hold_states(log: &dyn EventLog) -> Result<(), ScanError> {
     for partition in 0..log.partitions() {
         let snapshot = commits::last(log, partition)?.and_then(|c| c.snapshot);
         let from = match snapshot {
@@ -120,9 +114,9 @@ fn fresh(
 }
 
 /// Folds the outcomes of a range of `audit`; returns how many epochs had some.
-fn fold(log: &dyn EventLog, partition: Partition, range: std::ops::Range<u64>, state: &mut Duplicates) -> Result<u64, RecoveryError> {
-    let fail = |e| RecoveryError::Block(partition, e);
-    let (mut at, mut folded) = (range.start, 0);
+fn fold(log: &dyn EventLog, partition: Partition, range: std::ops::Range<u64>, state: &mut Duplicates) -> Result<u64, ScanError> {
+    let fail = |e| ScanError::Block(partition, e);
+    let mut folded = 0;
     let (mut epoch, mut outcomes): (Option<(u64, Micros)>, Vec<Outcome>) = (None, Vec::new());
     let mut end = |epoch: Option<(u64, Micros)>, outcomes: &mut Vec<Outcome>| {
         if let Some((number, recorded_at)) = epoch {
@@ -131,22 +125,16 @@ fn fold(log: &dyn EventLog, partition: Partition, range: std::ops::Range<u64>, s
         }
         outcomes.clear();
     };
-    while at < range.end {
-        let entries = log.read(LogName::Audit, partition, at, READ_BYTES_MAX)?;
-        let Some(last) = entries.last() else { break };
-        at = last.offset + 1;
-        for entry in &entries {
-            match Output::read(&entry.record).map_err(fail)? {
-                Output::Header(header) => {
-                    end(epoch.replace((header.epoch, header.recorded_at)), &mut outcomes);
-                }
-                Output::Block(block) if block.table == OUTCOMES => {
-                    outcomes.extend(OutcomesBlock::read(&block.batch().map_err(fail)?).map_err(fail)?);
-                }
-                Output::Block(_) => {}
+    scan::each(log, LogName::Audit, partition, range, |entry| {
+        match Output::read(&entry.record).map_err(fail)? {
+            Output::Header(header) => end(epoch.replace((header.epoch, header.recorded_at)), &mut outcomes),
+            Output::Block(block) if block.table == OUTCOMES => {
+                outcomes.extend(OutcomesBlock::read(&block.batch().map_err(fail)?).map_err(fail)?);
             }
+            Output::Block(_) => {}
         }
-    }
+        Ok::<_, ScanError>(())
+    })?;
     end(epoch, &mut outcomes);
     Ok(folded)
 }

@@ -10,6 +10,7 @@ mod input;
 mod isolation;
 mod log;
 mod readers;
+mod recovery;
 mod support;
 mod tables;
 mod workspace;

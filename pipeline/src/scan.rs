@@ -1,0 +1,40 @@
+//! Reading a range of a log from one end to the other.
+
+use std::ops::Range;
+use tidegate_schemas::block::BlockError;
+use tidegate_schemas::commit::CommitError;
+use tidegate_schemas::ids::Partition;
+use tidegate_schemas::limits::READ_BYTES_MAX;
+use tidegate_schemas::log::{Entry, EventLog, LogError, LogName};
+
+/// Why a log's records cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ScanError {
+    /// The log failed.
+    #[error("log")]
+    Log(#[from] LogError),
+    /// A commit record is unreadable.
+    #[error("commits of partition {0}")]
+    Commit(Partition, #[source] CommitError),
+    /// A record of `clean` or `audit` is unreadable.
+    #[error("output of partition {0}")]
+    Block(Partition, #[source] BlockError),
+}
+
+/// Shows every record of a range, in order.
+pub fn each<E: From<LogError>>(
+    log: &dyn EventLog,
+    name: LogName,
+    partition: Partition,
+    range: Range<u64>,
+    mut see: impl FnMut(&Entry) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut at = range.start;
+    while at < range.end {
+        let entries = log.read(name, partition, at, READ_BYTES_MAX)?;
+        let Some(last) = entries.last() else { break };
+        at = last.offset + 1;
+        entries.iter().filter(|e| e.offset < range.end).try_for_each(&mut see)?;
+    }
+    Ok(())
+}
