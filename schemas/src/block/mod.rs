@@ -8,9 +8,17 @@
 //! marker: streams of equal schemas are spliced without decoding.
 
 mod build;
+mod outcomes;
+mod rejections;
+mod rows;
+mod runs;
 mod slice;
 
-pub use build::{Attribution, OutcomesBlock, RejectionRow, RejectionsBuilder, RowsBuilder, ScriptRun, script_runs};
+pub use build::Attribution;
+pub use outcomes::OutcomesBlock;
+pub use rejections::{RejectionRow, RejectionsBuilder};
+pub use rows::RowsBuilder;
+pub use runs::{ScriptRun, script_runs};
 pub use slice::{by_tenant, compact};
 
 use crate::ids::{Epoch, Revision};
