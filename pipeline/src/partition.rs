@@ -329,7 +329,7 @@ impl Account {
             clean: records(settled.clean),
             audit,
             commit: Box::new(move |written| {
-                CommitRecord { clean: written.clean.clone(), audit: written.audit.clone(), ..record }.into_record()
+                CommitRecord { clean: written.clean.clone(), audit: written.audit.clone(), ..record.clone() }.into_record()
             }),
             raw_next: input.to.offset,
         }

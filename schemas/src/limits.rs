@@ -68,6 +68,21 @@ limits! {
     INTAKE_STOPS_PERCENT = 85, "percent", "of the log's budget: ingest answers 503 beyond it";
     SEALING_STOPS_PERCENT = 95, "percent", "of the log's budget: no epoch is committed beyond it; the rest is for cursors, markers and control";
 
+    // Kafka
+    KAFKA_MESSAGE_BYTES_MAX = 1 << 20, "bytes", "the largest record with its headers and key as Kafka frames it; below Kafka's own default";
+    KAFKA_PUBLISH_RECORDS_MAX = 100_000, "records", "handed to the producer and not yet delivered; past it a publisher is told that the log is full";
+    KAFKA_DELIVERY_MILLISECONDS = 10_000, "milliseconds", "a record that no broker took by then has failed: the sender may try again";
+    KAFKA_TRANSACTION_MILLISECONDS = 10_000, "milliseconds", "what a dead process left open blocks readers for so long, unless a successor takes over";
+    KAFKA_SESSION_MILLISECONDS = 10_000, "milliseconds", "silence after which the group gives a process's partitions away";
+    KAFKA_START_SECONDS_MAX = 30, "seconds", "brokers may take so long to answer, create and elect before a start is given up";
+    KAFKA_REQUEST_SECONDS_MAX = 10, "seconds", "one question to a broker, and one read of what is known to be there";
+    KAFKA_COMMIT_SECONDS_MAX = 60, "seconds", "a commit whose outcome is unknown is settled for so long: a broker's restart fits twice";
+    KAFKA_COMMIT_TRIES_MAX = 5, "tries", "of one commit after aborted transactions; then the partition is taken over anew";
+    KAFKA_READERS_MAX = 64, "clients", "readers of one process, each at a place of its own with three threads";
+    KAFKA_READ_AHEAD_BYTES = 2 << 20, "bytes", "fetched by one reader before it is asked";
+    KAFKA_REVOKE_MILLISECONDS_MAX = 5_000, "milliseconds", "open epochs may be finished for so long before a partition moves";
+    KAFKA_MEMBERSHIP_EVENTS_MAX = 64, "events", "changes of the assignment that the process has not yet taken note of";
+
     // processing
     EPOCH_EVENTS_MAX = 5_000, "events", "an epoch: latency and memory of one atomic step; an event under way takes about 8 kB with its document, row and columns";
     EPOCH_BYTES_MAX = 4 << 20, "bytes", "input bytes of one epoch";

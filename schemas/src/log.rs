@@ -112,8 +112,9 @@ pub struct CommitUnit {
     pub clean: Vec<Record>,
     /// The epoch's header and blocks for `audit`.
     pub audit: Vec<Record>,
-    /// Makes the record for `commits`, once the places of the others are known.
-    pub commit: Box<dyn FnOnce(&Written) -> Record + Send>,
+    /// Makes the record for `commits`, once the places of the others are known. Kafka gives other places to what is
+    /// written again after an aborted transaction, so it may be asked more than once.
+    pub commit: Box<dyn Fn(&Written) -> Record + Send>,
     /// Offset of the first record of `raw` that is still needed: what lies before is processed.
     pub raw_next: u64,
 }
@@ -201,6 +202,16 @@ pub enum LogError {
         found_partitions: u32,
         /// What was expected.
         detail: String,
+    },
+    /// The log is not as it must be, and no retry mends it.
+    #[error("{place}: {detail}; {remedy}")]
+    Unfit {
+        /// The topic or setting.
+        place: String,
+        /// What is wrong.
+        detail: String,
+        /// What mends it.
+        remedy: String,
     },
     /// A record is larger than a log takes.
     #[error("record of {bytes} bytes is larger than the log takes ({max})")]

@@ -1,6 +1,6 @@
 //! The logs: one contract suite for each implementation, and what only the embedded log promises.
 
-mod contract;
+pub mod contract;
 mod embedded;
 mod embedded_damage;
 mod embedded_model;

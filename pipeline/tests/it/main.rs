@@ -8,6 +8,7 @@ mod definitions;
 mod fleet;
 mod input;
 mod isolation;
+mod kafka;
 mod log;
 mod readers;
 mod recovery;

@@ -64,7 +64,7 @@ fn fill(log: &EmbeddedLog, snapshots: &Snapshots) {
             epoch,
             clean: vec![header()],
             audit: std::iter::once(header()).chain(blocks.into_iter().map(Block::into_record)).collect(),
-            commit: Box::new(move |_| record.into_record()),
+            commit: Box::new(move |_| record.clone().into_record()),
             // The log refuses to be told more than `raw` holds; nothing here reads it.
             raw_next: 0,
         };

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
 use std::path::Path;
-use tidegate_schemas::ids::{LogId, Partition};
+use tidegate_schemas::ids::LogId;
 use tidegate_schemas::limits;
 use tidegate_schemas::log::{LogError, LogName};
 
@@ -189,14 +189,4 @@ pub fn write_new(path: &Path, bytes: &[u8]) -> Result<File, LogError> {
 pub fn rename_new(dir: &Path, path: &Path) -> Result<(), LogError> {
     fs::rename(path.with_added_extension("new"), path).map_err(|e| failed(format!("rename to {}", path.display()), &e))?;
     sync_folder(dir)
-}
-
-/// Checks the partition of a call.
-pub fn check_partition(log: LogName, partition: Partition, partitions: u32) -> Result<(), LogError> {
-    let width = if log == LogName::Control { 1 } else { partitions };
-    if partition < width {
-        return Ok(());
-    }
-    let detail = format!("partition {partition} does not exist; there are {width}");
-    Err(LogError::Io { doing: format!("use {}", log.as_str()), detail })
 }

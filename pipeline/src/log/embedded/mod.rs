@@ -27,12 +27,13 @@ mod segments;
 mod wire;
 mod writer;
 
+use super::calls::{check_partition, check_size};
+use super::holds::Holds;
 use append::{Appender, Placed};
 use cursors::Cursors;
 use layout::{Chain, Manifest};
 use opening::Mode;
 use owners::Owners;
-use retention::Holds;
 use segments::{ReadError, Segments};
 use std::fmt::Display;
 use std::fs::File;
@@ -238,7 +239,7 @@ impl EmbeddedLog {
             return Err(LogError::Io { doing: format!("publish to {}", log.as_str()), detail });
         }
         for (partition, record) in &records {
-            layout::check_partition(log, *partition, self.manifest.partitions)?;
+            check_partition(log, *partition, self.manifest.partitions)?;
             check_size(record)?;
         }
         let records: Vec<_> = records.into_iter().map(|(partition, record)| Placed::record(lane, partition, record)).collect();
@@ -307,7 +308,7 @@ impl EventLog for EmbeddedLog {
     }
 
     fn bounds(&self, log: LogName, partition: Partition) -> Result<Range<u64>, LogError> {
-        layout::check_partition(log, partition, self.manifest.partitions)?;
+        check_partition(log, partition, self.manifest.partitions)?;
         let (chain, lane) = Chain::of(log);
         let bounds = self.segments(chain).bounds(lane, partition);
         if log == LogName::Commits {
@@ -317,7 +318,7 @@ impl EventLog for EmbeddedLog {
     }
 
     fn read(&self, log: LogName, partition: Partition, from: u64, bytes_max: usize) -> Result<Vec<Entry>, LogError> {
-        layout::check_partition(log, partition, self.manifest.partitions)?;
+        check_partition(log, partition, self.manifest.partitions)?;
         let (chain, lane) = Chain::of(log);
         let read = match log {
             LogName::Commits => self.read_commits(partition, from, bytes_max),
@@ -331,18 +332,17 @@ impl EventLog for EmbeddedLog {
 
     fn wait(&self, log: LogName, partition: Partition, beyond: u64, timeout: Duration) -> bool {
         let (chain, lane) = Chain::of(log);
-        layout::check_partition(log, partition, self.manifest.partitions).is_ok()
-            && self.segments(chain).wait(lane, partition, beyond, timeout)
+        check_partition(log, partition, self.manifest.partitions).is_ok() && self.segments(chain).wait(lane, partition, beyond, timeout)
     }
 
     fn fence(&self, partition: Partition) -> Result<Owner, LogError> {
-        layout::check_partition(LogName::Commits, partition, self.manifest.partitions)?;
+        check_partition(LogName::Commits, partition, self.manifest.partitions)?;
         let writing = self.writing("take a partition over")?;
         writing.owners.fence(partition, &writing.output)
     }
 
     fn commit(&self, owner: &Owner, units: Vec<CommitUnit>) -> Result<Vec<Written>, LogError> {
-        layout::check_partition(LogName::Commits, owner.partition, self.manifest.partitions)?;
+        check_partition(LogName::Commits, owner.partition, self.manifest.partitions)?;
         let writing = self.writing("commit")?;
         let raw_end = self.raw.bounds(0, owner.partition).end;
         let room = |bytes| self.check_budget(bytes, limits::SEALING_STOPS_PERCENT, "commit");
@@ -356,7 +356,7 @@ impl EventLog for EmbeddedLog {
     }
 
     fn store_cursor(&self, sink: &str, partition: Partition, cursor: SinkCursor) -> Result<(), LogError> {
-        layout::check_partition(LogName::Clean, partition, self.manifest.partitions)?;
+        check_partition(LogName::Clean, partition, self.manifest.partitions)?;
         self.writing("store a cursor")?;
         self.cursors.put(sink, partition, cursor)
     }
@@ -384,17 +384,6 @@ impl Drop for EmbeddedLog {
     fn drop(&mut self) {
         self.close();
     }
-}
-
-fn check_size(record: &Record) -> Result<(), LogError> {
-    let (value, rest) = (record.value.len(), record.size() - record.value.len());
-    if value > limits::RECORD_BYTES_MAX {
-        return Err(LogError::TooLarge { bytes: value, max: limits::RECORD_BYTES_MAX });
-    }
-    if rest > limits::RECORD_HEADERS_BYTES_MAX {
-        return Err(LogError::TooLarge { bytes: rest, max: limits::RECORD_HEADERS_BYTES_MAX });
-    }
-    Ok(())
 }
 
 fn failed(doing: impl Display, error: &std::io::Error) -> LogError {

@@ -2,10 +2,10 @@
 //! else writes to the partition, so an epoch's own record can name them.
 
 use super::append::Placed;
-use super::check_size;
 use super::layout::{Chain, PROGRESS};
 use super::segments::Segments;
 use super::writer::{Item, Writer};
+use crate::log::calls::check_size;
 use std::sync::{Mutex, PoisonError};
 use tidegate_schemas::ids::Partition;
 use tidegate_schemas::limits;

@@ -13,40 +13,11 @@ use super::layout::{Chain, PROGRESS};
 use super::segments::{ReadError, Segments};
 use super::writer::{Item, Writer};
 use super::{EmbeddedLog, Writing, metrics, now};
-use hashbrown::HashMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tidegate_schemas::fault;
 use tidegate_schemas::ids::Partition;
 use tidegate_schemas::limits;
 use tidegate_schemas::log::{LogError, LogName};
-
-/// Who needs what, for as long as the process lives.
-#[derive(Default)]
-pub struct Holds(Mutex<HashMap<(String, LogName, Partition), u64>>);
-
-impl Holds {
-    /// Replaces or lifts a hold.
-    pub fn set(&self, name: &str, log: LogName, partition: Partition, from: Option<u64>) {
-        let mut holds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (name.to_owned(), log, partition);
-        match from {
-            Some(from) => holds.insert(key, from),
-            None => holds.remove(&key),
-        };
-    }
-
-    /// Lowers `to` (by partition) to the holds on a log.
-    fn lower(&self, log: LogName, mut to: Vec<u64>) -> Vec<u64> {
-        let holds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for ((_, of, partition), from) in holds.iter() {
-            if let Some(to) = to.get_mut(*partition as usize).filter(|_| *of == log) {
-                *to = (*to).min(*from);
-            }
-        }
-        to
-    }
-}
 
 /// Deletes what nobody needs. Returns the bytes freed.
 pub fn trim(log: &EmbeddedLog, writing: &Writing, archive: &mut Appender) -> Result<u64, LogError> {

@@ -1,0 +1,92 @@
+//! What librdkafka tells beside its answers: log lines, reasons and statistics. A refused password reaches callers as a
+//! time-out only; the reason comes here, and errors quote it.
+
+use super::metrics;
+use rdkafka::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::ConsumerContext;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::statistics::Statistics;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// A reason older than this explains nothing that happens now.
+const REASON_AGE_MAX: Duration = Duration::from_secs(60);
+
+/// What brokers said last, for all clients of a log.
+#[derive(Default)]
+pub struct Told {
+    last: Mutex<Option<(Instant, RDKafkaErrorCode, String)>>,
+    down: AtomicBool,
+}
+
+impl Told {
+    /// `text`, and what the broker said where it said something lately.
+    pub fn explain(&self, text: impl ToString) -> String {
+        match self.last() {
+            Some((_, reason)) => format!("{}; last heard: {reason}", text.to_string()),
+            None => text.to_string(),
+        }
+    }
+
+    /// The last reason, unless it is old.
+    pub fn last(&self) -> Option<(RDKafkaErrorCode, String)> {
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        last.as_ref().filter(|(at, ..)| at.elapsed() < REASON_AGE_MAX).map(|(_, code, reason)| (*code, reason.clone()))
+    }
+
+    /// Whether no broker can be reached.
+    pub fn is_down(&self) -> bool {
+        self.down.load(Ordering::Relaxed)
+    }
+
+    /// A broker answers.
+    pub fn is_up(&self) {
+        self.down.store(false, Ordering::Relaxed);
+    }
+
+    fn note(&self, code: RDKafkaErrorCode, reason: &str) {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), code, reason.to_owned()));
+    }
+}
+
+/// The context of one client.
+#[derive(Clone)]
+pub struct Context {
+    /// Its role, for log lines.
+    pub role: &'static str,
+    /// Shared with the other clients of the log.
+    pub told: Arc<Told>,
+}
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        let client = self.role;
+        match level {
+            // Its errors are lost connections and the like: what they mean for us is told by whoever asked.
+            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => tracing::error!(client, facility, "{message}"),
+            RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning => tracing::warn!(client, facility, "{message}"),
+            RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => tracing::info!(client, facility, "{message}"),
+            RDKafkaLogLevel::Debug => tracing::debug!(client, facility, "{message}"),
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        match super::errors::code(&error) {
+            Some(RDKafkaErrorCode::PartitionEOF) | None => {}
+            // What it means is said by the error before it.
+            Some(RDKafkaErrorCode::AllBrokersDown) => self.told.down.store(true, Ordering::Relaxed),
+            Some(code) => self.told.note(code, reason),
+        }
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        if statistics.brokers.values().any(|b| b.state == "UP") {
+            self.told.is_up();
+        }
+        metrics::statistics(&statistics);
+    }
+}
+
+impl ConsumerContext for Context {}

@@ -1,0 +1,118 @@
+//! Where the partitions of topics begin and end, as brokers say. An end never comes back: one that does is a topic that
+//! was truncated or made anew.
+
+use super::client::Context;
+use super::errors::{self, truncated};
+use super::names::{Names, Topic};
+use hashbrown::HashMap;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tidegate_schemas::ids::Partition;
+use tidegate_schemas::limits;
+use tidegate_schemas::log::LogError;
+
+/// What other processes published to `raw` and `control` is seen this late: a worker asks at every turn.
+const FRESH: Duration = Duration::from_millis(20);
+/// A topic that was just made is not known to every broker at once.
+const MISSING: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(limits::KAFKA_REQUEST_SECONDS_MAX as u64);
+
+/// What was said, and when.
+type Answer = (Instant, Range<u64>);
+
+/// What is known.
+pub struct Ends {
+    asker: BaseConsumer<Context>,
+    names: Arc<Names>,
+    /// Highest ends that were seen or written by us, by topic and partition.
+    known: [Vec<AtomicU64>; 6],
+    asked: Mutex<HashMap<(Topic, Partition), Answer>>,
+}
+
+impl Ends {
+    /// Knows nothing.
+    pub fn new(asker: BaseConsumer<Context>, names: Arc<Names>, partitions: u32) -> Self {
+        let known = std::array::from_fn(|_| (0..partitions.max(1)).map(|_| AtomicU64::new(0)).collect());
+        Self { asker, names, known, asked: Mutex::default() }
+    }
+
+    /// Where to ask for other things.
+    pub fn asker(&self) -> &BaseConsumer<Context> {
+        &self.asker
+    }
+
+    /// The first offset that exists, and one past the last that is committed.
+    pub fn bounds(&self, topic: Topic, partition: Partition) -> Result<Range<u64>, LogError> {
+        if topic.has_gaps() {
+            return self.fresh(topic, partition);
+        }
+        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((at, bounds)) = asked.get(&(topic, partition))
+            && at.elapsed() < FRESH
+        {
+            return Ok(bounds.start..bounds.end.max(self.known(topic, partition).load(Ordering::Acquire)));
+        }
+        drop(asked);
+        self.fresh(topic, partition)
+    }
+
+    /// The same, asked for now.
+    pub fn fresh(&self, topic: Topic, partition: Partition) -> Result<Range<u64>, LogError> {
+        let name = self.names.of(topic);
+        // Loaded before: another thread may see a later end while this question is on its way.
+        let known = self.known(topic, partition).load(Ordering::Acquire);
+        let (start, end) = self.ask(topic, partition)?;
+        let bounds = start.unsigned_abs()..end.unsigned_abs();
+        if bounds.end < known {
+            return Err(truncated(name, partition, bounds.end, known));
+        }
+        self.note(topic, partition, bounds.end);
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).insert((topic, partition), (Instant::now(), bounds.clone()));
+        Ok(bounds)
+    }
+
+    /// Asks again where the leader has just moved, and for a moment where the topic has just been made.
+    fn ask(&self, topic: Topic, partition: Partition) -> Result<(i64, i64), LogError> {
+        let (name, number) = (self.names.of(topic), i32::try_from(partition).unwrap_or(i32::MAX));
+        let started = Instant::now();
+        loop {
+            let asked = self.asker.fetch_watermarks(name, number, PATIENCE);
+            // Log lines and reasons come with the queue.
+            while self.asker.poll(Duration::ZERO).is_some() {}
+            let error = match asked {
+                Ok(found) => return Ok(found),
+                Err(error) => error,
+            };
+            let patience = match errors::code(&error) {
+                code if errors::is_missing(code) => MISSING,
+                code if errors::is_moving(code) => PATIENCE,
+                _ => Duration::ZERO,
+            };
+            if started.elapsed() >= patience {
+                return Err(match errors::of_topic("ask for the end of", name, &error) {
+                    LogError::Io { doing, detail } => LogError::Io { doing, detail: self.asker.context().told.explain(detail) },
+                    unfit => unfit,
+                });
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Something stands before `end`.
+    pub fn note(&self, topic: Topic, partition: Partition, end: u64) {
+        self.known(topic, partition).fetch_max(end, Ordering::AcqRel);
+    }
+
+    /// Forgets where a log began.
+    pub fn forget(&self, topic: Topic, partition: Partition) {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).remove(&(topic, partition));
+    }
+
+    fn known(&self, topic: Topic, partition: Partition) -> &AtomicU64 {
+        let of_topic = &self.known[topic.index()];
+        &of_topic[(partition as usize).min(of_topic.len() - 1)]
+    }
+}

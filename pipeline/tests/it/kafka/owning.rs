@@ -1,0 +1,172 @@
+//! Transactions: what is not committed is not seen, and a partition has one owner.
+
+use super::{broker, open, options};
+use crate::log::{commit, only_texts, publish, texts, unit, wait};
+use rdkafka::ClientConfig;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tidegate_pipeline::log::kafka::KafkaLog;
+use tidegate_schemas::log::{EventLog, LogError, LogName, Owner};
+
+/// A transaction of somebody else in `clean` of partition 0, with one record, not ended.
+fn ghost(address: &str, topic: &str, id: &str) -> BaseProducer {
+    let producer: BaseProducer = ClientConfig::new().set("bootstrap.servers", address).set("transactional.id", id).create().unwrap();
+    producer.init_transactions(Duration::from_secs(20)).unwrap();
+    producer.begin_transaction().unwrap();
+    producer.send(BaseRecord::<str, str>::to(topic).partition(0).payload("ghost")).map_err(|(e, _)| e).unwrap();
+    producer.flush(Duration::from_secs(20)).unwrap();
+    producer
+}
+
+#[test]
+fn what_is_not_committed_is_not_seen() {
+    let Some(broker) = broker::shared() else { return };
+    let options = options(broker);
+    let (log, topic) = (open(&options), format!("{}clean", options.kafka.topic_prefix));
+    let owner = log.fence(0).unwrap();
+    let first = commit(&*log, &owner, unit(1, &["one"], &[], 0));
+    let bounds = log.bounds(LogName::Clean, 0).unwrap();
+    for (round, aborts) in [(0u64, true), (1, false)] {
+        let ghost = ghost(&broker.address(), &topic, &format!("{topic}-ghost"));
+        // It is there, and nothing behind it is visible before it ends.
+        let end = log.bounds(LogName::Clean, 0).unwrap().end;
+        let written = commit(&*log, &owner, unit(2 + round, &["behind"], &[], 0));
+        assert!(written.clean.start > end);
+        assert_eq!(log.bounds(LogName::Clean, 0).unwrap().end, end);
+        assert!(log.read(LogName::Clean, 0, end, 1 << 20).unwrap().is_empty());
+        assert!(!log.wait(LogName::Clean, 0, end, Duration::from_millis(50)));
+        let waiting = std::thread::spawn({
+            let log = Arc::clone(&log);
+            move || log.wait(LogName::Clean, 0, end, Duration::from_secs(60))
+        });
+        if aborts {
+            ghost.abort_transaction(Duration::from_secs(20)).unwrap();
+        } else {
+            ghost.commit_transaction(Duration::from_secs(20)).unwrap();
+        }
+        assert!(waiting.join().unwrap());
+        let found: Vec<_> = texts(&*log, LogName::Clean, 0, end, 1).into_iter().map(|(_, text)| text).collect();
+        assert_eq!(found, if aborts { vec!["behind"] } else { vec!["ghost", "behind"] });
+    }
+    assert_eq!(first.clean.start, bounds.start);
+    assert_eq!(only_texts(&*log, LogName::Clean, 0), ["one", "behind", "ghost", "behind"]);
+    // A reader at a place that is only markers, another that begins anew, and one of another process agree.
+    let end = log.bounds(LogName::Clean, 0).unwrap().end;
+    assert!(log.read(LogName::Clean, 0, end - 1, 1 << 20).unwrap().is_empty());
+    assert!(!log.wait(LogName::Clean, 0, end - 1, Duration::ZERO));
+    let other = open(&options);
+    assert!(other.read(LogName::Clean, 0, end - 1, 1 << 20).unwrap().is_empty());
+    assert!(other.read(LogName::Clean, 0, end - 1, 1).unwrap().is_empty());
+    assert_eq!(only_texts(&*other, LogName::Clean, 0).len(), 4);
+}
+
+#[test]
+fn whoever_fenced_last_commits() {
+    let Some(broker) = broker::shared() else { return };
+    let options = options(broker);
+    let (a, b) = (open(&options), open(&options));
+    assert_eq!(a.log_id(), b.log_id());
+    publish(&*a, LogName::Raw, 0, &["x", "y", "z"]);
+    let refused = |log: &KafkaLog, owner: &Owner, epoch| {
+        let result = log.commit(owner, vec![unit(epoch, &["lost"], &["lost"], 2)]);
+        assert!(matches!(result, Err(LogError::Fenced { partition: 0, .. })), "{result:?}");
+    };
+    let first = a.fence(0).unwrap();
+    commit(&*a, &first, unit(1, &["a1"], &["a1"], 1));
+    let second = b.fence(0).unwrap();
+    refused(&a, &first, 2);
+    refused(&a, &first, 2);
+    commit(&*b, &second, unit(2, &["b2"], &[], 2));
+    // The other order: the one who was fenced comes back, and the one who fenced it hears of it by its next commit.
+    let third = a.fence(0).unwrap();
+    commit(&*a, &third, unit(3, &["a3"], &[], 2));
+    refused(&b, &second, 3);
+    let fourth = b.fence(0).unwrap();
+    commit(&*b, &fourth, unit(4, &["b4"], &[], 3));
+    refused(&a, &third, 5);
+    // Nobody goes back in raw, whoever says so.
+    assert!(b.commit(&fourth, vec![unit(5, &["x"], &[], 2)]).is_err());
+    assert!(b.commit(&fourth, vec![unit(5, &["x"], &[], 4)]).is_err());
+    for log in [&a, &b] {
+        assert_eq!(only_texts(&**log, LogName::Clean, 0), ["a1", "b2", "a3", "b4"]);
+        assert_eq!(only_texts(&**log, LogName::Audit, 0), ["a1"]);
+        assert_eq!(only_texts(&**log, LogName::Commits, 0).len(), 4);
+    }
+}
+
+/// Epochs of a partition as committed: each once, in order.
+pub fn epochs(log: &KafkaLog, partition: u32) -> u64 {
+    let commits = only_texts(log, LogName::Commits, partition);
+    for (i, text) in commits.iter().enumerate() {
+        assert!(text.starts_with(&format!("epoch {}:", i + 1)), "{text} is commit {i} of partition {partition}");
+    }
+    let clean = only_texts(log, LogName::Clean, partition);
+    let numbers: Vec<u64> = clean.iter().map(|t| t.rsplit(' ').next().unwrap().parse().unwrap()).collect();
+    assert_eq!(numbers, (1..=commits.len() as u64).collect::<Vec<_>>(), "partition {partition}");
+    numbers.len() as u64
+}
+
+/// Takes a partition over, and says which epoch is next.
+pub fn take(log: &KafkaLog, partition: u32) -> Result<(Owner, u64), LogError> {
+    let owner = log.fence(partition)?;
+    let (mut next, mut at, end) = (1, 0, log.bounds(LogName::Commits, partition)?.end);
+    while at < end {
+        let entries = log.read(LogName::Commits, partition, at, 1 << 20)?;
+        let Some(last) = entries.last() else { break };
+        at = last.offset + 1;
+        next = std::str::from_utf8(&last.record.value).unwrap().split([' ', ':']).nth(1).unwrap().parse::<u64>().unwrap() + 1;
+    }
+    Ok((owner, next))
+}
+
+#[test]
+fn broker_killed_during_commits() {
+    let Some(mut broker) = broker::own() else { return };
+    let options = options(&broker);
+    let log = open(&options);
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let committing: Vec<_> = (0..3)
+            .map(|partition| {
+                let (log, stop) = (&log, &stop);
+                scope.spawn(move || {
+                    let (mut owned, mut sure) = (None, 0);
+                    while !stop.load(Ordering::Relaxed) {
+                        let Some((owner, next)) = owned.take().or_else(|| take(log, partition).ok()) else { continue };
+                        assert!(next > sure, "epoch {sure} was told to be committed, and {next} comes next");
+                        let texts = [format!("{next}"), "x".repeat(2000)];
+                        let units = vec![unit(next, &[&texts[0]], &[&texts[1]], 0)];
+                        // An error that is not settled means: take it over anew and look.
+                        if log.commit(&owner, units).is_ok() {
+                            sure = next;
+                            owned = Some((owner, next + 1));
+                        }
+                    }
+                    sure
+                })
+            })
+            .collect();
+        for _ in 0..2 {
+            std::thread::sleep(Duration::from_millis(1500));
+            broker.kill();
+            // Requests are refused while nobody is there, and the runtime is not held up by it.
+            let refused = crate::support::wait_for("a refusal", Duration::from_secs(30), || {
+                wait(log.publish(LogName::Raw, vec![(0, crate::log::record("lost"))])).err()
+            });
+            assert!(matches!(refused, LogError::Io { .. }), "{refused}");
+            broker.resume();
+            crate::support::wait_for("publishing to work again", Duration::from_secs(60), || {
+                wait(log.publish(LogName::Raw, vec![(0, crate::log::record("kept"))])).ok()
+            });
+        }
+        std::thread::sleep(Duration::from_millis(1500));
+        stop.store(true, Ordering::Relaxed);
+        for (partition, thread) in (0u32..).zip(committing) {
+            let sure = thread.join().unwrap();
+            let found = epochs(&log, partition);
+            assert!(found >= sure && sure > 2, "{found} epochs in partition {partition}, {sure} acknowledged");
+        }
+    });
+}
