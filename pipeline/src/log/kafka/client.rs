@@ -7,18 +7,23 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::statistics::Statistics;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A reason older than this explains nothing that happens now.
 const REASON_AGE_MAX: Duration = Duration::from_secs(60);
 
+const TRY_EVERY: Duration = Duration::from_secs(1);
+
+/// The role whose word counts on whether brokers can be reached: others may be idle.
+pub const PUBLISHER: &str = "publisher";
+
 /// What brokers said last, for all clients of a log.
 #[derive(Default)]
 pub struct Told {
     last: Mutex<Option<(Instant, RDKafkaErrorCode, String)>>,
-    down: AtomicBool,
+    /// Where no broker can be reached: when the next publisher may try all the same.
+    down: Mutex<Option<Instant>>,
 }
 
 impl Told {
@@ -36,14 +41,26 @@ impl Told {
         last.as_ref().filter(|(at, ..)| at.elapsed() < REASON_AGE_MAX).map(|(_, code, reason)| (*code, reason.clone()))
     }
 
-    /// Whether no broker can be reached.
+    /// Whether no broker can be reached. Once a second this says no, so that somebody tries: connections that were closed
+    /// for being idle look the same, and nobody opens them before there is something to send.
     pub fn is_down(&self) -> bool {
-        self.down.load(Ordering::Relaxed)
+        let mut down = self.down.lock().unwrap_or_else(PoisonError::into_inner);
+        match &mut *down {
+            Some(next) if Instant::now() >= *next => {
+                *next = Instant::now() + TRY_EVERY;
+                false
+            }
+            down => down.is_some(),
+        }
     }
 
     /// A broker answers.
     pub fn is_up(&self) {
-        self.down.store(false, Ordering::Relaxed);
+        *self.down.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    fn lost(&self) {
+        self.down.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| Instant::now() + TRY_EVERY);
     }
 
     fn note(&self, code: RDKafkaErrorCode, reason: &str) {
@@ -76,7 +93,11 @@ impl ClientContext for Context {
         match super::errors::code(&error) {
             Some(RDKafkaErrorCode::PartitionEOF) | None => {}
             // What it means is said by the error before it.
-            Some(RDKafkaErrorCode::AllBrokersDown) => self.told.down.store(true, Ordering::Relaxed),
+            Some(RDKafkaErrorCode::AllBrokersDown) => {
+                if self.role == PUBLISHER {
+                    self.told.lost();
+                }
+            }
             Some(code) => self.told.note(code, reason),
         }
     }

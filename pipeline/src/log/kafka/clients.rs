@@ -6,7 +6,7 @@
 //! asker          metadata and offsets                       admin          creates, describes, deletes
 //! ```
 
-use super::client::{Context, Told};
+use super::client::{Context, PUBLISHER, Told};
 use super::errors::io;
 use super::membership::MemberContext;
 use super::producer::{Deliveries, Producer};
@@ -20,6 +20,9 @@ use std::sync::Arc;
 use tidegate_schemas::limits;
 use tidegate_schemas::log::LogError;
 use tidegate_schemas::secret::Secret;
+
+/// Milliseconds: a member hears of a rebalance by its next heartbeat, so this is what a move of partitions waits for.
+const HEARTBEAT_MAX: u32 = 1_000;
 
 /// Makes clients.
 pub struct Clients {
@@ -50,7 +53,7 @@ impl Clients {
         config.set("message.timeout.ms", self.settings.delivery_milliseconds.to_string()).set("linger.ms", "2");
         // The one client whose statistics are looked at: they also tell when a broker is back.
         config.set("statistics.interval.ms", "1000");
-        config.create_with_context(Deliveries(self.context("publisher"))).map_err(|e| self.failed("publisher", &e))
+        config.create_with_context(Deliveries(self.context(PUBLISHER))).map_err(|e| self.failed(PUBLISHER, &e))
     }
 
     /// Appends in transactions, and fences whoever had this id before.
@@ -86,7 +89,9 @@ impl Clients {
         let session = self.settings.session_milliseconds;
         let mut config = self.base()?;
         config.set("group.id", self.settings.group()).set("partition.assignment.strategy", "cooperative-sticky");
-        config.set("session.timeout.ms", session.to_string()).set("heartbeat.interval.ms", (session / 5).max(1).to_string());
+        config
+            .set("session.timeout.ms", session.to_string())
+            .set("heartbeat.interval.ms", (session / 5).clamp(1, HEARTBEAT_MAX).to_string());
         config.set("enable.auto.commit", "false").set("enable.auto.offset.store", "false").set("auto.offset.reset", "error");
         config.create_with_context(context(self.context("member"))).map_err(|e| self.failed("member", &e))
     }
@@ -128,6 +133,8 @@ impl Clients {
         // Back within a second after a broker's restart instead of five to seven.
         config.set("reconnect.backoff.ms", "50").set("reconnect.backoff.max.ms", "500");
         config.set("socket.keepalive.enable", "true").set("socket.nagle.disable", "true").set("allow.auto.create.topics", "false");
+        // A topic that does not show up within this is not there.
+        config.set("topic.metadata.propagation.max.ms", "5000");
         // A client that is idle for long is no news.
         config.set("log.connection.close", "false");
         let protocol = match (&s.tls, &s.sasl) {

@@ -6,6 +6,7 @@ use super::errors::{self, truncated};
 use super::names::{Names, Topic};
 use hashbrown::HashMap;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,6 +19,9 @@ use tidegate_schemas::log::LogError;
 const FRESH: Duration = Duration::from_millis(20);
 /// A topic that was just made is not known to every broker at once.
 const MISSING: Duration = Duration::from_secs(2);
+/// An answer that comes later is none.
+const ANSWER: Duration = Duration::from_secs(2);
+const AGAIN: Duration = Duration::from_millis(20);
 const PATIENCE: Duration = Duration::from_secs(limits::KAFKA_REQUEST_SECONDS_MAX as u64);
 
 /// What was said, and when.
@@ -39,7 +43,7 @@ impl Ends {
         Self { asker, names, known, asked: Mutex::default() }
     }
 
-    /// Where to ask for other things.
+    /// Where to ask for offsets by time.
     pub fn asker(&self) -> &BaseConsumer<Context> {
         &self.asker
     }
@@ -80,30 +84,88 @@ impl Ends {
         let started = Instant::now();
         loop {
             let asked = self.asker.fetch_watermarks(name, number, PATIENCE);
-            // Log lines and reasons come with the queue.
-            while self.asker.poll(Duration::ZERO).is_some() {}
+            self.serve();
             let error = match asked {
                 Ok(found) => return Ok(found),
                 Err(error) => error,
             };
-            let patience = match errors::code(&error) {
-                code if errors::is_missing(code) => MISSING,
-                code if errors::is_moving(code) => PATIENCE,
-                _ => Duration::ZERO,
-            };
-            if started.elapsed() >= patience {
-                return Err(match errors::of_topic("ask for the end of", name, &error) {
-                    LogError::Io { doing, detail } => LogError::Io { doing, detail: self.asker.context().told.explain(detail) },
-                    unfit => unfit,
-                });
+            let code = errors::code(&error);
+            if errors::is_missing(code) {
+                self.confirm(topic, partition)?;
             }
-            std::thread::sleep(Duration::from_millis(20));
+            let heals = errors::is_missing(code) || errors::is_moving(code);
+            if !heals || started.elapsed() >= PATIENCE {
+                return Err(self.explained("ask for the end of", name, &error));
+            }
+            std::thread::sleep(AGAIN);
+        }
+    }
+
+    /// A client may take a partition for missing while it learns of it, and a broker one that was just made. This asks until
+    /// the word is good.
+    pub fn confirm(&self, topic: Topic, partition: Partition) -> Result<(), LogError> {
+        let started = Instant::now();
+        while !matches!(self.look(topic)?, Some((partitions, _)) if partition < partitions) {
+            if started.elapsed() > MISSING {
+                return Err(errors::deleted(self.names.of(topic)));
+            }
+            std::thread::sleep(AGAIN);
+        }
+        Ok(())
+    }
+
+    /// Partitions of a topic, and whether each has a leader; `None` where the broker does not know it.
+    pub fn look(&self, topic: Topic) -> Result<Option<(u32, bool)>, LogError> {
+        let started = Instant::now();
+        loop {
+            match self.look_once(topic) {
+                Err(LogError::Io { .. }) if started.elapsed() < PATIENCE => std::thread::sleep(AGAIN),
+                answer => return answer,
+            }
+        }
+    }
+
+    /// The same, asked once.
+    pub fn look_once(&self, topic: Topic) -> Result<Option<(u32, bool)>, LogError> {
+        let name = self.names.of(topic);
+        let asked = self.asker.fetch_metadata(Some(name), ANSWER);
+        self.serve();
+        let metadata = match asked {
+            Ok(metadata) => metadata,
+            Err(error) if errors::is_missing(errors::code(&error)) => return Ok(None),
+            Err(error) => return Err(self.explained("describe", name, &error)),
+        };
+        let Some(found) = metadata.topics().iter().find(|t| t.name() == name) else { return Ok(None) };
+        match found.error().map(RDKafkaErrorCode::from) {
+            Some(code) if errors::is_missing(Some(code)) => return Ok(None),
+            Some(RDKafkaErrorCode::LeaderNotAvailable) => return Ok(Some((0, false))),
+            Some(code) => return Err(self.explained("describe", name, &KafkaError::MetadataFetch(code))),
+            None => {}
+        }
+        let led = found.partitions().iter().all(|p| p.leader() >= 0);
+        Ok(Some((u32::try_from(found.partitions().len()).unwrap_or(u32::MAX), led)))
+    }
+
+    /// Log lines and reasons come with the queue.
+    fn serve(&self) {
+        while self.asker.poll(Duration::ZERO).is_some() {}
+    }
+
+    fn explained(&self, doing: &str, name: &str, error: &KafkaError) -> LogError {
+        match errors::of_topic(doing, name, error) {
+            LogError::Io { doing, detail } => LogError::Io { doing, detail: self.asker.context().told.explain(detail) },
+            unfit => unfit,
         }
     }
 
     /// Something stands before `end`.
     pub fn note(&self, topic: Topic, partition: Partition, end: u64) {
         self.known(topic, partition).fetch_max(end, Ordering::AcqRel);
+    }
+
+    /// The highest end that was seen.
+    pub fn known_end(&self, topic: Topic, partition: Partition) -> u64 {
+        self.known(topic, partition).load(Ordering::Acquire)
     }
 
     /// Forgets where a log began.

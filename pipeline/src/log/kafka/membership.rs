@@ -51,7 +51,7 @@ impl Ack {
     }
 }
 
-/// A member of the group, until it is dropped.
+/// A member of the group, until it is dropped. Nothing may be under way then.
 pub struct Membership {
     consumer: Arc<BaseConsumer<MemberContext>>,
     shared: Arc<Shared>,
@@ -162,7 +162,10 @@ impl ConsumerContext for MemberContext {
             assigned().retain(|p| !partitions.contains(p));
         }
         tracing::info!(?partitions, lost, "partitions revoked");
-        if lost && !partitions.is_empty() {
+        if self.shared.stop.load(Ordering::Relaxed) {
+            // Whoever leaves has ended before what was under way, and hears nothing any more.
+            assigned().clear();
+        } else if lost && !partitions.is_empty() {
             self.tell(MembershipEvent::Lost(partitions.clone()));
         } else if !partitions.is_empty() {
             let (ack, acknowledged) = bounded::<()>(0);

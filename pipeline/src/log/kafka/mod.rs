@@ -118,9 +118,10 @@ impl KafkaLog {
         let names = Arc::new(Names::new(&options.kafka)?);
         let readers = Arc::new(Readers::new(Arc::clone(&clients), Arc::clone(&names), partitions)?);
         let publisher = Arc::new(Publisher::new(Arc::clone(&clients))?);
-        let topics = Topics { clients: &clients, names: &names, partitions, asker: readers.ends.asker() };
+        let topics = Topics::new(&clients, &names, partitions, &readers.ends);
         let (id, meta) = identify(&topics, &options, &readers, &publisher, &names)?;
         topics.check_settings()?;
+        drop(topics);
         let owners = Owners::new(Arc::clone(&clients), Arc::clone(&names), Arc::clone(&readers), id, partitions);
         let (holds, sizes, trimming) = (Holds::default(), Sizes::default(), Mutex::default());
         let log = Self { id, partitions, options, clients, names, readers, publisher, meta, owners, holds, sizes, trimming };
@@ -147,7 +148,7 @@ impl KafkaLog {
 
     /// Looks whether the topics are as they were: all there, with as many partitions.
     pub fn check(&self) -> Result<(), LogError> {
-        let topics = Topics { clients: &self.clients, names: &self.names, partitions: self.partitions, asker: self.readers.ends.asker() };
+        let topics = Topics::new(&self.clients, &self.names, self.partitions, &self.readers.ends);
         check_counts(&topics, self.id)
     }
 
@@ -212,14 +213,14 @@ fn identify(
 ) -> Result<(LogId, Meta), LogError> {
     topics.connect()?;
     let logs = LogName::ALL.map(Topic::Log);
-    if topics.count(Topic::Meta)?.is_none() {
+    if readers.ends.look(Topic::Meta)?.is_none() {
         // It is made before the others, so without it there is no log, or no longer.
-        for topic in logs {
-            if topics.count(topic)?.is_some() {
-                return Err(errors::deleted(names.of(Topic::Meta)));
-            }
+        let others = logs.iter().try_fold(false, |any, topic| Ok::<_, LogError>(any || readers.ends.look(*topic)?.is_some()))?;
+        if others {
+            readers.ends.confirm(Topic::Meta, 0)?;
+        } else {
+            topics.create(&[Topic::Meta])?;
         }
-        topics.create(&[Topic::Meta])?;
     }
     let meta = Meta::open(Arc::clone(publisher), Arc::clone(readers), Arc::clone(names))?;
     let (id, partitions) = match meta.identity()? {
@@ -227,7 +228,7 @@ fn identify(
         None => {
             topics.create(&logs)?;
             for topic in logs {
-                let found = topics.count(topic)?.unwrap_or(0);
+                let found = readers.ends.look(topic)?.map_or(0, |(partitions, _)| partitions);
                 let empty = (0..found.min(topic.width(options.partitions)))
                     .try_fold(true, |empty, p| Ok::<_, LogError>(empty && readers.ends.fresh(topic, p)?.end == 0))?;
                 if !empty {
@@ -254,8 +255,8 @@ fn identify(
 fn check_counts(topics: &Topics<'_>, id: LogId) -> Result<(), LogError> {
     for topic in Topic::ALL {
         let name = topics.names.of(topic);
-        let (wanted, found) = (topic.width(topics.partitions), topics.count(topic)?);
-        let Some(found) = found else { return Err(errors::deleted(name)) };
+        topics.ends.confirm(topic, 0)?;
+        let (wanted, found) = (topic.width(topics.partitions), topics.ends.look(topic)?.map_or(0, |(partitions, _)| partitions));
         if found != wanted {
             return Err(LogError::Unfit {
                 place: format!("topic {name}"),
@@ -290,7 +291,10 @@ impl EventLog for KafkaLog {
     fn read(&self, log: LogName, partition: Partition, from: u64, bytes_max: usize) -> Result<Vec<Entry>, LogError> {
         check_partition(log, partition, self.partitions)?;
         let entries = self.readers.read(Topic::Log(log), partition, from, bytes_max)?;
-        self.sizes.see(Topic::Log(log), entries.len(), entries.iter().map(|e| e.record.size()).sum());
+        if let Some(last) = entries.last() {
+            self.readers.ends.note(Topic::Log(log), partition, last.offset + 1);
+            self.sizes.see(Topic::Log(log), entries.len(), entries.iter().map(|e| e.record.size()).sum());
+        }
         Ok(entries)
     }
 

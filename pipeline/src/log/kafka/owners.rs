@@ -130,7 +130,12 @@ impl Owners {
     fn check(&self, partition: Partition, units: &[CommitUnit], progress: Progress) -> Result<(), LogError> {
         let (mut raw_next, mut bytes) = (progress.raw_next, 0);
         let known = units.last().map_or(0, |u| u.raw_next);
-        let raw_end = if known > raw_next { self.readers.ends.bounds(Topic::Log(LogName::Raw), partition)?.end } else { raw_next };
+        let raw = Topic::Log(LogName::Raw);
+        // What was read of it is known to be there; the rest is asked for.
+        let mut raw_end = self.readers.ends.known_end(raw, partition).max(raw_next);
+        if known > raw_end {
+            raw_end = self.readers.ends.fresh(raw, partition)?.end;
+        }
         for unit in units {
             if unit.raw_next < raw_next || unit.raw_next > raw_end {
                 let detail = format!("it says that raw is processed up to {}, not in {raw_next}..={raw_end}", unit.raw_next);

@@ -23,6 +23,8 @@ pub enum Polled {
     End,
     /// The place is not there: deleted, or beyond the end.
     OutOfRange,
+    /// The client says that there is no such partition, which may be a matter of time.
+    Missing,
     /// Nothing yet.
     Nothing,
 }
@@ -97,7 +99,7 @@ impl Reader {
                 None => match self.poll(Duration::ZERO)? {
                     Polled::Entry(entry) => entry,
                     Polled::End | Polled::Nothing => return Ok(entries),
-                    Polled::OutOfRange => {
+                    Polled::OutOfRange | Polled::Missing => {
                         // It is told once only, and the consumer has stopped.
                         self.at = None;
                         return Ok(entries);
@@ -131,7 +133,7 @@ impl Reader {
             Some(Err(error)) => match errors::code(&error) {
                 Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => Ok(Polled::OutOfRange),
                 Some(RDKafkaErrorCode::TopicAuthorizationFailed) => Err(of_topic("read", name, &error)),
-                code if errors::is_missing(code) => Err(errors::deleted(name)),
+                code if errors::is_missing(code) => Ok(Polled::Missing),
                 // A lost connection or a moved leader heals; the reason is kept by the context.
                 _ => Ok(Polled::Nothing),
             },

@@ -102,6 +102,10 @@ impl Readers {
                     }
                     reader.place(topic, partition, from)?;
                 }
+                Polled::Missing => {
+                    self.ends.confirm(topic, partition)?;
+                    reader.place(topic, partition, from)?;
+                }
                 Polled::End | Polled::Nothing if !sure => {
                     if self.probe(topic, partition, from, bounds.end)?.is_none() {
                         return Ok(Vec::new());
@@ -126,7 +130,7 @@ impl Readers {
             if let Some(reader) = &mut standing {
                 match reader.look(left.min(SLICE)) {
                     Ok(Polled::Entry(_)) | Err(_) => return true,
-                    Ok(Polled::OutOfRange) => standing = None,
+                    Ok(Polled::OutOfRange | Polled::Missing) => standing = None,
                     Ok(Polled::End | Polled::Nothing) if !left.is_zero() => continue,
                     Ok(_) => {}
                 }
@@ -179,6 +183,10 @@ impl Readers {
                     return Ok(None);
                 }
                 Polled::OutOfRange => return Err(gone(topic, partition, from, self.ends.fresh(topic, partition)?.start)),
+                Polled::Missing => {
+                    self.ends.confirm(topic, partition)?;
+                    probe.place(topic, partition, from)?;
+                }
                 Polled::Nothing => {}
             }
         }

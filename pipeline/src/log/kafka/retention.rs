@@ -12,7 +12,8 @@
 //!
 //! Bytes are an estimate: records between start and end, times their mean size as this process saw it, before
 //! compression and replication. librdkafka cannot ask brokers for the size of their folders; and what brokers compress
-//! and copy is theirs to plan, while this figure is the same in every process that asks.
+//! and copy is theirs to plan, while this figure is about the same in every process that asks. Markers of transactions
+//! count as records, so it is rather too high.
 
 use super::KafkaLog;
 use super::errors::{self, io};
@@ -159,8 +160,8 @@ fn commits_past_share(log: &KafkaLog, partition: Partition) -> Result<u64, LogEr
     let topic = Topic::Log(LogName::Commits);
     let bounds = log.readers.ends.bounds(topic, partition)?;
     let share = log.options.budget_bytes / 100 * limits::COMMITS_PERCENT as u64 / u64::from(log.partitions.max(1));
-    // A record and the marker behind it.
-    let kept = share / log.sizes.mean(topic).unwrap_or(FRAME_BYTES).max(1) + 2;
+    // Behind each record stands a marker.
+    let kept = share / log.sizes.mean(topic).unwrap_or(FRAME_BYTES).max(1) * 2 + 2;
     Ok(bounds.end.saturating_sub(kept).max(bounds.start))
 }
 

@@ -25,7 +25,8 @@ pub struct KafkaSettings {
     pub transaction_milliseconds: u32,
     /// A record that no broker took by then has failed.
     pub delivery_milliseconds: u32,
-    /// Readers of this process at once; each is a client of its own.
+    /// Readers of this process; each is a client of its own. One for each partition that it processes and each that a
+    /// sink follows reads on where it was; with less they move about, and fetch again what they had fetched ahead.
     pub readers_max: u32,
     /// Bytes that each reader fetches ahead.
     pub read_ahead_bytes: u64,

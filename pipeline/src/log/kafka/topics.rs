@@ -1,23 +1,23 @@
 //! The topics: created where the log is new, checked at each start, never altered. What does not fit is refused, with the
 //! command that mends it.
 
+use super::client::Context;
 use super::clients::Clients;
-use super::errors::{self, io, of_topic};
+use super::ends::Ends;
+use super::errors::{io, of_topic};
 use super::names::{Names, Topic};
-use rdkafka::admin::{AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use std::cell::OnceCell;
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context as TaskContext, Poll, Wake, Waker};
+use std::task::{Poll, Wake, Waker};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 use tidegate_schemas::limits;
 use tidegate_schemas::log::LogError;
 
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// Between two attempts at a broker: an answer that comes later is none.
-const ASK: Duration = Duration::from_secs(2);
 
 /// Waits for an answer of an admin client, on this thread, inside a runtime or not.
 pub fn wait<T>(future: impl Future<Output = T>) -> T {
@@ -28,7 +28,7 @@ pub fn wait<T>(future: impl Future<Output = T>) -> T {
         }
     }
     let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
-    let (mut future, mut context) = (pin!(future), TaskContext::from_waker(&waker));
+    let (mut future, mut context) = (pin!(future), std::task::Context::from_waker(&waker));
     loop {
         match future.as_mut().poll(&mut context) {
             Poll::Ready(value) => return value,
@@ -52,18 +52,32 @@ pub struct Topics<'a> {
     /// Partitions of all but `control` and `meta`.
     pub partitions: u32,
     /// Where to ask.
-    pub asker: &'a BaseConsumer<super::client::Context>,
+    pub ends: &'a Ends,
+    /// Made when it is needed: few starts create anything, and checks never do.
+    admin: OnceCell<AdminClient<Context>>,
 }
 
-impl Topics<'_> {
+impl<'a> Topics<'a> {
+    /// Nothing is asked yet.
+    pub fn new(clients: &'a Clients, names: &'a Names, partitions: u32, ends: &'a Ends) -> Self {
+        Self { clients, names, partitions, ends, admin: OnceCell::new() }
+    }
+
+    fn admin(&self) -> Result<&AdminClient<Context>, LogError> {
+        match self.admin.get() {
+            Some(admin) => Ok(admin),
+            None => {
+                let made = self.clients.admin()?;
+                Ok(self.admin.get_or_init(|| made))
+            }
+        }
+    }
+
     /// Waits until a broker answers.
     pub fn connect(&self) -> Result<(), LogError> {
         let started = Instant::now();
         loop {
-            let asked = self.count(Topic::Meta);
-            // Whatever was told comes with the queue, and that is served by polling.
-            while self.asker.poll(Duration::ZERO).is_some() {}
-            let error = match asked {
+            let error = match self.ends.look_once(Topic::Meta) {
                 Ok(_) => return Ok(()),
                 Err(error) => error,
             };
@@ -95,33 +109,6 @@ impl Topics<'_> {
         }
     }
 
-    /// Partitions of a topic; `None` where it is not there.
-    pub fn count(&self, topic: Topic) -> Result<Option<u32>, LogError> {
-        Ok(self.look(topic)?.map(|(partitions, _)| partitions))
-    }
-
-    /// Partitions of a topic, and whether each has a leader.
-    fn look(&self, topic: Topic) -> Result<Option<(u32, bool)>, LogError> {
-        let name = self.names.of(topic);
-        let metadata = match self.asker.fetch_metadata(Some(name), ASK) {
-            Ok(metadata) => metadata,
-            Err(error) if errors::is_missing(errors::code(&error)) => return Ok(None),
-            Err(error) => return Err(of_topic("describe", name, &error)),
-        };
-        let Some(found) = metadata.topics().iter().find(|t| t.name() == name) else { return Ok(None) };
-        match found.error().map(RDKafkaErrorCode::from) {
-            Some(code) if errors::is_missing(Some(code)) => return Ok(None),
-            Some(code @ RDKafkaErrorCode::TopicAuthorizationFailed) => {
-                return Err(of_topic("describe", name, &KafkaError::MetadataFetch(code)));
-            }
-            Some(RDKafkaErrorCode::LeaderNotAvailable) => return Ok(Some((0, false))),
-            Some(code) => return Err(of_topic("describe", name, &KafkaError::MetadataFetch(code))),
-            None => {}
-        }
-        let led = found.partitions().iter().all(|p| p.leader() >= 0);
-        Ok(Some((u32::try_from(found.partitions().len()).unwrap_or(u32::MAX), led)))
-    }
-
     /// Creates topics; one that another process created meanwhile is as good.
     pub fn create(&self, topics: &[Topic]) -> Result<(), LogError> {
         let settings = self.clients.settings();
@@ -140,7 +127,7 @@ impl Topics<'_> {
                     .set("compression.type", "producer")
             })
             .collect();
-        let admin = self.clients.admin()?;
+        let admin = self.admin()?;
         let created = wait(admin.create_topics(&new, &patience())).map_err(|e| io("create topics", self.clients.told.explain(e)))?;
         for result in created {
             match result {
@@ -169,7 +156,7 @@ impl Topics<'_> {
     fn await_leaders(&self, topics: &[Topic]) -> Result<(), LogError> {
         let started = Instant::now();
         for topic in topics {
-            while !matches!(self.look(*topic)?, Some((partitions, true)) if partitions >= topic.width(self.partitions)) {
+            while !matches!(self.ends.look(*topic)?, Some((partitions, true)) if partitions >= topic.width(self.partitions)) {
                 if started.elapsed() > Duration::from_secs(limits::KAFKA_START_SECONDS_MAX as u64) {
                     return Err(io(format!("create topic {}", self.names.of(*topic)), "its partitions have no leader yet"));
                 }
@@ -182,7 +169,7 @@ impl Topics<'_> {
     /// Checks how the brokers keep the topics.
     pub fn check_settings(&self) -> Result<(), LogError> {
         let names: Vec<_> = Topic::ALL.iter().map(|t| ResourceSpecifier::Topic(self.names.of(*t))).collect();
-        let admin = self.clients.admin()?;
+        let admin = self.admin()?;
         let described =
             wait(admin.describe_configs(&names, &patience())).map_err(|e| io("describe topics", self.clients.told.explain(e)))?;
         for (topic, described) in Topic::ALL.iter().zip(described) {

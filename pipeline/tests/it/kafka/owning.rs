@@ -132,18 +132,27 @@ fn broker_killed_during_commits() {
             .map(|partition| {
                 let (log, stop) = (&log, &stop);
                 scope.spawn(move || {
-                    let (mut owned, mut sure) = (None, 0);
+                    let (mut owned, mut sure, mut took) = (None, 0, Vec::new());
                     while !stop.load(Ordering::Relaxed) {
                         let Some((owner, next)) = owned.take().or_else(|| take(log, partition).ok()) else { continue };
                         assert!(next > sure, "epoch {sure} was told to be committed, and {next} comes next");
                         let texts = [format!("{next}"), "x".repeat(2000)];
                         let units = vec![unit(next, &[&texts[0]], &[&texts[1]], 0)];
                         // An error that is not settled means: take it over anew and look.
+                        let started = std::time::Instant::now();
                         if log.commit(&owner, units).is_ok() {
+                            took.push(started.elapsed());
                             sure = next;
                             owned = Some((owner, next + 1));
                         }
                     }
+                    took.sort_unstable();
+                    println!(
+                        "partition {partition}: {} commits, half of them within {:?}, the longest {:?}",
+                        took.len(),
+                        took[took.len() / 2],
+                        took[took.len() - 1]
+                    );
                     sure
                 })
             })
