@@ -7,6 +7,7 @@ use super::names::{Names, Topic};
 use hashbrown::HashMap;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::{Offset, TopicPartitionList};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -76,6 +77,25 @@ impl Ends {
         self.note(topic, partition, bounds.end);
         self.asked.lock().unwrap_or_else(PoisonError::into_inner).insert((topic, partition), (Instant::now(), bounds.clone()));
         Ok(bounds)
+    }
+
+    /// Ends of several topics in one question; less than there is where a broker does not answer for one.
+    pub fn latest(&self, topics: &[Topic], partition: Partition) -> Result<Vec<u64>, LogError> {
+        let failed = |e: KafkaError| self.explained("ask for the end of", self.names.of(topics[0]), &e);
+        let mut list = TopicPartitionList::with_capacity(topics.len());
+        for topic in topics {
+            let number = i32::try_from(partition).unwrap_or(i32::MAX);
+            // In place of a moment: the end.
+            list.add_partition_offset(self.names.of(*topic), number, Offset::End).map_err(failed)?;
+        }
+        let found = self.asker.offsets_for_times(list, PATIENCE).map_err(failed);
+        self.serve();
+        let found = found?;
+        let end = |topic: &Topic| match found.elements_for_topic(self.names.of(*topic)).first().map(|e| e.offset()) {
+            Some(Offset::Offset(end)) => end.unsigned_abs(),
+            _ => 0,
+        };
+        Ok(topics.iter().map(end).collect())
     }
 
     /// Asks again where the leader has just moved, and for a moment where the topic has just been made.

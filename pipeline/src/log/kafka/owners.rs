@@ -301,29 +301,27 @@ impl Owners {
     /// Waits until everybody sees what was committed: the answer to a commit comes before its markers are written. Only a
     /// stranger's transaction in these topics can keep it longer.
     fn await_markers(&self, partition: Partition, before: Progress, after: Progress) -> Result<(), LogError> {
-        let commits = |progress: Progress| progress.last.map_or(0, |l| l + 1);
+        let (topics, next): (Vec<_>, Vec<_>) = [
+            (COMMITS, before.last, after.last.map(|l| l + 1)),
+            (Topic::Log(LogName::Clean), Some(before.clean_next), Some(after.clean_next)),
+            (Topic::Log(LogName::Audit), Some(before.audit_next), Some(after.audit_next)),
+        ]
+        .into_iter()
+        .filter(|(_, before, after)| after > before)
+        .filter_map(|(topic, _, next)| Some((topic, next?)))
+        .unzip();
         let deadline = Instant::now() + MARKERS;
-        for (topic, from, next) in [
-            (COMMITS, commits(before), commits(after)),
-            (Topic::Log(LogName::Clean), before.clean_next, after.clean_next),
-            (Topic::Log(LogName::Audit), before.audit_next, after.audit_next),
-        ] {
-            if next == from {
-                continue;
+        while !self.readers.ends.latest(&topics, partition)?.iter().zip(&next).all(|(end, next)| end > next) {
+            if Instant::now() > deadline {
+                tracing::warn!(partition, "an epoch is committed, and somebody else's open transaction hides it");
+                return Ok(());
             }
-            loop {
-                if self.readers.ends.fresh(topic, partition)?.end >= next {
-                    // The marker itself.
-                    self.readers.note_empty(topic, partition, next..next + 1);
-                    break;
-                }
-                if Instant::now() > deadline {
-                    let topic = self.names.of(topic);
-                    tracing::warn!(topic, partition, "an epoch is committed, and somebody else's open transaction hides it");
-                    return Ok(());
-                }
-                std::thread::sleep(Duration::from_millis(1));
-            }
+            std::thread::sleep(Duration::from_micros(500));
+        }
+        for (topic, next) in topics.into_iter().zip(next) {
+            self.readers.ends.note(topic, partition, next + 1);
+            // The marker itself.
+            self.readers.note_empty(topic, partition, next..next + 1);
         }
         Ok(())
     }

@@ -15,6 +15,9 @@ use std::time::{Duration, Instant};
 use tidegate_schemas::ids::Partition;
 use tidegate_schemas::log::{Entry, Header, LogError, Record};
 
+/// It finds them by itself after this.
+const LEADERS: Duration = Duration::from_secs(1);
+
 /// What a poll brought.
 pub enum Polled {
     /// The next record.
@@ -34,6 +37,8 @@ pub struct Reader {
     consumer: BaseConsumer<Context>,
     names: Arc<Names>,
     at: Option<(Topic, Partition)>,
+    /// Topics whose leaders the client knows.
+    knows: [bool; 6],
     /// Offset of the next record at the earliest.
     next: u64,
     /// Taken from the consumer, not yet from us.
@@ -45,7 +50,7 @@ pub struct Reader {
 impl Reader {
     /// A reader that stands nowhere.
     pub fn new(consumer: BaseConsumer<Context>, names: Arc<Names>) -> Self {
-        Self { consumer, names, at: None, next: 0, held: VecDeque::new(), used: Instant::now() }
+        Self { consumer, names, at: None, knows: [false; 6], next: 0, held: VecDeque::new(), used: Instant::now() }
     }
 
     /// Whether the next record that it gives is the first at or after this place.
@@ -59,6 +64,10 @@ impl Reader {
         self.held.clear();
         self.at = None;
         let name = self.names.of(topic);
+        if !self.knows[topic.index()] {
+            // It looks for leaders of new topics once a second, but takes what it is told.
+            self.knows[topic.index()] = self.consumer.fetch_metadata(Some(name), LEADERS).is_ok();
+        }
         let mut list = TopicPartitionList::with_capacity(1);
         let offset = Offset::Offset(i64::try_from(from).unwrap_or(i64::MAX));
         list.add_partition_offset(name, i32::try_from(partition).unwrap_or(i32::MAX), offset)
