@@ -54,18 +54,20 @@ pub struct Broker {
     folder: tempfile::TempDir,
     jars: PathBuf,
     ports: [u16; 4],
+    /// Nobody drops it, so the shell removes its folder.
+    to_the_end: bool,
     running: Option<(Child, ChildStdin)>,
 }
 
 /// The broker that all tests of this process share, each under a prefix of its own.
 pub fn shared() -> Option<&'static Broker> {
     static SHARED: OnceLock<Option<Broker>> = OnceLock::new();
-    SHARED.get_or_init(|| Some(Broker::start(jars()?))).as_ref()
+    SHARED.get_or_init(|| Some(Broker::start(jars()?, true))).as_ref()
 }
 
 /// A broker of one test alone, to be killed.
 pub fn own() -> Option<Broker> {
-    Some(Broker::start(jars()?))
+    Some(Broker::start(jars()?, false))
 }
 
 /// The jars, fetched on first use. `None` where they cannot be had, which is said.
@@ -116,9 +118,9 @@ pub fn run(command: &mut Command) -> Result<String, String> {
 }
 
 impl Broker {
-    fn start(jars: PathBuf) -> Self {
+    fn start(jars: PathBuf, to_the_end: bool) -> Self {
         let ports = ports();
-        let mut broker = Self { folder: tempfile::tempdir().unwrap(), jars, ports, running: None };
+        let mut broker = Self { folder: tempfile::tempdir().unwrap(), jars, ports, to_the_end, running: None };
         certificates(broker.folder());
         let [plain, controller, scram, mtls] = ports.map(|p| p.to_string());
         let text = SERVER.replace("FOLDER", broker.folder().to_str().unwrap());
@@ -139,10 +141,11 @@ impl Broker {
         let mut shell = Command::new("sh");
         let _ = fs::remove_file(self.folder().join("stdout.log.pid"));
         // Ends when its input does: with this process, or before.
-        shell.args(["-c", r#"out=$1; shift; "$@" </dev/null >"$out" 2>&1 & echo $! >"$out.new"; mv "$out.new" "$out.pid"; cat >/dev/null; kill -9 $!; wait"#, "sh"]);
+        shell.args(["-c", r#"out=$1; shift; "$@" </dev/null >"$out" 2>&1 & echo $! >"$out.new"; mv "$out.new" "$out.pid"; cat >/dev/null; kill -9 $!; wait; [ -z "$REMOVE" ] || rm -rf "$REMOVE""#, "sh"]);
         shell.arg(self.folder().join("stdout.log")).arg(java.get_program()).args(java.get_args());
         shell.arg(self.folder().join("server.properties"));
-        let mut shell = shell.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let remove = if self.to_the_end { self.folder().as_os_str() } else { Default::default() };
+        let mut shell = shell.env("REMOVE", remove).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let input = shell.stdin.take().unwrap();
         self.running = Some((shell, input));
         let asker: BaseConsumer = ClientConfig::new().set("bootstrap.servers", self.address()).create().unwrap();
