@@ -268,6 +268,9 @@ impl Partitioned {
         self.gathering.learn(settled.counts.received, settled.tenants.iter().map(|t| t.steps).sum());
         let faults = self.host.borrow_mut().take_faults();
         crate::telemetry::epoch(&settled, &faults);
+        if let Some(graph) = &self.graph {
+            crate::telemetry::duplicates(self.number, &graph.duplicates().borrow(), input.of.recorded_at);
+        }
         self.since_snapshot += u64::from(settled.counts.received > 0);
         let state = (self.since_snapshot >= self.around.settings.snapshot_epochs).then(|| {
             self.since_snapshot = 0;
@@ -294,12 +297,14 @@ impl Account {
         self.next = input.of.epoch + 1;
         self.recorded_at = input.of.recorded_at;
         self.revision = input.catalog.revision();
+        let audit_blocks = settled.audit.len() as u32;
         let header = |blocks: usize| EpochHeader {
             epoch: input.of.epoch,
             recorded_at: input.of.recorded_at,
             revision: input.catalog.revision(),
             cut: input.catalog.cut(),
             blocks: blocks as u32,
+            audit: audit_blocks,
         };
         let records = |blocks: Vec<Block>| -> Vec<Record> {
             std::iter::once(header(blocks.len()).into_record()).chain(blocks.into_iter().map(Block::into_record)).collect()

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod devices;
+mod duplicates;
 mod hostile;
 mod scripted;
 mod scripts;

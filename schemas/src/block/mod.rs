@@ -50,6 +50,8 @@ pub struct EpochHeader {
     pub cut: CutParameters,
     /// Blocks that follow in this log.
     pub blocks: u32,
+    /// Blocks of the epoch in `audit`, which has a header where there are some. A log may show the two at different times.
+    pub audit: u32,
 }
 
 /// A block as it came from a log.
