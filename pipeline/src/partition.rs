@@ -4,6 +4,7 @@
 //! raw ─▶ gathering ─seal─▶ graph ─settled─▶ committer ─▶ clean, audit, commits
 //! ```
 
+use crate::assignment::Assignment;
 use crate::committer::{Committer, Sealed};
 use crate::epoch::{EpochBounds, EpochInput, Gathering};
 use crate::graph::{Graph, GraphError, Shared};
@@ -27,6 +28,9 @@ use tidegate_schemas::system::SystemTable;
 use tidegate_schemas::time::Micros;
 use timely::worker::Worker;
 
+/// How often the lag is told: the end of a log is a question to a broker.
+const LAG_EVERY: Duration = Duration::from_secs(1);
+
 /// What all partitions of a process share.
 #[derive(Clone)]
 pub struct Surroundings {
@@ -34,6 +38,8 @@ pub struct Surroundings {
     pub log: Arc<dyn EventLog>,
     /// Definitions in effect.
     pub catalogs: Arc<dyn Catalogs>,
+    /// The partitions to process.
+    pub assignment: Arc<Assignment>,
     /// Where states are kept.
     pub snapshots: Snapshots,
     /// Microseconds since 1970.
@@ -47,8 +53,6 @@ pub struct Surroundings {
 /// How partitions are processed.
 #[derive(Debug, Clone, Copy)]
 pub struct ProcessSettings {
-    /// Worker threads.
-    pub workers: usize,
     /// When an epoch is full.
     pub epoch: EpochBounds,
     /// An idle partition commits an empty epoch so often.
@@ -103,6 +107,7 @@ pub struct Partitioned {
     under_way: usize,
     since_snapshot: u64,
     last_seal: Instant,
+    last_lag: Instant,
 }
 
 /// What the next commit record continues.
@@ -149,6 +154,7 @@ impl Partitioned {
             under_way: 0,
             since_snapshot: 0,
             last_seal: Instant::now(),
+            last_lag: Instant::now(),
         })
     }
 
@@ -195,11 +201,6 @@ impl Partitioned {
 
     fn read(&mut self, known: Revision, now: Instant) -> Result<bool, PartitionError> {
         let from = self.gathering.wants();
-        let bounds = self.around.log.bounds(LogName::Raw, self.number)?;
-        metrics::gauge!("tidegate_raw_lag_records", "partition" => self.number.to_string()).set(bounds.end.saturating_sub(from) as f64);
-        if from >= bounds.end {
-            return Ok(false);
-        }
         let mut any = false;
         for entry in self.around.log.read(LogName::Raw, self.number, from, READ_BYTES_MAX)? {
             if !self.gathering.has_room() {
@@ -216,6 +217,11 @@ impl Partitioned {
         let of = Attribution { log: self.around.log.log_id(), partition: self.number, epoch: self.account.next, recorded_at };
         let input = self.gathering.seal(of, self.around.catalogs.current());
         self.last_seal = Instant::now();
+        if self.last_seal.duration_since(self.last_lag) >= LAG_EVERY {
+            self.last_lag = self.last_seal;
+            let lag = self.around.log.bounds(LogName::Raw, self.number)?.end.saturating_sub(self.gathering.wants());
+            metrics::gauge!("tidegate_raw_lag_records", "partition" => self.number.to_string()).set(lag as f64);
+        }
         let (input, settled) = self.run(worker, input)?;
         self.commit(&input, settled)
     }

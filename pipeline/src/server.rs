@@ -6,11 +6,12 @@
 //!          └──▶ sinks
 //! ```
 
+use crate::assignment::Assignment;
 use crate::config::{Config, Role};
 use crate::definitions::{CatalogFollower, ControlStore, Extent, Publisher, check, socket};
 use crate::delivery::{RunningSink, drained};
 use crate::epoch::EpochBounds;
-use crate::log::embedded::{EmbeddedLog, Options};
+use crate::log;
 use crate::partition::{ProcessSettings, Surroundings};
 use crate::receipts::LogReceipts;
 use crate::recovery::{DuplicateBounds, hold_states};
@@ -48,7 +49,7 @@ pub fn now() -> Micros {
 /// A running process.
 pub struct Server {
     /// The log, for whoever accounts.
-    pub log: Arc<EmbeddedLog>,
+    pub log: Arc<dyn EventLog>,
     /// Sinks' progress.
     pub sinks: Vec<RunningSink>,
     /// Where the edge listens.
@@ -85,8 +86,7 @@ impl Server {
             tokio::task::spawn_blocking(move || CatalogFollower::open(log)).await?.context("control log")?
         };
         let follower = Arc::new(follower);
-        let publisher =
-            Publisher { store: Arc::new(ControlStore::new(Arc::clone(&log) as Arc<dyn EventLog>)), follower: Arc::clone(&follower), now };
+        let publisher = Publisher { store: Arc::new(ControlStore::new(Arc::clone(&log))), follower: Arc::clone(&follower), now };
         publish_at_start(config, &publisher).await?;
 
         let (stops, tasks) = (Stops::default(), TaskTracker::new());
@@ -104,9 +104,9 @@ impl Server {
         let listener = TcpListener::bind(config.server.listen).await.with_context(|| format!("address {}", config.server.listen))?;
         let address = listener.local_addr()?;
         let edge = Edge {
-            log: Arc::clone(&log) as Arc<dyn EventLog>,
+            log: Arc::clone(&log),
             catalog: Arc::clone(&follower) as Arc<dyn Catalogs>,
-            receipts: Arc::new(LogReceipts::new(Arc::clone(&log) as Arc<dyn EventLog>, sinks.clone())),
+            receipts: Arc::new(LogReceipts::new(Arc::clone(&log), sinks.clone())),
             clock: now,
             operations: Arc::new(Process { metrics, log: Arc::clone(&log), follower: Arc::clone(&follower), sinks: sinks.clone() }),
             settings: config.server.edge_settings(),
@@ -137,18 +137,10 @@ impl Server {
     }
 }
 
-async fn open_log(config: &Config) -> anyhow::Result<Arc<EmbeddedLog>> {
-    let log = &config.log;
-    let options = Options {
-        partitions: log.partitions,
-        budget_bytes: log.budget_bytes,
-        segment_bytes: log.segment_bytes,
-        raw_horizon: Duration::from_secs(log.raw_horizon_seconds),
-        audit_horizon: Duration::from_secs(log.audit_horizon_seconds),
-    };
-    let folder = config.server.data_dir.join("log");
-    let open = move || -> anyhow::Result<Arc<EmbeddedLog>> {
-        let log = EmbeddedLog::open(&folder, options).context("log")?;
+async fn open_log(config: &Config) -> anyhow::Result<Arc<dyn EventLog>> {
+    let config = config.clone();
+    let open = move || -> anyhow::Result<Arc<dyn EventLog>> {
+        let log = log::open(&config)?;
         hold_states(&*log).context("log")?;
         Ok(log)
     };
@@ -195,7 +187,7 @@ fn sinks_of(config: &Config, tables: &Path) -> anyhow::Result<Vec<Configured>> {
 /// Starts a driver for each sink.
 fn start_sinks(
     config: &Config,
-    log: &Arc<EmbeddedLog>,
+    log: &Arc<dyn EventLog>,
     tables: &Path,
     tasks: &TaskTracker,
     stop: &CancellationToken,
@@ -207,7 +199,7 @@ fn start_sinks(
     for (sink, system) in sinks_of(config, tables)? {
         let park = config.server.data_dir.join("parked").join(sink.name());
         let options = DriverOptions { tables: TableSelection { system }, ..DriverOptions::new(park) };
-        let driver = Driver::new(Arc::clone(log) as Arc<dyn EventLog>, Arc::clone(&sink), options);
+        let driver = Driver::new(Arc::clone(log), Arc::clone(&sink), options);
         let (name, progress, stop) = (sink.name(), driver.progress(), stop.clone());
         tasks.spawn(async move {
             if let Err(error) = driver.run(stop).await {
@@ -221,7 +213,7 @@ fn start_sinks(
 
 fn start_workers(
     config: &Config,
-    log: &Arc<EmbeddedLog>,
+    log: &Arc<dyn EventLog>,
     follower: &Arc<CatalogFollower>,
     stop: &Arc<AtomicBool>,
 ) -> anyhow::Result<Workers> {
@@ -230,14 +222,16 @@ fn start_workers(
     let store = LocalFileSystem::new_with_prefix(&folder)?.with_fsync(true);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let process = &config.process;
+    let assignment = Arc::new(Assignment::new(process.workers(log.partitions(), cores) as usize));
+    assignment.add(0..log.partitions());
     let around = Surroundings {
-        log: Arc::clone(log) as Arc<dyn EventLog>,
+        log: Arc::clone(log),
         catalogs: Arc::clone(follower) as Arc<dyn Catalogs>,
+        assignment,
         snapshots: Snapshots::new(Arc::new(store), tokio::runtime::Handle::current(), log.log_id()),
         clock: now,
         stop: Arc::clone(stop),
         settings: ProcessSettings {
-            workers: process.workers(log.partitions(), cores) as usize,
             epoch: EpochBounds {
                 events: process.epoch_events.into(),
                 bytes: process.epoch_bytes,
@@ -256,7 +250,7 @@ fn start_workers(
 }
 
 /// Retention, and gauges of the process.
-fn upkeep(tasks: &TaskTracker, log: &Arc<EmbeddedLog>, trim_every: Duration, stop: &CancellationToken) {
+fn upkeep(tasks: &TaskTracker, log: &Arc<dyn EventLog>, trim_every: Duration, stop: &CancellationToken) {
     let (trimmed, ends) = (Arc::clone(log), stop.clone());
     tasks.spawn(async move {
         while ends.run_until_cancelled(tokio::time::sleep(trim_every)).await.is_some() {
@@ -283,7 +277,7 @@ fn upkeep(tasks: &TaskTracker, log: &Arc<EmbeddedLog>, trim_every: Duration, sto
 
 struct Process {
     metrics: PrometheusHandle,
-    log: Arc<EmbeddedLog>,
+    log: Arc<dyn EventLog>,
     follower: Arc<CatalogFollower>,
     sinks: Vec<RunningSink>,
 }

@@ -4,7 +4,6 @@
 //! epoch it claims to be complete. What lies beyond is pending, not missing.
 
 use crate::account::{self, Account};
-use crate::log::embedded::EmbeddedLog;
 use anyhow::Context;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -66,10 +65,9 @@ impl Report {
     }
 }
 
-/// Compares a data folder's log with the tables below `tables`.
-pub fn run(data: &Path, tables: &Path) -> anyhow::Result<Report> {
-    let log = EmbeddedLog::read_only(&data.join("log")).context("log")?;
-    let account = account::read(&*log).context("commits")?;
+/// Compares a log with the tables below `tables`.
+pub fn run(log: &dyn EventLog, tables: &Path) -> anyhow::Result<Report> {
+    let account = account::read(log).context("commits")?;
     compare(log.log_id(), account, tables)
 }
 
