@@ -158,6 +158,13 @@ pub struct Log {
     pub trim_milliseconds: u32,
 }
 
+impl Log {
+    /// Bytes of one partition where all together may take so many per cent of the budget.
+    pub fn share(&self, percent: usize, partitions: u32) -> u64 {
+        self.budget_bytes / 100 * percent as u64 / u64::from(partitions.max(1))
+    }
+}
+
 impl Default for Log {
     fn default() -> Self {
         Self {

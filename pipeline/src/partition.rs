@@ -59,6 +59,8 @@ pub struct ProcessSettings {
     pub tick: Duration,
     /// A snapshot is taken after so many epochs with events.
     pub snapshot_epochs: u64,
+    /// Or after so many bytes of output: the log keeps what came since.
+    pub snapshot_bytes: u64,
     /// The duplicate state.
     pub duplicates: DuplicateBounds,
 }
@@ -118,6 +120,8 @@ struct Account {
     totals: Counts,
     rows_total: u64,
     snapshot: Option<SnapshotRef>,
+    /// Bytes of blocks since it was taken.
+    output_bytes: u64,
     /// Not yet referred to by any commit.
     unreferred: bool,
 }
@@ -138,6 +142,7 @@ impl Partitioned {
             totals: last.as_ref().map(|c| c.totals).unwrap_or_default(),
             rows_total: last.as_ref().map_or(0, |c| c.rows_total),
             snapshot: last.as_ref().and_then(|c| c.snapshot.clone()),
+            output_bytes: 0,
             unreferred: false,
         };
         let from = last.map_or(Position::default(), |c| c.raw_to);
@@ -278,8 +283,10 @@ impl Partitioned {
             crate::telemetry::duplicates(self.number, &graph.duplicates().borrow(), input.of.recorded_at);
         }
         self.since_snapshot += u64::from(settled.counts.received > 0);
-        let state = (self.since_snapshot >= self.around.settings.snapshot_epochs).then(|| {
-            self.since_snapshot = 0;
+        let settings = &self.around.settings;
+        let due = self.since_snapshot >= settings.snapshot_epochs || self.account.output_bytes >= settings.snapshot_bytes;
+        let state = due.then(|| {
+            (self.since_snapshot, self.account.output_bytes) = (0, 0);
             self.graph.as_ref().map(|g| g.duplicates().borrow().encode()).unwrap_or_default()
         });
         let referred = std::mem::take(&mut self.account.unreferred).then(|| self.account.snapshot.clone()).flatten();
@@ -304,6 +311,8 @@ impl Account {
         self.recorded_at = input.of.recorded_at;
         self.revision = input.catalog.revision();
         let audit_blocks = settled.audit.len() as u32;
+        let bytes = settled.clean.iter().chain(&settled.audit).map(|b| b.stream.len() as u64).sum();
+        self.output_bytes += bytes;
         let header = |blocks: usize| EpochHeader {
             epoch: input.of.epoch,
             recorded_at: input.of.recorded_at,
@@ -311,6 +320,7 @@ impl Account {
             cut: input.catalog.cut(),
             blocks: blocks as u32,
             audit: audit_blocks,
+            bytes,
         };
         let records = |blocks: Vec<Block>| -> Vec<Record> {
             std::iter::once(header(blocks.len()).into_record()).chain(blocks.into_iter().map(Block::into_record)).collect()

@@ -28,6 +28,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tidegate_ingest_http::{Catalogs, Edge, Operations, Readiness};
 use tidegate_schemas::definition::Definition;
+use tidegate_schemas::limits;
 use tidegate_schemas::log::EventLog;
 use tidegate_schemas::sink::Sink;
 use tidegate_schemas::system::SystemTable;
@@ -240,6 +241,7 @@ fn start_workers(
             },
             tick: process.tick(),
             snapshot_epochs: process.snapshot_epochs.into(),
+            snapshot_bytes: config.log.share(limits::SNAPSHOTS_PERCENT, log.partitions()),
             duplicates: DuplicateBounds {
                 horizon: process.duplicate_horizon_seconds as Micros * 1_000_000,
                 keys_max: process.duplicate_keys_max as usize,

@@ -63,6 +63,9 @@ limits! {
     GROUP_COMMIT_BYTES_MAX = 8 << 20, "bytes", "written between two syncs: a waiting publisher waits for no more than this";
     APPEND_QUEUE_BYTES_MAX = 64 << 20, "bytes", "accepted by the log and not yet written; past it a publisher is told that the log is full";
     COMMIT_BYTES_MAX = 256 << 20, "bytes", "epochs committed by one call: they are written as one group";
+    HORIZONS_PERCENT = 60, "percent", "of the log's budget: beyond it what is kept for replay and receipts alone goes, the oldest first";
+    EDGES_PERCENT = 25, "percent", "of the log's budget that the output between two edges may take, over all partitions";
+    SNAPSHOTS_PERCENT = 10, "percent", "of the log's budget that the output since the last snapshots may take, over all partitions";
     COMMITS_PERCENT = 10, "percent", "of the log's budget for commit records whose output was deleted; the oldest go first";
     LOG_BUDGET_BYTES = 8 << 30, "bytes", "disk of the embedded log unless set; 503 at 85 %, epochs wait at 95 %";
     INTAKE_STOPS_PERCENT = 85, "percent", "of the log's budget: ingest answers 503 beyond it";
@@ -113,6 +116,7 @@ limits! {
     OPEN_CUT_BYTES_MAX = 64 << 20, "bytes", "block bytes over all open cuts of a partition: the sink's memory";
     CUT_SECONDS_MIN = 60, "seconds", "recorded time before a cut of enough rows closes";
     CUT_EDGE_SECONDS = 900, "seconds", "all cuts close where recorded time passes a multiple of this";
+    CUT_EDGE_BYTES = 256 << 20, "bytes", "output of a partition between two edges, which the log keeps whatever sinks have";
     DELIVERY_RETRY_SECONDS_MAX = 30, "seconds", "longest pause between two attempts at a delivery";
     DELTA_TABLES_OPEN_MAX = 1_024, "tables", "snapshots of Delta tables kept in memory";
     DELTA_COMMIT_TRIES_MAX = 8, "tries", "conflicts of one commit within one delivery; then the driver waits before it tries again";

@@ -6,7 +6,7 @@ use std::cell::Cell;
 use std::time::Duration;
 
 const SMALL: &str = "[log]\npartitions = 2\nbudget_bytes = 67108864\nsegment_bytes = 1048576\nraw_horizon_seconds = 0\naudit_horizon_seconds = 0\ntrim_milliseconds = 200\n\n\
-                     [process]\nepoch_milliseconds = 20\ntick_milliseconds = 50\nsnapshot_epochs = 20\n\n[cut]\nrows = 2000\nseconds_min = 0\nedge_seconds = 1\n";
+                     [process]\nepoch_milliseconds = 20\ntick_milliseconds = 50\nsnapshot_epochs = 20\n\n[cut]\nrows = 2000\nseconds_min = 0\nedge_seconds = 1\nedge_bytes = 8000000\n";
 
 fn rss(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();

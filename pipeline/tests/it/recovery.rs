@@ -46,7 +46,8 @@ fn fill(log: &EmbeddedLog, snapshots: &Snapshots) {
     for epoch in 1..=EPOCHS {
         let blocks = OutcomesBlock::build(epoch, &outcomes(epoch)).unwrap();
         let header = || {
-            EpochHeader { epoch, recorded_at: epoch as i64, revision: 1, cut: CutParameters::default(), blocks: 1, audit: 1 }.into_record()
+            EpochHeader { epoch, recorded_at: epoch as i64, revision: 1, cut: CutParameters::default(), blocks: 1, audit: 1, bytes: 0 }
+                .into_record()
         };
         let record = CommitRecord {
             epoch,

@@ -52,6 +52,8 @@ pub struct EpochHeader {
     pub blocks: u32,
     /// Blocks of the epoch in `audit`, which has a header where there are some. A log may show the two at different times.
     pub audit: u32,
+    /// Bytes of all its blocks, in both.
+    pub bytes: u64,
 }
 
 /// A block as it came from a log.

@@ -15,7 +15,15 @@ use tidegate_sinks::driver::{Follower, Step, TableSelection};
 const START: SinkCursor = SinkCursor { clean: 0, audit: 0, epoch: 0 };
 
 fn cut() -> CutParameters {
-    CutParameters { rows: 40, rows_max: 90, bytes_max: 60_000, open_bytes_max: 90_000, seconds_min: 5, edge_seconds: 30 }
+    CutParameters {
+        rows: 40,
+        rows_max: 90,
+        bytes_max: 60_000,
+        open_bytes_max: 90_000,
+        seconds_min: 5,
+        edge_seconds: 30,
+        edge_bytes: 150_000,
+    }
 }
 
 /// 60 epochs a second apart, some without rows, two tables, three tenants, `script_runs` in every third.

@@ -55,8 +55,9 @@ impl MemoryLog {
     pub fn epoch(&self, partition: Partition, header: &EpochHeader, clean: Vec<Block>, audit: Vec<Block>) {
         let mut state = self.state.lock().unwrap();
         let audit_blocks = audit.len() as u32;
+        let bytes = clean.iter().chain(&audit).map(|b| b.stream.len() as u64).sum();
         let write = |chain: &mut Chain, blocks: Vec<Block>| {
-            let header = EpochHeader { blocks: blocks.len() as u32, audit: audit_blocks, ..header.clone() };
+            let header = EpochHeader { blocks: blocks.len() as u32, audit: audit_blocks, bytes, ..header.clone() };
             chain.records.push(header.into_record());
             chain.records.extend(blocks.into_iter().map(Block::into_record));
         };
@@ -189,5 +190,5 @@ impl EventLog for MemoryLog {
 
 /// A header of an epoch, with seconds of recorded time.
 pub fn header(epoch: u64, seconds: f64, cut: CutParameters) -> EpochHeader {
-    EpochHeader { epoch, recorded_at: (seconds * 1e6) as i64, revision: 1, cut, blocks: 0, audit: 0 }
+    EpochHeader { epoch, recorded_at: (seconds * 1e6) as i64, revision: 1, cut, blocks: 0, audit: 0, bytes: 0 }
 }
