@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod devices;
+mod guide;
 mod hostile;
+mod library;
 mod scripted;
 mod scripts;
 mod settle;
