@@ -92,6 +92,10 @@ limits! {
     SCRIPT_MEMORY_BYTES_HARD = 64 << 20, "bytes", "no quota goes beyond it";
     SCRIPT_SOURCE_BYTES = 64 << 10, "bytes", "source of one stage";
     SCRIPT_STRING_BYTES_MAX = 1 << 20, "bytes", "any string or buffer that one library call makes: its time must stay far below the watchdog's";
+    SCRIPT_PATTERN_BYTES_MAX = 1 << 10, "bytes", "text of a regular expression that a script names: compiling it must stay far below the watchdog's time";
+    SCRIPT_PATTERN_PROGRAM_BYTES_MAX = 64 << 10, "bytes", "program of such an expression: a search costs text times program at worst";
+    SCRIPT_PATTERN_TEXT_BYTES_MAX = 64 << 10, "bytes", "text that the smallest programs search at once; larger ones less, in proportion";
+    SCRIPT_PATTERNS_KEPT = 32, "patterns", "compiled ones of one script state, a few hundred kB at worst each with their caches; the least recently used goes";
     SCRIPT_SHAPES_MAX = 64, "shapes", "forms of documents that a template version keeps a constructor for; the rest is built value by value";
     SCRIPT_TEMPLATES_MAX = 256, "versions", "template versions that one script state holds; past it the state starts over";
     SCRIPT_COMPILED_MAX = 4_096, "versions", "compiled template versions of one worker, bytecode and patterns; past it they are compiled again";

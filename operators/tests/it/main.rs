@@ -3,7 +3,9 @@
 
 mod devices;
 mod duplicates;
+mod guide;
 mod hostile;
+mod library;
 mod scripted;
 mod scripts;
 mod settle;

@@ -5,6 +5,7 @@ mod backlog;
 mod config;
 mod crash;
 mod definitions;
+mod devices;
 mod fleet;
 mod input;
 mod isolation;
