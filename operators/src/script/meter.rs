@@ -162,7 +162,8 @@ impl Meter {
     pub(crate) fn charge(&self, steps: f64) -> mlua::Result<()> {
         // NaN and negative numbers are the library function's own business; `as` saturates.
         self.steps.set(self.steps.get().saturating_add(steps as u64).min(u64::MAX / 2));
-        if self.steps.get() > self.limit.get() { self.run_out() } else { Ok(()) }
+        // A native that charges as it goes has no other safepoint.
+        if self.steps.get() > self.limit.get() || self.watch.is_killed(self.serial.get()) { self.run_out() } else { Ok(()) }
     }
 
     /// An allocation failed.

