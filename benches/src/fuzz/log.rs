@@ -62,7 +62,9 @@ pub fn log(bytes: &[u8]) {
     }
     let beside = EmbeddedLog::read_only(dir.path()).map(|log| read(&*log));
     if let (Ok(Ok(beside)), Ok(found)) = (beside, found) {
-        assert_eq!(beside, found, "what is seen beside the owner");
+        // The last group may lack the header that vouches for it; the owner has settled it, and nobody else knows.
+        let within = |(place, (start, records)): (_, &(u64, Vec<Record>))| found[place].0 == *start && found[place].1.starts_with(records);
+        assert!(beside.iter().all(within), "others see what the owner does not");
     }
 }
 
@@ -122,7 +124,9 @@ fn read(log: &dyn EventLog) -> Result<Records, LogError> {
             let bounds = log.bounds(name, partition)?;
             let (mut next, mut records) = (bounds.start, Vec::new());
             while next < bounds.end {
-                for entry in log.read(name, partition, next, 1 << 20)? {
+                let entries = log.read(name, partition, next, 1 << 20)?;
+                assert!(!entries.is_empty(), "{name:?} {partition} ends at {} and at {next}", bounds.end);
+                for entry in entries {
                     assert_eq!(entry.offset, next, "{name:?} {partition}");
                     next += 1;
                     records.push(entry.record);

@@ -31,7 +31,7 @@ mod record;
 mod request;
 pub mod seeds;
 
-pub use block::block;
+pub use block::{block, is_decoding};
 pub use body::body;
 pub use definitions::definitions;
 pub use document::document;

@@ -57,6 +57,12 @@ pub fn record(bytes: &[u8]) {
         let Ok(Output::Header(again)) = Output::read(&header.clone().into_record()) else { panic!("a header is a header") };
         assert_eq!(again, header);
     }
+    if let Ok(Output::Block(block)) = Output::read(&record) {
+        for (name, number) in [("tg-part", block.part), ("tg-parts", block.parts), ("tg-rows", block.rows)] {
+            let said = record.header(name).and_then(|b| std::str::from_utf8(b).ok()).and_then(|t| t.parse::<u64>().ok());
+            assert_eq!(said, Some(number.into()), "{name}");
+        }
+    }
     if let Ok(commit) = CommitRecord::read(&record) {
         assert_eq!(CommitRecord::read(&commit.clone().into_record()).unwrap(), commit);
     }

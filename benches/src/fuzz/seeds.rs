@@ -2,7 +2,7 @@
 //! anew from the project's own writers and, where they are, from the shared real inputs; finds are kept as they are.
 
 use super::record::framed;
-use super::{definitions, request};
+use super::{body, definitions, request};
 use anyhow::Context;
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -90,7 +90,7 @@ max = 85.3
 field = "temperature"
 from = "/temperature"
 scale = 0.30000000000000004
-offset = 1e-7
+offset = 90.08302973663159
 [[transform]]
 field = "note"
 constant = "x"
@@ -129,7 +129,7 @@ pub fn write(data: &Path) -> anyhow::Result<usize> {
     for bytes in real(data, "jsontestsuite")? {
         made.add("document", "suite", bytes.clone());
         if made.count.get("body").is_none_or(|n| *n < REAL_FILES_MAX / 2) {
-            made.add("body", "suite", [&[0, 0], &*bytes].concat());
+            made.add("body", "suite", [&[0, 0, 0], &*bytes].concat());
         }
     }
     for bytes in real(data, "workload")?.into_iter().chain(real(data, "simulator")?) {
@@ -183,7 +183,7 @@ fn cloud_events(data: &Path, made: &mut Made) -> anyhow::Result<()> {
         let tests: Value = serde_json::from_slice(&fs::read(data.join("cloudevents").join(file))?)?;
         for test in tests["tests"].as_array().into_iter().flatten().step_by(4) {
             made.add("document", "cloudevent", test["event"].to_string());
-            made.add("body", "cloudevent", [&[1, 0], test["event"].to_string().as_bytes(), b"\n\n", b"{\"x\":1}"].concat());
+            made.add("body", "cloudevent", [&[1, 0, 0], test["event"].to_string().as_bytes(), b"\n\n", b"{\"x\":1}"].concat());
         }
     }
     Ok(())
@@ -301,7 +301,14 @@ fn records(made: &mut Made) -> anyhow::Result<()> {
         faults: vec![Fault { at: Position { offset: 8, ordinal: 2 }, code: "timed_out".into() }],
         snapshot: Some(SnapshotRef { epoch: 6, name: "n.state".into(), audit_next: 5, commit: 6 }),
     };
+    let wrapped = Counts { received: 1, transformed: u64::MAX, duplicate: 2, rejected: 0, filtered: 0 };
+    made.add("record", "sum-too-large", framed(&CommitRecord { counts: wrapped, ..commit.clone() }.into_record()));
     made.add("record", "commit", framed(&commit.into_record()));
+    let mut block = OutcomesBlock::build(9, &outcomes(2, 0))?.remove(0).into_record();
+    made.add("record", "block", framed(&block));
+    let part = block.headers.iter_mut().find(|h| h.name == "tg-part").context("a block has its part")?;
+    part.value = Bytes::from_static(b"4294967297");
+    made.add("record", "number-too-large", framed(&block));
     for change in changes()?.into_iter().step_by(2) {
         made.add("record", "change", framed(&change.into_record()));
     }
@@ -357,22 +364,24 @@ fn blocks(made: &mut Made) -> anyhow::Result<()> {
 }
 
 fn bodies(made: &mut Made) {
-    for (kind, repeat, body) in [
-        (0, 0, "[{\"a\":1}, 2 ,\"x\", [ ] ]"),
-        (0, 0, " [ ] "),
-        (0, 0, "[1,2"),
-        (0, 0, "[1,\u{feff}2]"),
-        (3, 0, "{\"a\":[{\"b\":\"\\ud800 \\\" ]\"}]}"),
-        (1, 0, "1\r\n\n {\"a\":[]} \n{oops\n\"\u{1}\"\nnull 1\n\t\r\n-0e+1"),
-        (2, 0, "\u{0}any"),
+    for (kind, body) in [
+        (0, "[{\"a\":1}, 2 ,\"x\", [ ] ]"),
+        (0, " [ ] "),
+        (0, "[1,2"),
+        (0, "[1,\u{feff}2]"),
+        (3, "{\"a\":[{\"b\":\"\\ud800 \\\" ]\"}]}"),
+        (1, "1\r\n\n {\"a\":[]} \n{oops\n\"\u{1}\"\nnull 1\n\t\r\n-0e+1"),
+        (2, "\u{0}any"),
     ] {
-        made.add("body", "own", [&[kind, repeat], body.as_bytes()].concat());
+        made.add("body", "own", [&[kind, 0, 0], body.as_bytes()].concat());
     }
     let line = format!("{{\"device\":\"d1\",\"text\":\"{}\"}}", "x".repeat(300));
-    made.add("body", "large", [&[1, 255], line.as_bytes()].concat());
-    made.add("body", "large", [&[2, 255], line.as_bytes()].concat());
+    let [low, high] = body::checksum_of(line.as_bytes()).to_le_bytes();
+    for kind in [1, 2] {
+        made.add("body", "large", [&[kind, low, high], line.as_bytes()].concat());
+    }
     let (deep, end) = ("[".repeat(65), "]".repeat(65));
-    made.add("body", "deep", [&[1, 0], format!("{deep}{end}\n[{end}\n{}", &deep[1..]).as_bytes()].concat());
+    made.add("body", "deep", [&[1, 0, 0], format!("{deep}{end}\n[{end}\n{}", &deep[1..]).as_bytes()].concat());
 }
 
 fn requests(made: &mut Made) {
@@ -408,6 +417,7 @@ fn requests(made: &mut Made) {
         (1, format!("/v1/receipts/{}\nx-api-key: {open}\n", Receipt::new(ReceiptId([5; 16]), LogId([9; 16]), vec![(1, 2)]))),
         (0xf0, "HTTP/1.1 202 Accepted\r\ncontent-length: 2\r\nretry-after: 3\r\nConnection: close\r\n\r\n{}".to_owned()),
         (0xf0, "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n".to_owned()),
+        (0xf0, "HTTP/1.1 200 OK\r\ncontent-length: 18446744073709551615\r\n\r\n{}".to_owned()),
         (0xf0, "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n\r\n".to_owned()),
     ] {
         made.add("request", "own", [&[how], text.as_bytes()].concat());
@@ -449,6 +459,8 @@ fn texts(made: &mut Made) -> anyhow::Result<()> {
     let removed = changes.iter().rev().map(removal).collect::<Vec<_>>();
     let lines = changes.iter().chain(&removed).map(line).collect::<Result<Vec<_>, _>>()?;
     made.add("definitions", "changes", [&[2], lines.join("\n").as_bytes()].concat());
+    let infinite = FOLDER.replace("scale = 0.30000000000000004", "scale = inf").replace("max = 85.3", "max = nan");
+    made.add("definitions", "not-finite", [&[0], infinite.as_bytes()].concat());
     for test in [
         json!({"description": "d", "event": {"temperature": 20.5, "p": "00"}, "valid": true, "rows": [{"temperature": 6.15, "attributes": {"note": "x"}}]}),
         json!({"description": "d", "bytes_hex": "0aff", "fPort": 2, "event": {"a": 1}, "received_at": "2026-01-01T00:00:00Z", "filtered": true}),
