@@ -6,7 +6,6 @@
 use super::TableSelection;
 use crate::cut::{CutError, Cutter, Piece, PieceData, plain_bytes};
 use arrow::datatypes::SchemaRef;
-use arrow::ipc::reader::StreamReader;
 use hashbrown::HashMap;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -217,8 +216,7 @@ impl Follower {
         let rows = u64::from(block.rows);
         match self.grain {
             Grain::Table => {
-                let reader = StreamReader::try_new(&block.stream[..], None).map_err(|e| BlockError(e.to_string()))?;
-                let schema = self.schema_of(&block.table, reader.schema());
+                let schema = self.schema_of(&block.table, block.schema()?);
                 let target = Target { table: block.table.clone(), tenant: None };
                 // Copied: a slice of what was read would keep all of it.
                 let stream = bytes::Bytes::copy_from_slice(&block.stream);

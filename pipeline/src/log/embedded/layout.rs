@@ -125,6 +125,10 @@ impl Manifest {
         if manifest.format != super::wire::FORMAT {
             return Err(corrupt(&path, 0, &format!("format {} is not known to this version", manifest.format)));
         }
+        // Whoever opens beside an owner has no other word for it, and sizes follow from it.
+        if manifest.partitions == 0 || manifest.partitions as usize > limits::PARTITIONS_MAX {
+            return Err(corrupt(&path, 0, &format!("{} partitions; there are 1 to {}", manifest.partitions, limits::PARTITIONS_MAX)));
+        }
         Ok(Some(manifest))
     }
 
