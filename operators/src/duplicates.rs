@@ -75,7 +75,7 @@ impl Duplicates {
     /// The horizon in effect at `now` for the tenant that has the shortest: the one set, or the time since the newest
     /// keys that had to leave before theirs.
     pub fn horizon(&self, now: Micros) -> Micros {
-        self.dropped_early.map_or(self.horizon, |dropped| (now - dropped).min(self.horizon))
+        self.dropped_early.map_or(self.horizon, |dropped| now.saturating_sub(dropped).min(self.horizon))
     }
 
     /// Adds the outcomes of a committed epoch and lets go of what is too old or too much.

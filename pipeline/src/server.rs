@@ -82,6 +82,9 @@ impl Server {
         let data = &config.server.data_dir;
         std::fs::create_dir_all(data).with_context(|| format!("folder {}", data.display()))?;
         let log = open_log(config).await?;
+        // Before anything is published or started: what cannot be reached shall change nothing.
+        let listener = TcpListener::bind(config.server.listen).await.with_context(|| format!("address {}", config.server.listen))?;
+        let address = listener.local_addr()?;
         let follower = {
             let log = Arc::clone(&log);
             tokio::task::spawn_blocking(move || CatalogFollower::open(log)).await?.context("control log")?
@@ -102,8 +105,6 @@ impl Server {
             }
         });
 
-        let listener = TcpListener::bind(config.server.listen).await.with_context(|| format!("address {}", config.server.listen))?;
-        let address = listener.local_addr()?;
         let edge = Edge {
             log: Arc::clone(&log),
             catalog: Arc::clone(&follower) as Arc<dyn Catalogs>,

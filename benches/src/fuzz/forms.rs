@@ -5,7 +5,7 @@ use object_store::memory::InMemory;
 use std::sync::{Arc, OnceLock};
 use tidegate_operators::duplicates::Duplicates;
 use tidegate_pipeline::snapshot::{SnapshotError, Snapshots};
-use tidegate_schemas::ids::{LogId, NodeId, ReceiptId};
+use tidegate_schemas::ids::{LogId, NodeId, ReceiptId, TenantId};
 use tidegate_schemas::receipt::Receipt;
 use tidegate_schemas::verdict::{Outcome, Verdict, cut};
 use tidegate_schemas::{time, varint};
@@ -88,9 +88,10 @@ fn duplicates(bytes: &[u8]) {
     let again = Duplicates::decode(HORIZON, 1_000, &written).unwrap();
     assert_eq!((again.encode(), again.len()), (written, state.len()));
     // The state goes on from whatever was read.
-    let outcome = Outcome { at: Default::default(), index: 0, verdict: Verdict::Transformed, key: [7; 16] };
+    let Ok(tenant) = TenantId::new("acme") else { return };
+    let outcome = Outcome { at: Default::default(), index: 0, tenant, verdict: Verdict::Transformed, key: [7; 16] };
     let known = state.contains(&outcome.key);
-    state.fold(u64::MAX, 2 * HORIZON, &[outcome]);
+    state.fold(u64::MAX, 2 * HORIZON, std::slice::from_ref(&outcome));
     assert!(known || state.contains(&outcome.key));
     assert!(state.len() <= 1_000);
 }

@@ -249,10 +249,12 @@ fn forms(made: &mut Made) {
 }
 
 fn outcomes(count: u8, salt: u8) -> Vec<Outcome> {
+    let (Ok(acme), Ok(beta)) = (TenantId::new("acme"), TenantId::new("beta")) else { return Vec::new() };
     let verdicts = [Verdict::Transformed, Verdict::Duplicate, Verdict::Rejected, Verdict::Filtered];
     let one = |n: u8| Outcome {
         at: Position { offset: u64::from(n) * 1_000, ordinal: n.into() },
         index: n.into(),
+        tenant: if n.is_multiple_of(3) { beta.clone() } else { acme.clone() },
         verdict: verdicts[usize::from(n) % 4],
         key: [n ^ salt; 16],
     };
@@ -279,7 +281,7 @@ fn records(made: &mut Made) -> anyhow::Result<()> {
         refused: vec![refusal],
     };
     made.add("record", "envelope", framed(&envelope.into_record(value)));
-    let header = EpochHeader { epoch: 7, recorded_at: AT, revision: 3, cut: CutParameters::default(), blocks: 2 };
+    let header = EpochHeader { epoch: 7, recorded_at: AT, revision: 3, cut: CutParameters::default(), blocks: 2, audit: 3, bytes: 4_000 };
     made.add("record", "header", framed(&header.into_record()));
     let counts = Counts { received: 4, transformed: 1, duplicate: 1, rejected: 1, filtered: 1 };
     let commit = CommitRecord {

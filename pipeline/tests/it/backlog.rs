@@ -65,4 +65,8 @@ fn a_stopped_sink_stops_nobody_until_the_budget_is_used() {
     let (verified, ok) = place.verify();
     assert!(ok, "{verified:#}");
     assert_eq!(crate::tables::rows(&tables).len() as u64, taken.get());
+    // Gone tables are missed: the sink has let go of their rows.
+    std::fs::remove_dir_all(&tables).unwrap();
+    let (verified, ok) = place.verify();
+    assert!(!ok && verified["differences_count"].as_u64() > Some(0), "{verified:#}");
 }
