@@ -57,11 +57,6 @@ impl Assignment {
         self.lock().worker_of.iter().filter(|(_, w)| **w == worker).map(|(p, _)| *p).collect()
     }
 
-    /// All of them.
-    pub fn all(&self) -> Vec<Partition> {
-        self.lock().worker_of.keys().copied().collect()
-    }
-
     /// A worker begins with a partition; refused while another worker has not let go of it.
     pub fn begin(&self, partition: Partition) -> bool {
         self.lock().running.insert(partition)

@@ -198,7 +198,7 @@ pub struct Process {
     pub snapshot_epochs: u32,
     /// Recorded time within which a repeated event id is a duplicate.
     pub duplicate_horizon_seconds: u64,
-    /// Keys of the duplicate state of one partition; past it the oldest epochs go, and the horizon shrinks.
+    /// Keys of the duplicate state of one partition; past it the tenant with the most loses its oldest, and its horizon shrinks.
     pub duplicate_keys_max: u64,
 }
 

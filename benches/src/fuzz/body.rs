@@ -1,13 +1,13 @@
 //! Bodies of requests to records of `raw`, against a splitter that is as plain as can be: serde_json tells what a value is.
 
 use super::input::Input;
+use crate::envelope::envelope;
 use bytes::Bytes;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 use tidegate_ingest_http::records_of;
 use tidegate_schemas::envelope::Envelope;
-use tidegate_schemas::ids::{CredentialId, NodeId, ReceiptId, SourceId, TenantId};
 use tidegate_schemas::limits::{EVENT_BYTES_MAX, EVENT_TOO_LARGE_BYTES_KEPT, JSON_DEPTH_MAX, RECORD_BYTES_MAX, RECORD_HEADERS_BYTES_MAX};
 use tidegate_schemas::verdict::Code;
 
@@ -70,21 +70,8 @@ pub(super) fn checksum_of(body: &[u8]) -> u16 {
 }
 
 fn head() -> Envelope {
-    Envelope {
-        tenant: TenantId::new("acme").unwrap(),
-        node: NodeId::new("acme").unwrap(),
-        source: SourceId::new("lns").unwrap(),
-        credential: CredentialId::new("k1").unwrap(),
-        receipt: ReceiptId([5; 16]),
-        received_at: 1_800_000_000_000_000,
-        revision: 3,
-        content_type: "application/json".into(),
-        idempotency: None,
-        traceparent: None,
-        meta: BTreeMap::from([("header:x-site".into(), "S\u{1}1".repeat(100))]),
-        events: Vec::new(),
-        refused: Vec::new(),
-    }
+    let meta = BTreeMap::from([("header:x-site".into(), "S\u{1}1".repeat(100))]);
+    Envelope { meta, ..envelope("acme", "lns", Vec::new()).unwrap() }
 }
 
 /// One value, or the elements of an array; none where the text is broken anywhere.

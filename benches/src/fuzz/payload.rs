@@ -2,11 +2,11 @@
 //! the text that was sent.
 
 use super::input::Input;
+use crate::envelope::envelope;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use bytes::Bytes;
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use tidegate_operators::event::{EpochContext, Progress};
 use tidegate_operators::script::{Host, HostOptions, Watch};
@@ -16,8 +16,8 @@ use tidegate_pipeline::definitions::folder::Files;
 use tidegate_pipeline::definitions::{Folder, diff::stand_alone};
 use tidegate_schemas::catalog::Catalog;
 use tidegate_schemas::document::{Document, Kind};
-use tidegate_schemas::envelope::{Envelope, Span};
-use tidegate_schemas::ids::{CredentialId, LogId, NodeId, ReceiptId, SourceId, TenantId};
+use tidegate_schemas::envelope::Span;
+use tidegate_schemas::ids::LogId;
 use tidegate_schemas::verdict::Code;
 
 /// Templates by number: encoding, form, and the pointer to the payload.
@@ -124,20 +124,6 @@ fn catalog() -> Catalog {
 
 fn slice(event: String) -> Slice {
     let span = Span { index: 0, start: 0, len: event.len() as u32 };
-    let envelope = Envelope {
-        tenant: TenantId::new("acme").unwrap(),
-        node: NodeId::new("acme").unwrap(),
-        source: SourceId::new("lns").unwrap(),
-        credential: CredentialId::new("k1").unwrap(),
-        receipt: ReceiptId([5; 16]),
-        received_at: 1_800_000_000_000_000,
-        revision: 1,
-        content_type: "application/json".into(),
-        idempotency: None,
-        traceparent: None,
-        meta: BTreeMap::new(),
-        events: vec![span],
-        refused: Vec::new(),
-    };
+    let envelope = envelope("acme", "lns", vec![span]).unwrap();
     Slice { offset: 0, envelope: Arc::new(envelope), value: Bytes::from(event), from: 0, to: 1 }
 }

@@ -2,43 +2,19 @@
 //!
 //! ```text
 //! record   key: length 1, bytes | headers: number 1 | … | value: the rest
-//! header   name: number 1, or 255, length 1, bytes | value: length 2, bytes
+//! header   name: its number in the embedded log 1, or 255, length 1, bytes | value: length 2, bytes
 //! ```
 
 use super::input::Input;
 use bytes::Bytes;
 use std::borrow::Cow;
+use tidegate_pipeline::log::embedded::HEADER_NAMES;
 use tidegate_schemas::block::Output;
 use tidegate_schemas::commit::CommitRecord;
 use tidegate_schemas::definition::Change;
 use tidegate_schemas::envelope::{Envelope, partition_of};
 use tidegate_schemas::limits::PARTITIONS_MAX;
 use tidegate_schemas::log::{Header, Record};
-
-/// Header names by number.
-const NAMES: [&str; 21] = [
-    "tg-version",
-    "tg-tenant",
-    "tg-node",
-    "tg-source",
-    "tg-credential",
-    "tg-receipt",
-    "tg-received-at",
-    "tg-revision",
-    "content-type",
-    "tg-events",
-    "tg-idempotency",
-    "traceparent",
-    "tg-meta",
-    "tg-refused",
-    "tg-kind",
-    "tg-epoch",
-    "tg-table",
-    "tg-part",
-    "tg-parts",
-    "tg-rows",
-    "tg-crc",
-];
 
 /// Reads a record as each of those that logs hold.
 pub fn record(bytes: &[u8]) {
@@ -82,7 +58,7 @@ pub(super) fn unframed(bytes: &[u8]) -> Record {
                 let len = input.u8().into();
                 Cow::Owned(String::from_utf8_lossy(input.take(len)).into_owned())
             }
-            number => Cow::Borrowed(NAMES[number % NAMES.len()]),
+            number => Cow::Borrowed(HEADER_NAMES[number % HEADER_NAMES.len()]),
         };
         let len = input.u16().into();
         headers.push(Header { name, value: Bytes::copy_from_slice(input.take(len)) });
@@ -96,7 +72,7 @@ pub(super) fn framed(record: &Record) -> Vec<u8> {
     out.extend_from_slice(&record.key);
     out.push(record.headers.len() as u8);
     for header in &record.headers {
-        match NAMES.iter().position(|n| *n == header.name) {
+        match HEADER_NAMES.iter().position(|n| *n == header.name) {
             Some(number) => out.push(number as u8),
             None => {
                 out.extend_from_slice(&[255, header.name.len() as u8]);

@@ -1,7 +1,6 @@
 //! Integration tests.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod devices;
 mod duplicates;
 mod guide;
 mod hostile;

@@ -45,6 +45,7 @@ use tidegate_schemas::ids::{LogId, Partition};
 use tidegate_schemas::limits;
 use tidegate_schemas::log::{CommitUnit, Entry, EventLog, LogError, LogName, Owner, Record, SinkCursor, Usage, Written};
 use tokio::sync::oneshot;
+pub use wire::HEADER_NAMES;
 use writer::{Health, Item, Writer};
 
 const MANIFEST_NAME: &str = "log.json";
