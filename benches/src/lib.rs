@@ -1,4 +1,7 @@
-//! Workloads and measuring for the benches and the end-to-end harness. Nobody imports this crate.
+//! Workloads and measuring for the benches and the end-to-end harness, and the functions that fuzzing calls. Nobody
+//! imports this crate but `fuzz`, which only hands bytes to them.
 
+mod envelope;
+pub mod fuzz;
 pub mod stages;
 pub mod workload;

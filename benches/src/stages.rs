@@ -1,9 +1,9 @@
 //! The dataflow's stages in this process and on this thread, without log and edge: what scripts and columns cost alone.
 
+use crate::envelope::envelope;
 use crate::workload::Workload;
 use anyhow::{Context, anyhow};
 use bytes::Bytes;
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use tidegate_operators::duplicates::Duplicates;
@@ -17,7 +17,7 @@ use tidegate_schemas::block::Attribution;
 use tidegate_schemas::catalog::Catalog;
 use tidegate_schemas::definition::{Definition, NodeKind, Organization};
 use tidegate_schemas::envelope::{Envelope, Span};
-use tidegate_schemas::ids::{CredentialId, LogId, NodeId, ReceiptId, SourceId, TenantId};
+use tidegate_schemas::ids::{LogId, NodeId, ReceiptId};
 use tidegate_schemas::limits::SCRIPT_STATES_MAX;
 
 /// What one run cost.
@@ -104,21 +104,7 @@ fn slice(workload: Workload, from: u64, count: u64, tenant: usize) -> anyhow::Re
         workload.event(n, &mut value);
         spans.push(Span { index: (n - from) as u32, start, len: value.len() as u32 - start });
     }
-    let tenant = tenant_name(tenant);
-    let envelope = Envelope {
-        tenant: TenantId::new(&tenant)?,
-        node: NodeId::new(&tenant)?,
-        source: SourceId::new(&workload.name().to_lowercase())?,
-        credential: CredentialId::new("bench")?,
-        receipt: ReceiptId(((from + 1) as u128).to_be_bytes()),
-        received_at: 1_800_000_000_000_000,
-        revision: 1,
-        content_type: "application/json".into(),
-        idempotency: None,
-        traceparent: None,
-        meta: BTreeMap::new(),
-        events: spans,
-        refused: Vec::new(),
-    };
+    let receipt = ReceiptId(((from + 1) as u128).to_be_bytes());
+    let envelope = Envelope { receipt, ..envelope(&tenant_name(tenant), &workload.name().to_lowercase(), spans)? };
     Ok(Slice { offset: from, envelope: Arc::new(envelope), value: Bytes::from(value), from: 0, to: count as u32 })
 }

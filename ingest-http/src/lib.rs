@@ -22,6 +22,7 @@ mod serve;
 
 pub use auth::{hash_secret, issue_key};
 pub use edge::{Catalogs, Edge, EdgeSettings, Operations, Readiness};
+pub use events::records_of;
 pub use receipts::{EventState, EventStatus, ReceiptFailure, ReceiptState, ReceiptStatus, Receipts, SinkStatus};
 pub use routes::{Access, ROUTES, RouteInfo};
 pub use serve::serve;

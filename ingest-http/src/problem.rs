@@ -74,6 +74,10 @@ impl Problem {
         problem
     }
 
+    pub(crate) fn status(&self) -> StatusCode {
+        self.status
+    }
+
     pub(crate) fn with_errors(mut self: Box<Self>, errors: Vec<Fault>) -> Box<Self> {
         self.body.errors = errors;
         self

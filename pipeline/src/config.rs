@@ -158,6 +158,13 @@ pub struct Log {
     pub trim_milliseconds: u32,
 }
 
+impl Log {
+    /// Bytes of one partition where all together may take so many per cent of the budget.
+    pub fn share(&self, percent: usize, partitions: u32) -> u64 {
+        self.budget_bytes / 100 * percent as u64 / u64::from(partitions.max(1))
+    }
+}
+
 impl Default for Log {
     fn default() -> Self {
         Self {
@@ -191,7 +198,7 @@ pub struct Process {
     pub snapshot_epochs: u32,
     /// Recorded time within which a repeated event id is a duplicate.
     pub duplicate_horizon_seconds: u64,
-    /// Keys of the duplicate state of one partition; past it the oldest epochs go, and the horizon shrinks.
+    /// Keys of the duplicate state of one partition; past it the tenant with the most loses its oldest, and its horizon shrinks.
     pub duplicate_keys_max: u64,
 }
 

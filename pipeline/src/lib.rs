@@ -6,6 +6,7 @@
 //! ```
 
 pub mod account;
+pub mod assignment;
 pub mod cli;
 pub mod commits;
 pub mod committer;

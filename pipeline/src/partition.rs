@@ -4,6 +4,7 @@
 //! raw ─▶ gathering ─seal─▶ graph ─settled─▶ committer ─▶ clean, audit, commits
 //! ```
 
+use crate::assignment::Assignment;
 use crate::committer::{Committer, Sealed};
 use crate::epoch::{EpochBounds, EpochInput, Gathering};
 use crate::graph::{Graph, GraphError, Shared};
@@ -27,6 +28,9 @@ use tidegate_schemas::system::SystemTable;
 use tidegate_schemas::time::Micros;
 use timely::worker::Worker;
 
+/// How often the lag is told: the end of a log is a question to a broker.
+const LAG_EVERY: Duration = Duration::from_secs(1);
+
 /// What all partitions of a process share.
 #[derive(Clone)]
 pub struct Surroundings {
@@ -34,6 +38,8 @@ pub struct Surroundings {
     pub log: Arc<dyn EventLog>,
     /// Definitions in effect.
     pub catalogs: Arc<dyn Catalogs>,
+    /// The partitions to process.
+    pub assignment: Arc<Assignment>,
     /// Where states are kept.
     pub snapshots: Snapshots,
     /// Microseconds since 1970.
@@ -47,14 +53,14 @@ pub struct Surroundings {
 /// How partitions are processed.
 #[derive(Debug, Clone, Copy)]
 pub struct ProcessSettings {
-    /// Worker threads.
-    pub workers: usize,
     /// When an epoch is full.
     pub epoch: EpochBounds,
     /// An idle partition commits an empty epoch so often.
     pub tick: Duration,
     /// A snapshot is taken after so many epochs with events.
     pub snapshot_epochs: u64,
+    /// Or after so many bytes of output: the log keeps what came since.
+    pub snapshot_bytes: u64,
     /// The duplicate state.
     pub duplicates: DuplicateBounds,
 }
@@ -103,6 +109,7 @@ pub struct Partitioned {
     under_way: usize,
     since_snapshot: u64,
     last_seal: Instant,
+    last_lag: Instant,
 }
 
 /// What the next commit record continues.
@@ -113,6 +120,8 @@ struct Account {
     totals: Counts,
     rows_total: u64,
     snapshot: Option<SnapshotRef>,
+    /// Bytes of blocks since it was taken.
+    output_bytes: u64,
     /// Not yet referred to by any commit.
     unreferred: bool,
 }
@@ -133,6 +142,7 @@ impl Partitioned {
             totals: last.as_ref().map(|c| c.totals).unwrap_or_default(),
             rows_total: last.as_ref().map_or(0, |c| c.rows_total),
             snapshot: last.as_ref().and_then(|c| c.snapshot.clone()),
+            output_bytes: 0,
             unreferred: false,
         };
         let from = last.map_or(Position::default(), |c| c.raw_to);
@@ -149,6 +159,7 @@ impl Partitioned {
             under_way: 0,
             since_snapshot: 0,
             last_seal: Instant::now(),
+            last_lag: Instant::now(),
         })
     }
 
@@ -195,11 +206,6 @@ impl Partitioned {
 
     fn read(&mut self, known: Revision, now: Instant) -> Result<bool, PartitionError> {
         let from = self.gathering.wants();
-        let bounds = self.around.log.bounds(LogName::Raw, self.number)?;
-        metrics::gauge!("tidegate_raw_lag_records", "partition" => self.number.to_string()).set(bounds.end.saturating_sub(from) as f64);
-        if from >= bounds.end {
-            return Ok(false);
-        }
         let mut any = false;
         for entry in self.around.log.read(LogName::Raw, self.number, from, READ_BYTES_MAX)? {
             if !self.gathering.has_room() {
@@ -216,6 +222,11 @@ impl Partitioned {
         let of = Attribution { log: self.around.log.log_id(), partition: self.number, epoch: self.account.next, recorded_at };
         let input = self.gathering.seal(of, self.around.catalogs.current());
         self.last_seal = Instant::now();
+        if self.last_seal.duration_since(self.last_lag) >= LAG_EVERY {
+            self.last_lag = self.last_seal;
+            let lag = self.around.log.bounds(LogName::Raw, self.number)?.end.saturating_sub(self.gathering.wants());
+            metrics::gauge!("tidegate_raw_lag_records", "partition" => self.number.to_string()).set(lag as f64);
+        }
         let (input, settled) = self.run(worker, input)?;
         self.commit(&input, settled)
     }
@@ -268,9 +279,14 @@ impl Partitioned {
         self.gathering.learn(settled.counts.received, settled.tenants.iter().map(|t| t.steps).sum());
         let faults = self.host.borrow_mut().take_faults();
         crate::telemetry::epoch(&settled, &faults);
+        if let Some(graph) = &self.graph {
+            crate::telemetry::duplicates(self.number, &graph.duplicates().borrow(), input.of.recorded_at);
+        }
         self.since_snapshot += u64::from(settled.counts.received > 0);
-        let state = (self.since_snapshot >= self.around.settings.snapshot_epochs).then(|| {
-            self.since_snapshot = 0;
+        let settings = &self.around.settings;
+        let due = self.since_snapshot >= settings.snapshot_epochs || self.account.output_bytes >= settings.snapshot_bytes;
+        let state = due.then(|| {
+            (self.since_snapshot, self.account.output_bytes) = (0, 0);
             self.graph.as_ref().map(|g| g.duplicates().borrow().encode()).unwrap_or_default()
         });
         let referred = std::mem::take(&mut self.account.unreferred).then(|| self.account.snapshot.clone()).flatten();
@@ -294,12 +310,17 @@ impl Account {
         self.next = input.of.epoch + 1;
         self.recorded_at = input.of.recorded_at;
         self.revision = input.catalog.revision();
+        let audit_blocks = settled.audit.len() as u32;
+        let bytes = settled.clean.iter().chain(&settled.audit).map(|b| b.stream.len() as u64).sum();
+        self.output_bytes += bytes;
         let header = |blocks: usize| EpochHeader {
             epoch: input.of.epoch,
             recorded_at: input.of.recorded_at,
             revision: input.catalog.revision(),
             cut: input.catalog.cut(),
             blocks: blocks as u32,
+            audit: audit_blocks,
+            bytes,
         };
         let records = |blocks: Vec<Block>| -> Vec<Record> {
             std::iter::once(header(blocks.len()).into_record()).chain(blocks.into_iter().map(Block::into_record)).collect()

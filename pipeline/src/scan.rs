@@ -1,6 +1,7 @@
 //! Reading a range of a log from one end to the other.
 
 use std::ops::Range;
+use std::time::Duration;
 use tidegate_schemas::block::BlockError;
 use tidegate_schemas::commit::CommitError;
 use tidegate_schemas::ids::Partition;
@@ -21,7 +22,11 @@ pub enum ScanError {
     Block(Partition, #[source] BlockError),
 }
 
-/// Shows every record of a range, in order.
+/// How long a range that is known to be committed may take to become visible: markers of one transaction reach the
+/// partitions of a log one after the other.
+const VISIBLE_WITHIN: Duration = Duration::from_secs(10);
+
+/// Shows every record of a range, in order. Waits for the end of one that is committed and not visible yet.
 pub fn each<E: From<LogError>>(
     log: &dyn EventLog,
     name: LogName,
@@ -32,7 +37,17 @@ pub fn each<E: From<LogError>>(
     let mut at = range.start;
     while at < range.end {
         let entries = log.read(name, partition, at, READ_BYTES_MAX)?;
-        let Some(last) = entries.last() else { break };
+        let Some(last) = entries.last() else {
+            // Beyond what is readable there may be offsets without records, never records without an end.
+            if log.bounds(name, partition)?.end >= range.end {
+                break;
+            }
+            if log.wait(name, partition, at, VISIBLE_WITHIN) {
+                continue;
+            }
+            let doing = format!("reading {} of partition {partition} up to {}", name.as_str(), range.end);
+            return Err(LogError::Io { doing, detail: format!("nothing is readable from {at} on") }.into());
+        };
         at = last.offset + 1;
         entries.iter().filter(|e| e.offset < range.end).try_for_each(&mut see)?;
     }

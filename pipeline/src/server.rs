@@ -6,11 +6,12 @@
 //!          └──▶ sinks
 //! ```
 
+use crate::assignment::Assignment;
 use crate::config::{Config, Role};
 use crate::definitions::{CatalogFollower, ControlStore, Extent, Publisher, check, socket};
 use crate::delivery::{RunningSink, drained};
 use crate::epoch::EpochBounds;
-use crate::log::embedded::{EmbeddedLog, Options};
+use crate::log;
 use crate::partition::{ProcessSettings, Surroundings};
 use crate::receipts::LogReceipts;
 use crate::recovery::{DuplicateBounds, hold_states};
@@ -27,6 +28,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tidegate_ingest_http::{Catalogs, Edge, Operations, Readiness};
 use tidegate_schemas::definition::Definition;
+use tidegate_schemas::limits;
 use tidegate_schemas::log::EventLog;
 use tidegate_schemas::sink::Sink;
 use tidegate_schemas::system::SystemTable;
@@ -48,7 +50,7 @@ pub fn now() -> Micros {
 /// A running process.
 pub struct Server {
     /// The log, for whoever accounts.
-    pub log: Arc<EmbeddedLog>,
+    pub log: Arc<dyn EventLog>,
     /// Sinks' progress.
     pub sinks: Vec<RunningSink>,
     /// Where the edge listens.
@@ -80,13 +82,15 @@ impl Server {
         let data = &config.server.data_dir;
         std::fs::create_dir_all(data).with_context(|| format!("folder {}", data.display()))?;
         let log = open_log(config).await?;
+        // Before anything is published or started: what cannot be reached shall change nothing.
+        let listener = TcpListener::bind(config.server.listen).await.with_context(|| format!("address {}", config.server.listen))?;
+        let address = listener.local_addr()?;
         let follower = {
             let log = Arc::clone(&log);
             tokio::task::spawn_blocking(move || CatalogFollower::open(log)).await?.context("control log")?
         };
         let follower = Arc::new(follower);
-        let publisher =
-            Publisher { store: Arc::new(ControlStore::new(Arc::clone(&log) as Arc<dyn EventLog>)), follower: Arc::clone(&follower), now };
+        let publisher = Publisher { store: Arc::new(ControlStore::new(Arc::clone(&log))), follower: Arc::clone(&follower), now };
         publish_at_start(config, &publisher).await?;
 
         let (stops, tasks) = (Stops::default(), TaskTracker::new());
@@ -101,12 +105,10 @@ impl Server {
             }
         });
 
-        let listener = TcpListener::bind(config.server.listen).await.with_context(|| format!("address {}", config.server.listen))?;
-        let address = listener.local_addr()?;
         let edge = Edge {
-            log: Arc::clone(&log) as Arc<dyn EventLog>,
+            log: Arc::clone(&log),
             catalog: Arc::clone(&follower) as Arc<dyn Catalogs>,
-            receipts: Arc::new(LogReceipts::new(Arc::clone(&log) as Arc<dyn EventLog>, sinks.clone())),
+            receipts: Arc::new(LogReceipts::new(Arc::clone(&log), sinks.clone())),
             clock: now,
             operations: Arc::new(Process { metrics, log: Arc::clone(&log), follower: Arc::clone(&follower), sinks: sinks.clone() }),
             settings: config.server.edge_settings(),
@@ -137,18 +139,10 @@ impl Server {
     }
 }
 
-async fn open_log(config: &Config) -> anyhow::Result<Arc<EmbeddedLog>> {
-    let log = &config.log;
-    let options = Options {
-        partitions: log.partitions,
-        budget_bytes: log.budget_bytes,
-        segment_bytes: log.segment_bytes,
-        raw_horizon: Duration::from_secs(log.raw_horizon_seconds),
-        audit_horizon: Duration::from_secs(log.audit_horizon_seconds),
-    };
-    let folder = config.server.data_dir.join("log");
-    let open = move || -> anyhow::Result<Arc<EmbeddedLog>> {
-        let log = EmbeddedLog::open(&folder, options).context("log")?;
+async fn open_log(config: &Config) -> anyhow::Result<Arc<dyn EventLog>> {
+    let config = config.clone();
+    let open = move || -> anyhow::Result<Arc<dyn EventLog>> {
+        let log = log::open(&config)?;
         hold_states(&*log).context("log")?;
         Ok(log)
     };
@@ -195,7 +189,7 @@ fn sinks_of(config: &Config, tables: &Path) -> anyhow::Result<Vec<Configured>> {
 /// Starts a driver for each sink.
 fn start_sinks(
     config: &Config,
-    log: &Arc<EmbeddedLog>,
+    log: &Arc<dyn EventLog>,
     tables: &Path,
     tasks: &TaskTracker,
     stop: &CancellationToken,
@@ -207,7 +201,7 @@ fn start_sinks(
     for (sink, system) in sinks_of(config, tables)? {
         let park = config.server.data_dir.join("parked").join(sink.name());
         let options = DriverOptions { tables: TableSelection { system }, ..DriverOptions::new(park) };
-        let driver = Driver::new(Arc::clone(log) as Arc<dyn EventLog>, Arc::clone(&sink), options);
+        let driver = Driver::new(Arc::clone(log), Arc::clone(&sink), options);
         let (name, progress, stop) = (sink.name(), driver.progress(), stop.clone());
         tasks.spawn(async move {
             if let Err(error) = driver.run(stop).await {
@@ -221,7 +215,7 @@ fn start_sinks(
 
 fn start_workers(
     config: &Config,
-    log: &Arc<EmbeddedLog>,
+    log: &Arc<dyn EventLog>,
     follower: &Arc<CatalogFollower>,
     stop: &Arc<AtomicBool>,
 ) -> anyhow::Result<Workers> {
@@ -230,14 +224,16 @@ fn start_workers(
     let store = LocalFileSystem::new_with_prefix(&folder)?.with_fsync(true);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let process = &config.process;
+    let assignment = Arc::new(Assignment::new(process.workers(log.partitions(), cores) as usize));
+    assignment.add(0..log.partitions());
     let around = Surroundings {
-        log: Arc::clone(log) as Arc<dyn EventLog>,
+        log: Arc::clone(log),
         catalogs: Arc::clone(follower) as Arc<dyn Catalogs>,
+        assignment,
         snapshots: Snapshots::new(Arc::new(store), tokio::runtime::Handle::current(), log.log_id()),
         clock: now,
         stop: Arc::clone(stop),
         settings: ProcessSettings {
-            workers: process.workers(log.partitions(), cores) as usize,
             epoch: EpochBounds {
                 events: process.epoch_events.into(),
                 bytes: process.epoch_bytes,
@@ -246,6 +242,7 @@ fn start_workers(
             },
             tick: process.tick(),
             snapshot_epochs: process.snapshot_epochs.into(),
+            snapshot_bytes: config.log.share(limits::SNAPSHOTS_PERCENT, log.partitions()),
             duplicates: DuplicateBounds {
                 horizon: process.duplicate_horizon_seconds as Micros * 1_000_000,
                 keys_max: process.duplicate_keys_max as usize,
@@ -256,7 +253,7 @@ fn start_workers(
 }
 
 /// Retention, and gauges of the process.
-fn upkeep(tasks: &TaskTracker, log: &Arc<EmbeddedLog>, trim_every: Duration, stop: &CancellationToken) {
+fn upkeep(tasks: &TaskTracker, log: &Arc<dyn EventLog>, trim_every: Duration, stop: &CancellationToken) {
     let (trimmed, ends) = (Arc::clone(log), stop.clone());
     tasks.spawn(async move {
         while ends.run_until_cancelled(tokio::time::sleep(trim_every)).await.is_some() {
@@ -283,7 +280,7 @@ fn upkeep(tasks: &TaskTracker, log: &Arc<EmbeddedLog>, trim_every: Duration, sto
 
 struct Process {
     metrics: PrometheusHandle,
-    log: Arc<EmbeddedLog>,
+    log: Arc<dyn EventLog>,
     follower: Arc<CatalogFollower>,
     sinks: Vec<RunningSink>,
 }

@@ -2,8 +2,11 @@
 
 use crate::config::LogFormat;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use tidegate_operators::duplicates::Duplicates;
 use tidegate_operators::stages::settle::Settled;
 use tidegate_schemas::commit::Fault;
+use tidegate_schemas::ids::Partition;
+use tidegate_schemas::time::Micros;
 use tidegate_schemas::verdict::Code;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::FmtSpan;
@@ -52,4 +55,11 @@ pub fn epoch(settled: &Settled, faults: &[Fault]) {
     metrics::counter!("tidegate_script_steps_total").increment(settled.tenants.iter().map(|t| t.steps).sum());
     metrics::counter!("tidegate_script_faults_total").increment(faults.len() as u64);
     metrics::counter!("tidegate_rows_total").increment(settled.rows.iter().map(|r| r.rows).sum());
+}
+
+/// Tells the size of a partition's duplicate state, and the horizon in effect: that of the tenant that has the shortest.
+pub fn duplicates(partition: Partition, state: &Duplicates, recorded_at: Micros) {
+    let label = partition.to_string();
+    metrics::gauge!("tidegate_duplicate_keys", "partition" => label.clone()).set(state.len() as f64);
+    metrics::gauge!("tidegate_duplicate_horizon_seconds", "partition" => label).set(state.horizon(recorded_at) as f64 / 1e6);
 }

@@ -1,10 +1,9 @@
 //! Adding up: the rows that commit records promise against the rows that tables hold, epoch by epoch.
 //!
-//! The log is opened beside its owner, up to the durable end at that moment; a table's own cursor says through which
-//! epoch it claims to be complete. What lies beyond is pending, not missing.
+//! The log is opened beside its owner, up to the durable end at that moment; a table's own cursor, and the sink's place in
+//! the log, say through which epoch it is complete. What lies beyond is pending, not missing.
 
 use crate::account::{self, Account};
-use crate::log::embedded::EmbeddedLog;
 use anyhow::Context;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,7 +12,10 @@ use tidegate_schemas::commit::Counts;
 use tidegate_schemas::ids::{Epoch, LogId, Partition, TableId, TenantId};
 use tidegate_schemas::log::EventLog;
 use tidegate_schemas::system::SystemTable;
-use tidegate_sinks::parquet::verify::{Held, Verifier};
+use tidegate_sinks::parquet::{
+    self,
+    verify::{Held, Verifier},
+};
 
 /// Differences that are listed; all are counted.
 const LISTED_MAX: usize = 1_000;
@@ -66,14 +68,20 @@ impl Report {
     }
 }
 
-/// Compares a data folder's log with the tables below `tables`.
-pub fn run(data: &Path, tables: &Path) -> anyhow::Result<Report> {
-    let log = EmbeddedLog::read_only(&data.join("log")).context("log")?;
-    let account = account::read(&*log).context("commits")?;
-    compare(log.log_id(), account, tables)
+/// Compares a log with the tables below `tables`.
+pub fn run(log: &dyn EventLog, tables: &Path) -> anyhow::Result<Report> {
+    // Asked first: what a sink has let go of by now must be in its tables.
+    let mut delivered = BTreeMap::new();
+    for partition in 0..log.partitions() {
+        if let Some(cursor) = log.cursor(parquet::NAME, partition)? {
+            delivered.insert(partition, cursor.epoch.saturating_sub(1));
+        }
+    }
+    let account = account::read(log).context("commits")?;
+    compare(log.log_id(), account, &delivered, tables)
 }
 
-fn compare(log: LogId, account: Account, root: &Path) -> anyhow::Result<Report> {
+fn compare(log: LogId, account: Account, delivered: &BTreeMap<Partition, Epoch>, root: &Path) -> anyhow::Result<Report> {
     let mut report = Report {
         log_id: log,
         epochs: account.epochs.clone(),
@@ -104,12 +112,20 @@ fn compare(log: LogId, account: Account, root: &Path) -> anyhow::Result<Report> 
             }
             None => Held::default(),
         };
-        table_against(&mut report, &account, log, &tenant, &table, &held);
+        table_against(&mut report, &account, delivered, log, &tenant, &table, &held);
     }
     Ok(report)
 }
 
-fn table_against(report: &mut Report, account: &Account, log: LogId, tenant: &TenantId, table: &str, held: &Held) {
+fn table_against(
+    report: &mut Report,
+    account: &Account,
+    delivered: &BTreeMap<Partition, Epoch>,
+    log: LogId,
+    tenant: &TenantId,
+    table: &str,
+    held: &Held,
+) {
     if held.duplicates > 0 {
         let first =
             held.named.first().map(|(_, p, k)| format!(", first at partition {p} offset {} index {} row {}", k.offset, k.index, k.row));
@@ -117,12 +133,14 @@ fn table_against(report: &mut Report, account: &Account, log: LogId, tenant: &Te
     }
     for (partition, (first, last)) in &account.epochs {
         let cursor = held.cursors.get(&(log, *partition)).copied().flatten().unwrap_or(0);
+        // A table that is gone, or an old copy of one, claims less than the sink's own place in the log does.
+        let claimed = cursor.max(delivered.get(partition).copied().unwrap_or(0));
         let empty = BTreeMap::new();
         let promised = account.rows.get(&(*partition, tenant.clone(), table.to_owned())).unwrap_or(&empty);
-        report.rows_pending += promised.range(cursor + 1..).map(|(_, n)| n).sum::<u64>();
+        report.rows_pending += promised.range(claimed + 1..).map(|(_, n)| n).sum::<u64>();
         let stored: BTreeMap<Epoch, u64> =
             held.rows.range((log, *partition, 0)..=(log, *partition, Epoch::MAX)).map(|((_, _, e), n)| (*e, *n)).collect();
-        let through = cursor.min(*last);
+        let through = claimed.min(*last);
         let epochs: BTreeSet<Epoch> = promised.keys().chain(stored.keys()).copied().filter(|e| (*first..=through).contains(e)).collect();
         for epoch in epochs {
             let (committed, found) = (promised.get(&epoch).unwrap_or(&0), stored.get(&epoch).unwrap_or(&0));

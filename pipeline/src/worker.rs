@@ -32,18 +32,17 @@ pub struct Workers {
 }
 
 impl Workers {
-    /// Starts them; partition `p` goes to worker `p` modulo their number.
+    /// Starts them, as many as the assignment counts.
     pub fn start(around: &Surroundings) -> std::io::Result<Self> {
-        let count = around.settings.workers.clamp(1, around.log.partitions() as usize);
+        let count = around.assignment.workers();
         let watches: Vec<Arc<Watch>> = (0..count).map(|_| Arc::new(Watch::default())).collect();
         let watchdog = Watchdog::start(Arc::clone(&around.stop))?;
         let mut threads = Vec::new();
         for (index, watch) in watches.into_iter().enumerate() {
             let (around, watchdog) = (around.clone(), watchdog.handle());
-            let mine: Vec<Partition> = (0..around.log.partitions()).filter(|p| *p as usize % count == index).collect();
             threads.push(std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
                 watchdog.guard(Arc::clone(&watch));
-                run(&around, &mine, watch);
+                run(&around, index, watch);
             })?);
         }
         Ok(Self { threads, stop: Arc::clone(&around.stop), _watchdog: watchdog })
@@ -65,28 +64,42 @@ enum Slot {
     Waiting { until: Instant, pause: Duration },
 }
 
-fn run(around: &Surroundings, mine: &[Partition], watch: Arc<Watch>) {
+fn run(around: &Surroundings, index: usize, watch: Arc<Watch>) {
     let host = Rc::new(RefCell::new(Host::new(HostOptions { states_max: SCRIPT_STATES_MAX, native: true }, watch)));
     let mut worker = Worker::new(WorkerConfig::default(), Allocator::Thread(Default::default()), None);
-    let mut slots: BTreeMap<Partition, Slot> =
-        mine.iter().map(|p| (*p, Slot::Waiting { until: Instant::now(), pause: BACK_OFF.0 })).collect();
+    let mut slots: BTreeMap<Partition, Slot> = BTreeMap::new();
     while !around.stop.load(Ordering::Relaxed) {
+        let mine = around.assignment.of(index);
+        while let Some(lost) = slots.keys().find(|p| !mine.contains(p)).copied() {
+            let_go(lost, slots.remove(&lost), around, &mut worker);
+            tracing::info!(partition = lost, "partition let go");
+        }
         let mut worked = false;
         for partition in mine {
-            let Some(slot) = slots.remove(partition) else { continue };
-            let (slot, did) = turn(*partition, slot, around, &host, &mut worker);
-            slots.insert(*partition, slot);
+            let slot = match slots.remove(&partition) {
+                Some(slot) => slot,
+                None if around.assignment.begin(partition) => Slot::Waiting { until: Instant::now(), pause: BACK_OFF.0 },
+                None => continue,
+            };
+            let (slot, did) = turn(partition, slot, around, &host, &mut worker);
+            slots.insert(partition, slot);
             worked |= did;
         }
         if !worked {
             std::thread::sleep(PAUSE);
         }
     }
-    for slot in slots.into_values() {
-        if let Slot::Running(partition) = slot {
-            partition.drop_from(&mut worker);
-        }
+    for (partition, slot) in slots {
+        let_go(partition, Some(slot), around, &mut worker);
     }
+}
+
+/// Ends a partition's dataflow, once what was handed to its committer is committed or has failed.
+fn let_go(partition: Partition, slot: Option<Slot>, around: &Surroundings, worker: &mut Worker) {
+    if let Some(Slot::Running(running)) = slot {
+        running.drop_from(worker);
+    }
+    around.assignment.end(partition);
 }
 
 fn turn(number: Partition, slot: Slot, around: &Surroundings, host: &Rc<RefCell<Host>>, worker: &mut Worker) -> (Slot, bool) {

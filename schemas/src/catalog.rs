@@ -237,8 +237,8 @@ impl Catalog {
                 self.keys.insert(d.id.clone(), Arc::new(d.clone()));
             }
             Definition::Cut(d) => {
-                if d.edge_seconds == 0 || d.rows_max == 0 || d.bytes_max == 0 || d.open_bytes_max == 0 {
-                    return Err(invalid(definition, "edge_seconds, rows_max, bytes_max and open_bytes_max are above 0".into()));
+                if d.edge_seconds == 0 || d.edge_bytes == 0 || d.rows_max == 0 || d.bytes_max == 0 || d.open_bytes_max == 0 {
+                    return Err(invalid(definition, "edge_seconds, edge_bytes, rows_max, bytes_max and open_bytes_max are above 0".into()));
                 }
                 self.cut = *d;
             }

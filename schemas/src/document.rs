@@ -235,7 +235,7 @@ impl<'a> Value<'a> {
         pointer.strip_prefix('/')?.split('/').try_fold(self, |value, token| match value.kind() {
             Kind::Map(_) if token.contains('~') => value.get(&token.replace("~1", "/").replace("~0", "~")),
             Kind::Map(_) => value.get(token),
-            Kind::List(_) => value.elements().nth(token.parse().ok()?),
+            Kind::List(_) => value.elements().nth(list_index(token)?),
             _ => None,
         })
     }
@@ -352,6 +352,12 @@ impl DocumentBuilder {
         }
         Document { bytes: Bytes::new(), side: self.side, nodes: self.nodes }
     }
+}
+
+/// An index as RFC 6901 writes it: without a sign and without leading zeros, so that a place has one name only.
+fn list_index(token: &str) -> Option<usize> {
+    let one_form = token == "0" || !token.starts_with(['0', '+']);
+    token.parse().ok().filter(|_| one_form)
 }
 
 struct Builder<'d> {

@@ -63,6 +63,9 @@ limits! {
     GROUP_COMMIT_BYTES_MAX = 8 << 20, "bytes", "written between two syncs: a waiting publisher waits for no more than this";
     APPEND_QUEUE_BYTES_MAX = 64 << 20, "bytes", "accepted by the log and not yet written; past it a publisher is told that the log is full";
     COMMIT_BYTES_MAX = 256 << 20, "bytes", "epochs committed by one call: they are written as one group";
+    HORIZONS_PERCENT = 60, "percent", "of the log's budget: beyond it what is kept for replay and receipts alone goes, the oldest first";
+    EDGES_PERCENT = 25, "percent", "of the log's budget that the output between two edges may take, over all partitions";
+    SNAPSHOTS_PERCENT = 10, "percent", "of the log's budget that the output since the last snapshots may take, over all partitions";
     COMMITS_PERCENT = 10, "percent", "of the log's budget for commit records whose output was deleted; the oldest go first";
     LOG_BUDGET_BYTES = 8 << 30, "bytes", "disk of the embedded log unless set; 503 at 85 %, epochs wait at 95 %";
     INTAKE_STOPS_PERCENT = 85, "percent", "of the log's budget: ingest answers 503 beyond it";
@@ -104,6 +107,10 @@ limits! {
     SCRIPT_MEMORY_BYTES_HARD = 64 << 20, "bytes", "no quota goes beyond it";
     SCRIPT_SOURCE_BYTES = 64 << 10, "bytes", "source of one stage";
     SCRIPT_STRING_BYTES_MAX = 1 << 20, "bytes", "any string or buffer that one library call makes: its time must stay far below the watchdog's";
+    SCRIPT_PATTERN_BYTES_MAX = 1 << 10, "bytes", "text of a regular expression that a script names: compiling it must stay far below the watchdog's time";
+    SCRIPT_PATTERN_PROGRAM_BYTES_MAX = 64 << 10, "bytes", "program of such an expression: a search costs text times program at worst";
+    SCRIPT_PATTERN_TEXT_BYTES_MAX = 64 << 10, "bytes", "text that the smallest programs search at once; larger ones less, in proportion";
+    SCRIPT_PATTERNS_KEPT = 32, "patterns", "compiled ones of one script state, a few hundred kB at worst each with their caches; the least recently used goes";
     SCRIPT_SHAPES_MAX = 64, "shapes", "forms of documents that a template version keeps a constructor for; the rest is built value by value";
     SCRIPT_TEMPLATES_MAX = 256, "versions", "template versions that one script state holds; past it the state starts over";
     SCRIPT_COMPILED_MAX = 4_096, "versions", "compiled template versions of one worker, bytecode and patterns; past it they are compiled again";
@@ -128,6 +135,7 @@ limits! {
     OPEN_CUT_BYTES_MAX = 64 << 20, "bytes", "block bytes over all open cuts of a partition: the sink's memory";
     CUT_SECONDS_MIN = 60, "seconds", "recorded time before a cut of enough rows closes";
     CUT_EDGE_SECONDS = 900, "seconds", "all cuts close where recorded time passes a multiple of this";
+    CUT_EDGE_BYTES = 256 << 20, "bytes", "output of a partition between two edges, which the log keeps whatever sinks have";
     DELIVERY_RETRY_SECONDS_MAX = 30, "seconds", "longest pause between two attempts at a delivery";
     DELTA_TABLES_OPEN_MAX = 1_024, "tables", "snapshots of Delta tables kept in memory";
     DELTA_COMMIT_TRIES_MAX = 8, "tries", "conflicts of one commit within one delivery; then the driver waits before it tries again";

@@ -16,7 +16,8 @@ pub fn query_key(name: &str) -> String {
     format!("query:{name}")
 }
 
-/// The text at a place; numbers and booleans as JSON writes them. `None` where there is nothing, or null, a list or an object.
+/// The text at a place; integers as JSON writes them. `None` where there is nothing, or what is no id: null, a boolean, a number
+/// beyond 64 bits or with a fraction, a list or an object.
 pub fn text<'a>(
     place: &'a Place,
     document: Value<'a>,
@@ -26,12 +27,13 @@ pub fn text<'a>(
     match place {
         Place::Pointer(pointer) => match document.pointer(pointer)?.kind() {
             Kind::Text(text) => Some(Cow::Borrowed(text)),
-            Kind::Bool(_) | Kind::Int(_) | Kind::Uint(_) | Kind::Float(_) => {
+            Kind::Int(_) | Kind::Uint(_) => {
                 let mut out = String::new();
                 document.pointer(pointer)?.write_json(&mut out);
                 Some(Cow::Owned(out))
             }
-            Kind::Null | Kind::List(_) | Kind::Map(_) => None,
+            // Two numbers that differ beyond what a double holds would be one id.
+            Kind::Null | Kind::Bool(_) | Kind::Float(_) | Kind::List(_) | Kind::Map(_) => None,
         },
         Place::Header(name) => meta.get(&header_key(name)).map(|v| Cow::Borrowed(v.as_str())),
         Place::Query(name) => meta.get(&query_key(name)).map(|v| Cow::Borrowed(v.as_str())),

@@ -25,6 +25,8 @@ pub struct CutParameters {
     pub seconds_min: u64,
     /// All cuts close where recorded time passes a multiple of this.
     pub edge_seconds: u64,
+    /// All cuts close once so many bytes of blocks came since they last did: between two edges the log keeps everything.
+    pub edge_bytes: u64,
 }
 
 impl Default for CutParameters {
@@ -36,6 +38,7 @@ impl Default for CutParameters {
             open_bytes_max: limits::OPEN_CUT_BYTES_MAX as u64,
             seconds_min: limits::CUT_SECONDS_MIN as u64,
             edge_seconds: limits::CUT_EDGE_SECONDS as u64,
+            edge_bytes: limits::CUT_EDGE_BYTES as u64,
         }
     }
 }

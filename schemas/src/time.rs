@@ -10,8 +10,9 @@ pub const DAY: Micros = 86_400_000_000;
 
 /// Reads RFC 3339 text; `None` where it is none or lies outside the years −9999 to 9999.
 pub fn parse(text: &str) -> Option<Micros> {
-    // RFC 3339 demands an offset; jiff refuses a text without one.
-    text.parse::<Timestamp>().ok().map(|t| t.as_microsecond())
+    // RFC 3339 demands an offset; jiff refuses a text without one. Its last second has no microseconds.
+    let at = text.parse::<Timestamp>().ok()?.as_microsecond();
+    Timestamp::from_microsecond(at).is_ok().then_some(at)
 }
 
 /// Writes RFC 3339 text in UTC with as many digits as needed.
@@ -27,7 +28,7 @@ pub fn from_millis(millis: f64) -> Option<Micros> {
 
 /// The day of `at` as `YYYY-MM-DD`.
 pub fn date(at: Micros) -> String {
-    let text = format(at.div_euclid(DAY) * DAY);
+    let text = format(at);
     text.split_once('T').map_or(text.clone(), |(day, _)| day.to_owned())
 }
 

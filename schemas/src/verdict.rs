@@ -1,6 +1,6 @@
 //! What becomes of an event: exactly one verdict each.
 
-use crate::ids::Position;
+use crate::ids::{LogId, Position, TenantId};
 use serde::{Deserialize, Serialize};
 
 /// The four ends of an event; received = the sum of them, always.
@@ -174,10 +174,12 @@ pub fn cut(mut text: String, max: usize) -> String {
 }
 
 /// One event's line of an epoch's `outcomes` block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
     /// The event.
     pub at: Position,
+    /// Whose event.
+    pub tenant: TenantId,
     /// Its index in the request.
     pub index: u32,
     /// What became of it.
@@ -188,7 +190,7 @@ pub struct Outcome {
 
 /// The key under which an event is known as seen: SipHash-2-4 with 128 bits, keyed by the log's id, over tenant, source
 /// and event id, each with its length. Keyed, so that no sender can make two ids collide.
-pub fn duplicate_key(log: crate::ids::LogId, tenant: &str, source: &str, event_id: &str) -> [u8; 16] {
+pub fn duplicate_key(log: LogId, tenant: &str, source: &str, event_id: &str) -> [u8; 16] {
     use siphasher::sip128::{Hasher128, SipHasher24};
     use std::hash::Hasher;
     let mut hasher = SipHasher24::new_with_key(&log.0);

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use tidegate_benches::stages;
 use tidegate_benches::workload::Workload;
 use tidegate_pipeline::demo::fleet::client::{Client, Post};
-use tidegate_pipeline::{cli, usage, verify};
+use tidegate_pipeline::{cli, config::Config, log, usage, verify};
 use tidegate_schemas::ids::CredentialId;
 
 /// As in the product.
@@ -229,7 +229,8 @@ fn over_http(workload: Workload, events: u64, request: u64, roles: &str, rows: b
     let rss_max_bytes = usage::rss_bytes(pid).1;
     drop(server);
     if rows {
-        let report = verify::run(&folder.path().join("data"), &folder.path().join("data/tables"))?;
+        let config = Config::load(&folder.path().join("tidegate.toml"))?;
+        let report = verify::run(&*log::open_to_read(&config)?, &config.tables())?;
         found = report.tables.iter().map(|t| t.rows).sum();
         let expected = (0..events).filter(|n| !workload.is_bad(*n)).count() as u64;
         ensure!(

@@ -25,6 +25,7 @@ use crate::routes::Notes;
 use bytes::Bytes;
 use format::Format;
 use hyper::body::{Body, Incoming};
+use hyper::header::HeaderMap;
 use hyper::http::request::Parts;
 use hyper::{Request, StatusCode};
 use split::Split;
@@ -89,6 +90,17 @@ pub(crate) async fn post(
         return Ok(accepted.met(&receipt, &status));
     }
     Ok(accepted.stored(&receipt))
+}
+
+/// The records of `raw` that a body becomes, without sending it: what a POST publishes where at least one of its events is
+/// accepted. `head` is what is known of the request, without events. Only the headers' `Content-Type` counts.
+///
+/// # Errors
+/// The status of the answer, where the request is refused as a whole.
+pub fn records_of(headers: &HeaderMap, body: Bytes, head: Envelope) -> Result<Vec<Record>, StatusCode> {
+    let format = format::of(headers).map_err(|problem| problem.status())?;
+    let split = split::split(&body, format).map_err(|unsplit| answer::unsplit(unsplit).status())?;
+    record::build(head, body, split).map_err(|unfit| answer::unfit(unfit).status())
 }
 
 fn judge_head(shared: &Shared, parts: &Parts, named: Option<&str>, notes: &mut Notes) -> Result<Head, Box<Problem>> {

@@ -13,8 +13,10 @@ use tidegate_schemas::ids::TenantId;
 use tidegate_schemas::limits::{SCRIPT_MEMORY_BYTES_HARD, SCRIPT_SOURCE_BYTES, SCRIPT_STEPS_HARD};
 use tidegate_schemas::verdict::StageName;
 
-/// As builtins these call the function itself where a collection is due: the count of steps must not depend on that.
-pub(crate) const CALLED: [&str; 3] = ["tostring", "string.char", "string.sub"];
+/// No builtins of the compiler. As such these would call the function itself where a collection is due or the stack is short
+/// (which the last collection decides), and the count of steps must not depend on that; or they would work on long data
+/// behind the prelude's back.
+pub(crate) const CALLED: [&str; 6] = ["tostring", "tonumber", "string.char", "string.sub", "table.unpack", "unpack"];
 /// Bytes that a compiled pattern may take.
 const PATTERN_BYTES_MAX: usize = 1 << 20;
 
@@ -102,6 +104,7 @@ pub fn check(template: &Template) -> Result<(), ScriptError> {
         steps: template.limits.steps.min(SCRIPT_STEPS_HARD as u64),
         memory: template.limits.memory_bytes.min(SCRIPT_MEMORY_BYTES_HARD as u64) as usize,
         now: 0.0,
+        seed: 0,
     };
     match state.load(&compiled, &meter, allowance) {
         Ok(_) => Ok(()),

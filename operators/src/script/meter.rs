@@ -1,6 +1,7 @@
 //! What an event's scripts have spent, and of what. Everything here is sticky: once something is spent, every further
 //! safepoint raises, so `pcall` cannot swallow it, and the host asks again when the call has ended.
 
+use crate::script::tide::Random;
 use crate::script::watch::Watch;
 use mlua::{Error, Lua, VmState};
 use std::cell::Cell;
@@ -50,6 +51,7 @@ pub(crate) struct Meter {
     memory: Cell<usize>,
     now: Cell<f64>,
     log_left: Cell<usize>,
+    random: Random,
 }
 
 /// What an event may spend.
@@ -59,6 +61,8 @@ pub(crate) struct Allowance {
     pub(crate) memory: usize,
     /// Milliseconds since 1970, for `tide.now()`.
     pub(crate) now: f64,
+    /// What `tide.random()` begins with.
+    pub(crate) seed: u64,
 }
 
 impl Meter {
@@ -76,6 +80,7 @@ impl Meter {
             memory: Cell::new(0),
             now: Cell::new(0.0),
             log_left: Cell::new(0),
+            random: Random::default(),
         }
     }
 
@@ -93,6 +98,7 @@ impl Meter {
         self.limit.set(allowance.steps);
         self.memory.set(allowance.memory);
         self.now.set(allowance.now);
+        self.random.start(allowance.seed);
         self.stage.set(IDLE);
         self.entered.set(0);
         self.by_stage.iter().for_each(|s| s.set(0));
@@ -156,7 +162,8 @@ impl Meter {
     pub(crate) fn charge(&self, steps: f64) -> mlua::Result<()> {
         // NaN and negative numbers are the library function's own business; `as` saturates.
         self.steps.set(self.steps.get().saturating_add(steps as u64).min(u64::MAX / 2));
-        if self.steps.get() > self.limit.get() { self.run_out() } else { Ok(()) }
+        // A native that charges as it goes has no other safepoint.
+        if self.steps.get() > self.limit.get() || self.watch.is_killed(self.serial.get()) { self.run_out() } else { Ok(()) }
     }
 
     /// An allocation failed.
@@ -175,9 +182,13 @@ impl Meter {
         if self.spent.get().is_none() {
             self.spent.set(Some(if self.watch.is_killed(self.serial.get()) { Spent::Time } else { Spent::Steps }));
         }
-        if self.spent.get() == Some(Spent::Steps) {
+        let most = self.limit.get().max(self.base.get());
+        match self.spent.get() {
             // What was spent is what was allowed: the count does not depend on how long a script goes on catching.
-            self.steps.set(self.limit.get().max(self.base.get()));
+            Some(Spent::Steps) => self.steps.set(most),
+            // A charge may have been under way; nobody pays for more than is allowed.
+            Some(Spent::Time) => self.steps.set(self.steps.get().min(most)),
+            _ => {}
         }
         Err(Error::runtime("out of steps or time"))
     }
@@ -197,6 +208,14 @@ impl Meter {
     /// The recorded time in milliseconds.
     pub(crate) fn now(&self) -> f64 {
         self.now.get()
+    }
+    /// The event's random numbers.
+    pub(crate) fn random(&self) -> &Random {
+        &self.random
+    }
+    /// The number of the run at hand: no two have the same.
+    pub(crate) fn serial(&self) -> u64 {
+        self.serial.get()
     }
     /// Takes up to `bytes` of what may still be logged.
     pub(crate) fn take_log(&self, bytes: usize) -> usize {

@@ -8,7 +8,7 @@ use crate::script::error::describe;
 use crate::script::leave::{self, Budget};
 use crate::script::meter::{Allowance, STAGES, Spent};
 use crate::script::state::{Environment, Slot, State};
-use crate::script::tide::is_memory;
+use crate::script::tide::{is_memory, seed};
 use crate::script::{Host, metrics};
 use crate::stages::transform::fields::{Fields, Problem};
 use mlua::{Either, MultiValue, Value, Variadic};
@@ -61,6 +61,7 @@ pub(crate) fn fused(bundle: &mut Bundle, host: &mut Host, context: &EpochContext
             steps: limits.steps.min(SCRIPT_STEPS_HARD as u64),
             memory: limits.memory_bytes.min(SCRIPT_MEMORY_BYTES_HARD as u64) as usize,
             now: context.recorded_at as f64 / 1_000.0,
+            seed: 0,
         },
         result_bytes: limits.result_bytes.min(RESULT_BYTES_MAX_HARD as u64) as usize,
     };
@@ -235,7 +236,7 @@ fn call(
             }
         }
     };
-    host.meter.begin(work.allowance, event.steps);
+    host.meter.begin(Allowance { seed: seed(event, work.from), ..work.allowance }, event.steps);
     function.call::<MultiValue>(Variadic::from(arguments)).map(Called::Results)
 }
 

@@ -296,7 +296,7 @@ fn prelude() -> mlua::Result<&'static [u8]> {
     if let Some(bytecode) = PRELUDE.get() {
         return Ok(bytecode);
     }
-    let bytecode = host_compiler().compile(include_str!("prelude.luau"))?;
+    let bytecode = host_compiler().compile(concat!(include_str!("prelude.luau"), include_str!("tide/library.luau")))?;
     Ok(PRELUDE.get_or_init(|| bytecode))
 }
 

@@ -1,13 +1,19 @@
-//! The library `tide` that scripts see. A function is a native here and a line in `prelude.luau`, which gives its errors the
-//! script's line: a native returns its value, or nil and what is wrong.
+//! The library `tide` that scripts see: Luau in `tide/library.luau` (which reads bytes, checks and charges), over natives in
+//! `tide/natives.rs` where Luau would be slow or cannot.
+
+mod crc;
+mod natives;
+mod patterns;
+mod random;
+
+pub(crate) use random::{Random, seed};
 
 use crate::script::meter::Meter;
-use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use mlua::{Buffer, Lua, Table, Value};
+use mlua::{Lua, Table, Value};
 use std::rc::Rc;
-use tidegate_schemas::limits::SCRIPT_STRING_BYTES_MAX;
+use tidegate_schemas::limits::{SCRIPT_LOG_BYTES_MAX, SCRIPT_STRING_BYTES_MAX};
 use tidegate_schemas::verdict::cut;
 
 /// RFC 4648 base64, padded or not.
@@ -19,12 +25,14 @@ pub(crate) fn natives(lua: &Lua, meter: &Rc<Meter>) -> mlua::Result<Table> {
     let natives = lua.create_table()?;
     natives.raw_set("null", Value::NULL)?;
     natives.raw_set("string_bytes_max", SCRIPT_STRING_BYTES_MAX as f64)?;
+    natives.raw_set("log_bytes_max", SCRIPT_LOG_BYTES_MAX as f64)?;
     let of = Rc::clone(meter);
     natives.raw_set("charge", lua.create_function(move |_, steps: f64| of.charge(steps))?)?;
     let of = Rc::clone(meter);
     natives.raw_set("out_of_memory", lua.create_function(move |_, ()| -> mlua::Result<()> { Err(of.out_of_memory()) })?)?;
     let of = Rc::clone(meter);
     natives.raw_set("caught", lua.create_function(move |_, value: Value| caught(&of, &value))?)?;
+    natives.raw_set("is_native", lua.create_function(|_, function: mlua::Function| Ok(function.info().what == "C"))?)?;
     let of = Rc::clone(meter);
     natives.raw_set("now", lua.create_function(move |_, ()| Ok(of.now()))?)?;
     let of = Rc::clone(meter);
@@ -39,16 +47,9 @@ pub(crate) fn natives(lua: &Lua, meter: &Rc<Meter>) -> mlua::Result<Table> {
             Ok(())
         })?,
     )?;
-    natives.raw_set("hex_encode", lua.create_function(|_, value: Value| Ok(encoded(&value, |b| hex::encode(b))))?)?;
-    natives.raw_set("base64_encode", lua.create_function(|_, value: Value| Ok(encoded(&value, |b| BASE64.encode(b))))?)?;
-    natives.raw_set(
-        "hex_decode",
-        lua.create_function(|lua, value: Value| decoded(lua, &value, |b| hex::decode(b).map_err(|e| e.to_string())))?,
-    )?;
-    natives.raw_set(
-        "base64_decode",
-        lua.create_function(|lua, value: Value| decoded(lua, &value, |b| BASE64.decode(b).map_err(|e| e.to_string())))?,
-    )?;
+    natives::bytes(lua, &natives)?;
+    natives::random(lua, meter, &natives)?;
+    natives::patterns(lua, meter, &natives)?;
     Ok(natives)
 }
 
@@ -76,31 +77,3 @@ pub(crate) fn root(error: &mlua::Error) -> &mlua::Error {
 
 /// Whose state it is, for the log.
 pub(crate) struct Tenant(pub(crate) String);
-
-fn encoded(value: &Value, encode: impl FnOnce(&[u8]) -> String) -> (Option<String>, Option<String>) {
-    match bytes_of(value) {
-        Some(bytes) => (Some(encode(&bytes)), None),
-        None => (None, Some(format!("a buffer or a string is encoded, not {}", value.type_name()))),
-    }
-}
-
-fn decoded(
-    lua: &Lua,
-    value: &Value,
-    decode: impl FnOnce(&[u8]) -> Result<Vec<u8>, String>,
-) -> mlua::Result<(Option<Buffer>, Option<String>)> {
-    let Value::String(text) = value else { return Ok((None, Some(format!("a string is decoded, not {}", value.type_name())))) };
-    let bytes = decode(&text.as_bytes());
-    match bytes {
-        Ok(bytes) => Ok((Some(lua.create_buffer(bytes)?), None)),
-        Err(problem) => Ok((None, Some(problem.to_lowercase()))),
-    }
-}
-
-fn bytes_of(value: &Value) -> Option<Vec<u8>> {
-    match value {
-        Value::String(text) => Some(text.as_bytes().to_vec()),
-        Value::Buffer(buffer) => Some(buffer.to_vec()),
-        _ => None,
-    }
-}

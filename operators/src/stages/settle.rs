@@ -152,7 +152,13 @@ fn count(entries: &[Entry<'_>], settled: &mut Settled) {
             templates.insert(entry.template());
         }
         let origin = &entry.event.origin;
-        settled.outcomes.push(Outcome { at: origin.at, index: origin.index, verdict: entry.verdict, key: entry.event.key });
+        settled.outcomes.push(Outcome {
+            at: origin.at,
+            index: origin.index,
+            tenant: entry.tenant().clone(),
+            verdict: entry.verdict,
+            key: entry.event.key,
+        });
     }
     settled.tenants = tenants.into_values().collect();
     settled.templates = templates.into_iter().map(str::to_owned).collect();

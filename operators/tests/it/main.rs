@@ -1,8 +1,10 @@
 //! Integration tests.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod devices;
+mod duplicates;
+mod guide;
 mod hostile;
+mod library;
 mod scripted;
 mod scripts;
 mod settle;

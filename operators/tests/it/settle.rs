@@ -185,23 +185,6 @@ proptest! {
     ) {
         prop_assert_eq!(run(&catalog(), &events, &cuts), oracle(&events));
     }
-
-    #[test]
-    fn the_state_survives_its_bytes(epochs in prop::collection::vec(prop::collection::vec((any::<u8>(), 0u8..4), 0..8), 0..20), horizon in 1i64..10) {
-        let mut state = Duplicates::new(horizon, 20);
-        for (i, outcomes) in epochs.iter().enumerate() {
-            let outcomes: Vec<_> = outcomes.iter().map(|(key, verdict)| tidegate_schemas::verdict::Outcome {
-                at: Position::default(), index: 0, verdict: Verdict::from_u8(*verdict).unwrap(), key: [*key | 1; 16],
-            }).collect();
-            state.fold(i as u64 + 1, i as i64, &outcomes);
-            prop_assert!(state.len() <= 20);
-        }
-        let read = Duplicates::decode(horizon, 20, &state.encode()).unwrap();
-        prop_assert_eq!(read.encode(), state.encode());
-        for key in 0u8..=255 {
-            prop_assert_eq!(read.contains(&[key; 16]), state.contains(&[key; 16]));
-        }
-    }
 }
 
 #[test]

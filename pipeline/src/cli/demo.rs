@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
 use std::time::{Duration, Instant};
 use tidegate_schemas::commit::Counts;
-use tidegate_schemas::log::{EventLog, LogName};
+use tidegate_schemas::log::LogName;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
 

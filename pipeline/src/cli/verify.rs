@@ -1,6 +1,6 @@
 //! `tidegate verify`: do tables hold what commits promise?
 
-use crate::verify;
+use crate::{log, verify};
 use std::process::ExitCode;
 
 /// Add up commit records against the rows that the tables hold; exits 1 on any difference.
@@ -15,7 +15,7 @@ pub struct Args {
 
 pub fn main(args: &Args) -> anyhow::Result<ExitCode> {
     let config = args.which.load()?;
-    let report = verify::run(&config.server.data_dir, &config.tables())?;
+    let report = verify::run(&*log::open_to_read(&config)?, &config.tables())?;
     if args.json {
         println!("{}", serde_json::to_string(&report)?);
     } else {

@@ -37,6 +37,7 @@ impl Config {
             ("cut.bytes_max", cut.bytes_max),
             ("cut.open_bytes_max", cut.open_bytes_max),
             ("cut.edge_seconds", cut.edge_seconds),
+            ("cut.edge_bytes", cut.edge_bytes),
         ] {
             check(value > 0, setting, "is 0".into(), "a cut would never hold anything: leave it out for the default");
         }
@@ -45,6 +46,13 @@ impl Config {
             "cut.seconds_min",
             format!("is {}, above cut.edge_seconds ({})", cut.seconds_min, cut.edge_seconds),
             "all cuts close at each edge, so a smaller value is meant",
+        );
+        let share = self.log.share(limits::EDGES_PERCENT, self.log.partitions);
+        check(
+            cut.edge_bytes <= share,
+            "cut.edge_bytes",
+            format!("is {}, above a quarter of log.budget_bytes for all partitions together ({share} for each)", cut.edge_bytes),
+            "the log would fill up between two edges: lower it, or raise log.budget_bytes",
         );
         check(!self.telemetry.log_filter.trim().is_empty(), "telemetry.log_filter", "is empty".into(), "\"off\" silences the log");
         found

@@ -33,6 +33,11 @@ pub fn check_files(files: &Files) -> Result<Checked, Faults> {
 
 fn check_folder(folder: Folder) -> Result<Checked, Faults> {
     let mut faults = Vec::new();
+    if folder.definitions.is_empty() {
+        // Published, it would take every definition away: nobody means that by the name of an empty folder.
+        let remedy = "name the folder that holds organizations.toml, sources.toml, keys.toml and templates";
+        faults.push(Fault::new(FilePlace::file("."), "the folder holds no definitions", remedy));
+    }
     match catalog_of(&folder) {
         Ok(catalog) => check_credentials(&folder, &catalog, &mut faults),
         Err(found) => faults = found,

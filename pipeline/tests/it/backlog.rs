@@ -5,8 +5,9 @@ use crate::support::{Options, Place, wait_for};
 use std::cell::Cell;
 use std::time::Duration;
 
-const SMALL: &str = "[log]\npartitions = 2\nbudget_bytes = 67108864\nsegment_bytes = 1048576\nraw_horizon_seconds = 0\naudit_horizon_seconds = 0\ntrim_milliseconds = 200\n\n\
-                     [process]\nepoch_milliseconds = 20\ntick_milliseconds = 50\nsnapshot_epochs = 20\n\n[cut]\nrows = 2000\nseconds_min = 0\nedge_seconds = 1\n";
+/// Edges, snapshots and horizons are far away in time: what a full log can free follows from bytes (decision 0006).
+const SMALL: &str = "[log]\npartitions = 2\nbudget_bytes = 67108864\nsegment_bytes = 1048576\ntrim_milliseconds = 200\n\n\
+                     [process]\nepoch_milliseconds = 20\ntick_milliseconds = 50\nsnapshot_epochs = 1000000\n\n[cut]\nrows = 1\nseconds_min = 0\nedge_bytes = 8000000\n";
 
 fn rss(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
@@ -65,4 +66,8 @@ fn a_stopped_sink_stops_nobody_until_the_budget_is_used() {
     let (verified, ok) = place.verify();
     assert!(ok, "{verified:#}");
     assert_eq!(crate::tables::rows(&tables).len() as u64, taken.get());
+    // Gone tables are missed: the sink has let go of their rows.
+    std::fs::remove_dir_all(&tables).unwrap();
+    let (verified, ok) = place.verify();
+    assert!(!ok && verified["differences_count"].as_u64() > Some(0), "{verified:#}");
 }

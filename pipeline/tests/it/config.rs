@@ -88,7 +88,7 @@ fn unknown_settings_are_refused_with_their_place() {
     check(
         "[cut]\nrow = 1\n",
         expect![
-            "tidegate.toml:2:1: unknown field `row`, expected one of `rows`, `rows_max`, `bytes_max`, `open_bytes_max`, `seconds_min`, `edge_seconds`; tidegate.example.toml shows every setting"
+            "tidegate.toml:2:1: unknown field `row`, expected one of `rows`, `rows_max`, `bytes_max`, `open_bytes_max`, `seconds_min`, `edge_seconds`, `edge_bytes`; tidegate.example.toml shows every setting"
         ],
     );
 }
@@ -125,9 +125,9 @@ fn wrong_values_are_told_all_at_once() {
     );
     check(
         "[log]\nbudget_bytes = 1000\n",
-        expect![
-            "tidegate.toml:2:16: log.budget_bytes is 1000; it is at least 134217728: it must hold two segments (log.segment_bytes) at least"
-        ],
+        expect![[r#"
+        tidegate.toml:2:16: log.budget_bytes is 1000; it is at least 134217728: it must hold two segments (log.segment_bytes) at least
+        tidegate.toml: cut.edge_bytes is 268435456, above a quarter of log.budget_bytes for all partitions together (62 for each); the log would fill up between two edges: lower it, or raise log.budget_bytes"#]],
     );
     check(
         "[server]\nbodies_in_flight_bytes_max = 1000\n",

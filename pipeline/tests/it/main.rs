@@ -1,10 +1,12 @@
 //! Integration tests.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+mod assignment;
 mod backlog;
 mod config;
 mod crash;
 mod definitions;
+mod devices;
 mod fleet;
 mod input;
 mod isolation;

@@ -8,7 +8,7 @@ use tidegate_pipeline::recovery::{DuplicateBounds, hold_states, recover};
 use tidegate_pipeline::snapshot::Snapshots;
 use tidegate_schemas::block::{Block, EpochHeader, OutcomesBlock};
 use tidegate_schemas::commit::{CommitRecord, Counts, SnapshotRef};
-use tidegate_schemas::ids::Position;
+use tidegate_schemas::ids::{Position, TenantId};
 use tidegate_schemas::log::{CommitUnit, EventLog, LogName, SinkCursor};
 use tidegate_schemas::sink::CutParameters;
 use tidegate_schemas::verdict::{Outcome, Verdict};
@@ -28,7 +28,13 @@ fn outcomes(epoch: u64) -> Vec<Outcome> {
             let mut key = [1; 16];
             key[..8].copy_from_slice(&epoch.to_be_bytes());
             key[8..12].copy_from_slice(&i.to_be_bytes());
-            Outcome { at: Position { offset: epoch, ordinal: i }, index: i, verdict: Verdict::Transformed, key }
+            Outcome {
+                at: Position { offset: epoch, ordinal: i },
+                index: i,
+                tenant: TenantId::new("acme").unwrap(),
+                verdict: Verdict::Transformed,
+                key,
+            }
         })
         .collect()
 }
@@ -39,8 +45,10 @@ fn fill(log: &EmbeddedLog, snapshots: &Snapshots) {
     let (mut state, mut snapshot) = (Duplicates::new(BOUNDS.horizon, BOUNDS.keys_max), None);
     for epoch in 1..=EPOCHS {
         let blocks = OutcomesBlock::build(epoch, &outcomes(epoch)).unwrap();
-        let header =
-            || EpochHeader { epoch, recorded_at: epoch as i64, revision: 1, cut: CutParameters::default(), blocks: 1 }.into_record();
+        let header = || {
+            EpochHeader { epoch, recorded_at: epoch as i64, revision: 1, cut: CutParameters::default(), blocks: 1, audit: 1, bytes: 0 }
+                .into_record()
+        };
         let record = CommitRecord {
             epoch,
             partition: 0,

@@ -27,11 +27,13 @@ use crate::sink::CutParameters;
 use crate::time::Micros;
 use arrow::array::RecordBatch;
 use arrow::buffer::Buffer;
+use arrow::datatypes::SchemaRef;
 use arrow::ipc::MetadataVersion;
-use arrow::ipc::reader::StreamDecoder;
+use arrow::ipc::reader::{StreamDecoder, StreamReader};
 use arrow::ipc::writer::{IpcWriteOptions, StreamWriter};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use std::str::FromStr;
 
 /// The table name of the `outcomes` block.
 pub const OUTCOMES: &str = "outcomes";
@@ -50,6 +52,10 @@ pub struct EpochHeader {
     pub cut: CutParameters,
     /// Blocks that follow in this log.
     pub blocks: u32,
+    /// Blocks of the epoch in `audit`, which has a header where there are some. A log may show the two at different times.
+    pub audit: u32,
+    /// Bytes of all its blocks, in both.
+    pub bytes: u64,
 }
 
 /// A block as it came from a log.
@@ -110,6 +116,11 @@ impl Block {
     pub fn batch(&self) -> Result<RecordBatch, BlockError> {
         decode(&self.stream)
     }
+
+    /// The schema, without the rows.
+    pub fn schema(&self) -> Result<SchemaRef, BlockError> {
+        guarded(|| StreamReader::try_new(&self.stream[..], None).map(|r| r.schema()).map_err(|e| BlockError(e.to_string())))
+    }
 }
 
 impl Output {
@@ -121,16 +132,15 @@ impl Output {
         match text("tg-kind")? {
             "header" => serde_json::from_slice(&record.value).map(Self::Header).map_err(|e| BlockError(e.to_string())),
             "block" => {
-                let number = |name: &str| text(name)?.parse::<u64>().map_err(|_| BlockError(format!("{name} is no number")));
-                if number("tg-crc")? != u64::from(crc32fast::hash(&record.value)) {
+                if number::<u32>(text("tg-crc")?, "tg-crc")? != crc32fast::hash(&record.value) {
                     return Err(BlockError("its checksum does not match".into()));
                 }
                 Ok(Self::Block(Block {
                     table: text("tg-table")?.to_owned(),
-                    epoch: number("tg-epoch")?,
-                    part: number("tg-part")? as u32,
-                    parts: number("tg-parts")? as u32,
-                    rows: number("tg-rows")? as u32,
+                    epoch: number(text("tg-epoch")?, "tg-epoch")?,
+                    part: number(text("tg-part")?, "tg-part")?,
+                    parts: number(text("tg-parts")?, "tg-parts")?,
+                    rows: number(text("tg-rows")?, "tg-rows")?,
                     stream: record.value.clone(),
                 }))
             }
@@ -149,9 +159,13 @@ pub fn encode(batch: &RecordBatch) -> Result<Bytes, BlockError> {
     writer.into_inner().map(Bytes::from).map_err(fail)
 }
 
-/// Decodes a stream of exactly one batch. Arrow panics on some damaged streams; such a panic is an error here.
+fn number<T: FromStr>(text: &str, name: &str) -> Result<T, BlockError> {
+    text.parse().map_err(|_| BlockError(format!("{name} is no number that fits")))
+}
+
+/// Decodes a stream of exactly one batch.
 pub fn decode(stream: &Bytes) -> Result<RecordBatch, BlockError> {
-    let read = || -> Result<RecordBatch, BlockError> {
+    guarded(|| {
         let mut buffer = Buffer::from(stream.clone());
         let mut decoder = StreamDecoder::new();
         let mut batch = None;
@@ -164,6 +178,10 @@ pub fn decode(stream: &Bytes) -> Result<RecordBatch, BlockError> {
         }
         decoder.finish().map_err(|e| BlockError(e.to_string()))?;
         batch.ok_or_else(|| BlockError("it holds no batch".into()))
-    };
+    })
+}
+
+/// Arrow panics on some damaged streams; such a panic is an error here.
+fn guarded<T>(read: impl FnOnce() -> Result<T, BlockError>) -> Result<T, BlockError> {
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(read)).unwrap_or_else(|_| Err(BlockError("the Arrow decoder panicked".into())))
 }

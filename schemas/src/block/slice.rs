@@ -6,10 +6,14 @@ use arrow::datatypes::{DataType, Int32Type};
 use std::sync::Arc;
 
 /// The rows of each tenant, in order, with dictionaries of their own. The first column is the tenant and the rows are
-/// sorted by it; where they are not, a tenant appears more than once.
+/// sorted by it; where they are not, a tenant appears more than once. Nothing where the first column is no tenant, or a row
+/// has none.
 pub fn by_tenant(batch: &RecordBatch) -> Vec<(String, RecordBatch)> {
-    let Some(tenants) = batch.column(0).as_dictionary_opt::<Int32Type>() else { return Vec::new() };
-    let names = tenants.values().as_string::<i32>();
+    let Some(tenants) = batch.columns().first().and_then(|c| c.as_dictionary_opt::<Int32Type>()) else { return Vec::new() };
+    let Some(names) = tenants.values().as_string_opt::<i32>() else { return Vec::new() };
+    if tenants.logical_null_count() > 0 {
+        return Vec::new();
+    }
     let keys = tenants.keys().values();
     let mut out = Vec::new();
     let mut start = 0;

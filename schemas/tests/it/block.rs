@@ -3,7 +3,7 @@ use arrow::datatypes::Int32Type;
 use proptest::prelude::*;
 use std::sync::Arc;
 use tidegate_schemas::block::*;
-use tidegate_schemas::ids::{LogId, NodeId, Position, TableId};
+use tidegate_schemas::ids::{LogId, NodeId, Position, TableId, TenantId};
 use tidegate_schemas::limits::RECORD_BYTES_MAX;
 use tidegate_schemas::row::{Cell, Origin, Row};
 use tidegate_schemas::table::{Column, FieldType, Table};
@@ -162,10 +162,11 @@ fn rejections_hold_the_original_bytes() {
 
 proptest! {
     #[test]
-    fn outcomes_come_back(all in prop::collection::vec((any::<u32>(), any::<u16>(), 0u8..4, any::<[u8; 16]>()), 0..3_000)) {
-        let outcomes: Vec<Outcome> = all.iter().enumerate().map(|(i, (offset, index, verdict, key))| Outcome {
+    fn outcomes_come_back(all in prop::collection::vec((any::<u32>(), any::<u16>(), 0u8..4, 0u8..5, any::<[u8; 16]>()), 0..3_000)) {
+        let outcomes: Vec<Outcome> = all.iter().enumerate().map(|(i, (offset, index, verdict, tenant, key))| Outcome {
             at: Position { offset: u64::from(*offset), ordinal: i as u32 },
             index: u32::from(*index),
+            tenant: TenantId::new(&format!("tenant-{tenant}")).unwrap(),
             verdict: Verdict::from_u8(*verdict).unwrap(),
             key: *key,
         }).collect();

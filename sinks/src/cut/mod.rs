@@ -1,7 +1,7 @@
 //! Which epochs go into one file or one insert: a pure function of the log and of the parameters in its headers.
 //!
 //! ```text
-//! begin(header) ─ all cuts close here where recorded time passes an edge or a date
+//! begin(header) ─ all cuts close here where recorded time passes an edge or a date, or enough bytes came since
 //!   add(piece)… ─ a target's cut closes before an epoch of another schema
 //! end()         ─ cuts close by rows, bytes and age, then the largest until the rest fits
 //! ```
@@ -125,6 +125,8 @@ pub struct Cutter {
     partition: Partition,
     parameters: CutParameters,
     current: Option<Current>,
+    /// Bytes of the epochs since the last edge.
+    since_edge: u64,
     open: BTreeMap<Target, Open>,
     open_bytes: u64,
     closed: Vec<Cut>,
@@ -138,6 +140,7 @@ impl Cutter {
             partition,
             parameters: CutParameters::default(),
             current: None,
+            since_edge: 0,
             open: BTreeMap::new(),
             open_bytes: 0,
             closed: Vec::new(),
@@ -155,14 +158,17 @@ impl Cutter {
                 }
                 let edge = i64::try_from(self.parameters.edge_seconds.max(1)).unwrap_or(i64::MAX).saturating_mul(1_000_000);
                 begun.edge = header.recorded_at.div_euclid(edge) > before.recorded_at.div_euclid(edge)
-                    || time::day(header.recorded_at) != time::day(before.recorded_at);
+                    || time::day(header.recorded_at) != time::day(before.recorded_at)
+                    || self.since_edge >= self.parameters.edge_bytes;
                 if begun.edge {
+                    self.since_edge = 0;
                     self.close_where(|_, _| true)?;
                     self.parameters = header.cut;
                     begun.closed = std::mem::take(&mut self.closed);
                 }
             }
         }
+        self.since_edge += header.bytes;
         self.current = Some(Current { epoch: header.epoch, recorded_at: header.recorded_at, inside: true });
         Ok(begun)
     }

@@ -1,12 +1,11 @@
 //! Follows `clean`, and `audit` where system tables are asked for, epoch by epoch, and cuts them.
 //!
-//! Every epoch has a header in `clean`; `audit` has one only where it has blocks. Both became visible together, so
-//! when an epoch is read to its end in `clean`, its part of `audit` can be read too.
+//! Every epoch has a header in `clean`, which tells how many blocks it has in `audit`; there it has a header only where it
+//! has blocks. One commit wrote both, and a log may show one before the other: an epoch is read once both are.
 
 use super::TableSelection;
 use crate::cut::{CutError, Cutter, Piece, PieceData, plain_bytes};
 use arrow::datatypes::SchemaRef;
-use arrow::ipc::reader::StreamReader;
 use hashbrown::HashMap;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -35,6 +34,15 @@ pub struct Step {
     pub open_bytes: u64,
 }
 
+/// The epoch under way, with the blocks that are still to come.
+struct UnderWay {
+    header: EpochHeader,
+    clean: u32,
+    audit: u32,
+    /// Whether its header in `audit` was read.
+    in_audit: bool,
+}
+
 /// The reader and cutter of one partition.
 pub struct Follower {
     log: Arc<dyn EventLog>,
@@ -44,9 +52,8 @@ pub struct Follower {
     clean: u64,
     audit: u64,
     entries: VecDeque<Entry>,
-    audit_entries: VecDeque<(u64, Output)>,
-    /// The epoch under way, with the blocks that are still to come.
-    current: Option<(EpochHeader, u32)>,
+    audit_entries: VecDeque<Entry>,
+    current: Option<UnderWay>,
     /// Epoch that must come first: the cursor's; 0 for a sink that begins wherever the log does.
     expected: Epoch,
     cutter: Cutter,
@@ -80,12 +87,18 @@ impl Follower {
     /// Reads on until there is something to deliver or what was read is used up; waits where nothing is there. Blocks.
     pub fn advance(&mut self, wait: Duration, read_bytes: usize) -> Result<Step, LogError> {
         let mut step = Step::default();
-        if self.entries.is_empty() && !self.is_whole() && self.log.wait(LogName::Clean, self.partition, self.clean, wait) {
+        if self.clean_is_read() {
+            self.fill_audit(wait, read_bytes)?;
+        } else if self.entries.is_empty() && self.log.wait(LogName::Clean, self.partition, self.clean, wait) {
             self.entries = self.log.read(LogName::Clean, self.partition, self.clean, read_bytes)?.into();
         }
         while step.closed.is_empty() && step.cursor.is_none() {
-            if self.is_whole() {
-                self.finish(read_bytes, &mut step)?;
+            if self.clean_is_read() {
+                self.fill_audit(Duration::ZERO, read_bytes)?;
+                if !self.audit(&mut step)? {
+                    break;
+                }
+                self.finish(&mut step)?;
                 continue;
             }
             let Some(entry) = self.entries.pop_front() else { break };
@@ -100,9 +113,9 @@ impl Follower {
         Ok(step)
     }
 
-    /// Whether all blocks of the epoch under way were read.
-    fn is_whole(&self) -> bool {
-        matches!(self.current, Some((_, 0)))
+    /// Whether all blocks of the epoch under way were read in `clean`.
+    fn clean_is_read(&self) -> bool {
+        matches!(self.current, Some(UnderWay { clean: 0, .. }))
     }
 
     fn header(&mut self, header: EpochHeader, offset: u64, step: &mut Step) -> Result<(), LogError> {
@@ -122,14 +135,14 @@ impl Follower {
             step.closed = begun.closed;
         }
         self.expected = header.epoch + 1;
-        let blocks = header.blocks;
-        self.current = Some((header, blocks));
+        let audit = if self.selection.system.is_empty() { 0 } else { header.audit };
+        self.current = Some(UnderWay { clean: header.blocks, audit, in_audit: false, header });
         Ok(())
     }
 
     fn block(&mut self, block: &Block, offset: u64, step: &mut Step) -> Result<(), LogError> {
         match self.current.as_mut() {
-            Some((header, left)) if header.epoch == block.epoch && *left > 0 => *left -= 1,
+            Some(of) if of.header.epoch == block.epoch && of.clean > 0 => of.clean -= 1,
             // The log was trimmed inside an epoch before this sink was new.
             None if self.expected == 0 => return Ok(()),
             _ => return Err(self.corrupt(LogName::Clean, offset, format!("a block of epoch {} belongs to no header", block.epoch))),
@@ -137,47 +150,49 @@ impl Follower {
         self.add(LogName::Clean, block, offset, step)
     }
 
-    fn finish(&mut self, read_bytes: usize, step: &mut Step) -> Result<(), LogError> {
-        let Some((header, _)) = self.current.take() else { return Ok(()) };
-        if !self.selection.system.is_empty() {
-            self.audit_of(header.epoch, read_bytes, step)?;
-        }
+    fn finish(&mut self, step: &mut Step) -> Result<(), LogError> {
+        let Some(UnderWay { header, .. }) = self.current.take() else { return Ok(()) };
         step.closed = self.cutter.end().map_err(|e| self.wrong(LogName::Clean, self.clean, &e))?;
         step.read = Some((header.epoch, header.recorded_at));
         Ok(())
     }
 
-    /// Takes what `audit` has of an epoch, and leaves what comes after.
-    fn audit_of(&mut self, epoch: Epoch, read_bytes: usize, step: &mut Step) -> Result<(), LogError> {
-        let mut inside = false;
+    /// Reads `audit` on where the epoch under way needs it and nothing is left of the last read.
+    fn fill_audit(&mut self, wait: Duration, read_bytes: usize) -> Result<(), LogError> {
+        let needed = self.current.as_ref().is_some_and(|of| of.audit > 0) && self.audit_entries.is_empty();
+        if needed && self.log.wait(LogName::Audit, self.partition, self.audit, wait) {
+            self.audit_entries = self.log.read(LogName::Audit, self.partition, self.audit, read_bytes)?.into();
+        }
+        Ok(())
+    }
+
+    /// Takes what `audit` has of the epoch under way; tells whether that was all of it.
+    fn audit(&mut self, step: &mut Step) -> Result<bool, LogError> {
         loop {
-            if self.audit_entries.is_empty() {
-                for entry in self.log.read(LogName::Audit, self.partition, self.audit, read_bytes)? {
-                    let output = Output::read(&entry.record).map_err(|e| self.unreadable(LogName::Audit, entry.offset, &e))?;
-                    self.audit_entries.push_back((entry.offset, output));
-                }
-            }
-            let Some((offset, output)) = self.audit_entries.front() else { return Ok(()) };
-            let (offset, found) = match output {
-                Output::Header(header) => (*offset, header.epoch),
-                Output::Block(block) => (*offset, block.epoch),
+            let Some(UnderWay { header, audit: 1.., .. }) = &self.current else { return Ok(true) };
+            let epoch = header.epoch;
+            let Some(entry) = self.audit_entries.pop_front() else { return Ok(false) };
+            self.audit = entry.offset + 1;
+            let output = Output::read(&entry.record).map_err(|e| self.unreadable(LogName::Audit, entry.offset, &e))?;
+            let found = match &output {
+                Output::Header(header) => header.epoch,
+                Output::Block(block) => block.epoch,
             };
-            if found > epoch {
-                return Ok(());
+            // Epochs before the first one of this sink are not its own.
+            if found < epoch {
+                continue;
             }
-            let Some((_, output)) = self.audit_entries.pop_front() else { return Ok(()) };
-            self.audit = offset + 1;
-            match output {
-                // Epochs before the first one of this sink are not its own.
-                _ if found < epoch => {}
-                Output::Header(_) => inside = true,
-                Output::Block(_) if !inside => {
-                    return Err(self.corrupt(LogName::Audit, offset, format!("a block of epoch {epoch} belongs to no header")));
-                }
-                Output::Block(block) => {
+            match (output, &mut self.current) {
+                (Output::Header(_), Some(of)) if found == epoch && !of.in_audit => of.in_audit = true,
+                (Output::Block(block), Some(of)) if found == epoch && of.in_audit => {
+                    of.audit -= 1;
                     if SystemTable::named(&block.table).is_some_and(|t| self.selection.system.contains(&t)) {
-                        self.add(LogName::Audit, &block, offset, step)?;
+                        self.add(LogName::Audit, &block, entry.offset, step)?;
                     }
+                }
+                _ => {
+                    let detail = format!("epoch {found} stands where the rest of epoch {epoch} was expected");
+                    return Err(self.corrupt(LogName::Audit, entry.offset, detail));
                 }
             }
         }
@@ -201,8 +216,7 @@ impl Follower {
         let rows = u64::from(block.rows);
         match self.grain {
             Grain::Table => {
-                let reader = StreamReader::try_new(&block.stream[..], None).map_err(|e| BlockError(e.to_string()))?;
-                let schema = self.schema_of(&block.table, reader.schema());
+                let schema = self.schema_of(&block.table, block.schema()?);
                 let target = Target { table: block.table.clone(), tenant: None };
                 // Copied: a slice of what was read would keep all of it.
                 let stream = bytes::Bytes::copy_from_slice(&block.stream);

@@ -116,7 +116,12 @@ impl Driver {
         }
         let mut first = Ok(());
         while let Some(ended) = partitions.join_next().await {
-            let (partition, result) = ended.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()));
+            let (partition, result) = match ended {
+                Ok(ended) => ended,
+                Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+                // The runtime goes down, and this future with it.
+                Err(_) => continue,
+            };
             if let Err(Ended::Failed(error)) = result {
                 tracing::error!(sink = name, partition, %error, "partition stopped");
                 shared.progress.stop(partition, &error.to_string());

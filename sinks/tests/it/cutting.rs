@@ -5,6 +5,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use bytes::Bytes;
 use proptest::prelude::*;
 use std::sync::Arc;
+use tidegate_schemas::block::EpochHeader;
 use tidegate_schemas::sink::{Cut, CutParameters, Rows, Target};
 use tidegate_sinks::cut::{CutError, Cutter, Piece, PieceData};
 
@@ -22,6 +23,12 @@ struct Epoch {
     seconds: f64,
     cut: CutParameters,
     rowsets: Vec<Rowset>,
+}
+
+impl Epoch {
+    fn bytes(&self) -> u64 {
+        self.rowsets.iter().flat_map(|r| &r.parts).map(|p| p.1).sum()
+    }
 }
 
 /// What identifies a cut: target, first, last, rows, bytes, schema, day, and the epochs that it holds.
@@ -53,7 +60,8 @@ fn run(epochs: &[Epoch]) -> (Vec<(u64, Summary)>, Vec<usize>) {
     let mut cutter = Cutter::new(LOG, 3);
     let (mut cuts, mut edges) = (Vec::new(), vec![0]);
     for (i, epoch) in epochs.iter().enumerate() {
-        let begun = cutter.begin(&header(epoch.number, epoch.seconds, epoch.cut)).unwrap();
+        let header = EpochHeader { bytes: epoch.bytes(), ..header(epoch.number, epoch.seconds, epoch.cut) };
+        let begun = cutter.begin(&header).unwrap();
         if begun.edge {
             assert_eq!(cutter.open(), (0, 0));
             edges.push(i);
@@ -81,17 +89,19 @@ fn naive(epochs: &[Epoch]) -> Vec<(u64, Summary)> {
     let bytes = |o: &Open| o.of.iter().flat_map(|(_, r)| &r.parts).map(|p| p.1).sum::<u64>();
     let mut open: Vec<Open> = Vec::new();
     let mut out: Vec<(u64, Summary)> = Vec::new();
-    let mut p = epochs[0].cut;
+    let (mut p, mut since) = (epochs[0].cut, 0);
     for (i, epoch) in epochs.iter().enumerate() {
         let mut closed: Vec<Open> = Vec::new();
         let micros = (epoch.seconds * 1e6) as i64;
         let before = i.checked_sub(1).map(|b| (epochs[b].seconds * 1e6) as i64);
         let (edge, day) = (p.edge_seconds as i64 * 1_000_000, 86_400_000_000);
-        if before.is_some_and(|b| b / edge != micros / edge || b / day != micros / day) {
+        if before.is_some_and(|b| b / edge != micros / edge || b / day != micros / day || since >= p.edge_bytes) {
+            since = 0;
             open.sort_by(|a, b| a.target.cmp(&b.target));
             closed.append(&mut open);
             p = epoch.cut;
         }
+        since += epoch.bytes();
         for rowset in &epoch.rowsets {
             let target = target(rowset.target);
             if let Some(at) = open.iter().position(|o| o.target == target && o.of[0].1.schema != rowset.schema) {
@@ -126,14 +136,16 @@ fn naive(epochs: &[Epoch]) -> Vec<(u64, Summary)> {
 }
 
 fn parameters() -> impl Strategy<Value = CutParameters> {
-    (1u64..40, 20u64..80, 50u64..400, 100u64..500, 0u64..90, prop_oneof![Just(60u64), Just(300), Just(900)]).prop_map(
-        |(rows, rows_max, bytes_max, open_bytes_max, seconds_min, edge_seconds)| CutParameters {
+    let edges = (prop_oneof![Just(60u64), Just(300), Just(900)], 100u64..1_500);
+    (1u64..40, 20u64..80, 50u64..400, 100u64..500, 0u64..90, edges).prop_map(
+        |(rows, rows_max, bytes_max, open_bytes_max, seconds_min, (edge_seconds, edge_bytes))| CutParameters {
             rows,
             rows_max,
             bytes_max,
             open_bytes_max,
             seconds_min,
             edge_seconds,
+            edge_bytes,
         },
     )
 }

@@ -4,6 +4,7 @@ use crate::log::{MemoryLog, header};
 use crate::rows::{blocks, runs, table};
 use proptest::prelude::*;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tidegate_schemas::block::Block;
 use tidegate_schemas::log::{LogError, SinkCursor};
@@ -14,7 +15,15 @@ use tidegate_sinks::driver::{Follower, Step, TableSelection};
 const START: SinkCursor = SinkCursor { clean: 0, audit: 0, epoch: 0 };
 
 fn cut() -> CutParameters {
-    CutParameters { rows: 40, rows_max: 90, bytes_max: 60_000, open_bytes_max: 90_000, seconds_min: 5, edge_seconds: 30 }
+    CutParameters {
+        rows: 40,
+        rows_max: 90,
+        bytes_max: 60_000,
+        open_bytes_max: 90_000,
+        seconds_min: 5,
+        edge_seconds: 30,
+        edge_bytes: 150_000,
+    }
 }
 
 /// 60 epochs a second apart, some without rows, two tables, three tenants, `script_runs` in every third.
@@ -97,6 +106,29 @@ proptest! {
             prop_assert_eq!(&cuts[..], &expected[expected.len() - cuts.len()..]);
             prop_assert!(cuts.len() < expected.len() || cursor.epoch == 1);
         }
+    }
+}
+
+/// A log of several machines shows the parts of one commit one after the other.
+#[test]
+fn an_audit_that_shows_later_is_waited_for() {
+    let log = Arc::new(MemoryLog::new(1));
+    fill(&log, 63);
+    let system = [SystemTable::ScriptRuns];
+    let (expected, ..) = all(&mut follower(&log, Grain::Tenant, &system, START), 1 << 20);
+    for read_bytes in [1, 1 << 20] {
+        let (mut late, mut cuts, mut read) = (follower(&log, Grain::Tenant, &system, START), Vec::new(), 0);
+        for shown in 0..=42 {
+            log.audit_shown.store(shown, Ordering::SeqCst);
+            for _ in 0..400 {
+                let step = late.advance(Duration::ZERO, read_bytes).unwrap();
+                cuts.extend(step.closed);
+                read = step.read.map_or(read, |r| r.0);
+            }
+            // Every third epoch has a header and a block in `audit`.
+            assert_eq!(read, (shown as u64 / 2 * 3 + 2).min(63), "{shown} records of audit can be read");
+        }
+        assert_eq!(show(&cuts), show(&expected));
     }
 }
 

@@ -1,7 +1,7 @@
 //! A log in memory: what the driver needs of the contract, and switches that make it fail.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 use tidegate_schemas::BoxFuture;
@@ -30,6 +30,8 @@ pub struct MemoryLog {
     state: Mutex<State>,
     changed: Condvar,
     pub reads: AtomicU64,
+    /// Records of `audit` that are visible by now.
+    pub audit_shown: AtomicUsize,
     pub broken: AtomicBool,
     pub closed: AtomicBool,
 }
@@ -43,6 +45,7 @@ impl MemoryLog {
             state: Mutex::new(state),
             changed: Condvar::new(),
             reads: AtomicU64::new(0),
+            audit_shown: AtomicUsize::new(usize::MAX),
             broken: AtomicBool::new(false),
             closed: AtomicBool::new(false),
         }
@@ -51,8 +54,10 @@ impl MemoryLog {
     /// Commits an epoch as the pipeline does: always a header in `clean`, one in `audit` where it has blocks.
     pub fn epoch(&self, partition: Partition, header: &EpochHeader, clean: Vec<Block>, audit: Vec<Block>) {
         let mut state = self.state.lock().unwrap();
+        let audit_blocks = audit.len() as u32;
+        let bytes = clean.iter().chain(&audit).map(|b| b.stream.len() as u64).sum();
         let write = |chain: &mut Chain, blocks: Vec<Block>| {
-            let header = EpochHeader { blocks: blocks.len() as u32, ..header.clone() };
+            let header = EpochHeader { blocks: blocks.len() as u32, audit: audit_blocks, bytes, ..header.clone() };
             chain.records.push(header.into_record());
             chain.records.extend(blocks.into_iter().map(Block::into_record));
         };
@@ -87,6 +92,14 @@ impl MemoryLog {
     }
 }
 
+impl MemoryLog {
+    /// The visible records of a chain.
+    fn shown<'a>(&self, log: LogName, chain: &'a Chain) -> &'a [Record] {
+        let all = &chain.records;
+        if log == LogName::Audit { &all[..all.len().min(self.audit_shown.load(Ordering::SeqCst))] } else { all }
+    }
+}
+
 fn chain(state: &State, log: LogName, partition: Partition) -> &Chain {
     match log {
         LogName::Clean => &state.clean[partition as usize],
@@ -112,7 +125,7 @@ impl EventLog for MemoryLog {
         self.check()?;
         let state = self.state.lock().unwrap();
         let chain = chain(&state, log, partition);
-        Ok(chain.start..chain.records.len() as u64)
+        Ok(chain.start..self.shown(log, chain).len() as u64)
     }
 
     fn read(&self, log: LogName, partition: Partition, from: u64, bytes_max: usize) -> Result<Vec<Entry>, LogError> {
@@ -124,7 +137,7 @@ impl EventLog for MemoryLog {
             return Err(LogError::Gone { log: log.as_str(), partition, from, start: chain.start });
         }
         let (mut entries, mut bytes) = (Vec::new(), 0);
-        for (offset, record) in chain.records.iter().enumerate().skip(from as usize) {
+        for (offset, record) in self.shown(log, chain).iter().enumerate().skip(from as usize) {
             if !entries.is_empty() && bytes + record.size() > bytes_max {
                 break;
             }
@@ -136,7 +149,7 @@ impl EventLog for MemoryLog {
 
     fn wait(&self, log: LogName, partition: Partition, beyond: u64, timeout: Duration) -> bool {
         let state = self.state.lock().unwrap();
-        let there = |state: &State| chain(state, log, partition).records.len() as u64 > beyond;
+        let there = |state: &State| self.shown(log, chain(state, log, partition)).len() as u64 > beyond;
         if there(&state) || self.closed.load(Ordering::SeqCst) {
             return true;
         }
@@ -177,5 +190,5 @@ impl EventLog for MemoryLog {
 
 /// A header of an epoch, with seconds of recorded time.
 pub fn header(epoch: u64, seconds: f64, cut: CutParameters) -> EpochHeader {
-    EpochHeader { epoch, recorded_at: (seconds * 1e6) as i64, revision: 1, cut, blocks: 0 }
+    EpochHeader { epoch, recorded_at: (seconds * 1e6) as i64, revision: 1, cut, blocks: 0, audit: 0, bytes: 0 }
 }

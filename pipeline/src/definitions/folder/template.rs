@@ -215,14 +215,25 @@ fn check_field(field: &Field, place: &FilePlace, faults: &mut Vec<Fault>) {
 }
 
 fn check_bounds(min: Option<f64>, max: Option<f64>, place: &FilePlace, faults: &mut Vec<Fault>) {
+    check_finite(&[("min", min), ("max", max)], place, faults);
     if let (Some(min), Some(max)) = (min, max)
-        && (min > max || min.is_nan() || max.is_nan())
+        && min > max
     {
         faults.push(Fault::new(place.clone(), format!("min {min} is above max {max}"), "exchange them"));
     }
 }
 
+/// TOML has numbers that JSON has not: a definition with one would be read back without it, and so as another version.
+fn check_finite(numbers: &[(&str, Option<f64>)], place: &FilePlace, faults: &mut Vec<Fault>) {
+    for (name, number) in numbers {
+        if let Some(number) = number.filter(|n| !n.is_finite()) {
+            faults.push(Fault::new(place.clone(), format!("{name} is {number}"), "write a finite number, or leave it out"));
+        }
+    }
+}
+
 fn check_mapping(mapping: &Mapping, place: &FilePlace, faults: &mut Vec<Fault>) {
+    check_finite(&[("scale", mapping.scale), ("offset", mapping.offset)], place, faults);
     match (&mapping.from, &mapping.constant) {
         (Some(pointer), None) => check_pointer(pointer, place, faults),
         (None, Some(_)) => {}

@@ -162,7 +162,10 @@ impl Head {
         for header in response.headers.iter() {
             let value = std::str::from_utf8(header.value).unwrap_or_default().trim();
             match header.name.to_ascii_lowercase().as_str() {
-                "content-length" => head.body_len = value.parse().map_err(io::Error::other)?,
+                "content-length" => match value.parse().map_err(io::Error::other)? {
+                    fits @ 0..=ANSWER_BYTES_MAX => head.body_len = fits,
+                    _ => return Err(io::Error::other("the answer is larger than a client takes")),
+                },
                 "retry-after" => head.retry_after = value.parse().ok().map(Duration::from_secs),
                 "connection" => head.closes = value.eq_ignore_ascii_case("close"),
                 "transfer-encoding" => return Err(io::Error::other("the answer comes in chunks, which this client does not read")),

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
 use std::path::Path;
+use std::time::{Duration, Instant};
 use tidegate_schemas::ids::LogId;
 use tidegate_schemas::limits;
 use tidegate_schemas::log::{LogError, LogName};
@@ -26,6 +27,9 @@ pub enum Chain {
 
 /// The lane of `Output` that holds no records: its offsets say up to where `raw` is processed.
 pub const PROGRESS: usize = 3;
+
+/// A lock outlives its owner for a moment: while a killed process is taken down, and in a child between fork and exec.
+const LOCK_PATIENCE: Duration = Duration::from_millis(500);
 
 impl Chain {
     /// All of them.
@@ -121,6 +125,10 @@ impl Manifest {
         if manifest.format != super::wire::FORMAT {
             return Err(corrupt(&path, 0, &format!("format {} is not known to this version", manifest.format)));
         }
+        // Whoever opens beside an owner has no other word for it, and sizes follow from it.
+        if manifest.partitions == 0 || manifest.partitions as usize > limits::PARTITIONS_MAX {
+            return Err(corrupt(&path, 0, &format!("{} partitions; there are 1 to {}", manifest.partitions, limits::PARTITIONS_MAX)));
+        }
         Ok(Some(manifest))
     }
 
@@ -140,14 +148,18 @@ pub fn lock(dir: &Path) -> Result<File, LogError> {
     let path = dir.join(LOCK);
     let doing = || format!("lock {}", path.display());
     let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(|e| failed(doing(), &e))?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut text = String::new();
-            let pid = file.read_to_string(&mut text).ok().and_then(|_| text.trim().parse().ok()).unwrap_or(0);
-            return Err(LogError::InUse { folder: dir.display().to_string(), pid });
+    let began = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => break,
+            Err(TryLockError::WouldBlock) if began.elapsed() < LOCK_PATIENCE => std::thread::sleep(Duration::from_millis(5)),
+            Err(TryLockError::WouldBlock) => {
+                let mut text = String::new();
+                let pid = file.read_to_string(&mut text).ok().and_then(|_| text.trim().parse().ok()).unwrap_or(0);
+                return Err(LogError::InUse { folder: dir.display().to_string(), pid });
+            }
+            Err(TryLockError::Error(e)) => return Err(failed(doing(), &e)),
         }
-        Err(TryLockError::Error(e)) => return Err(failed(doing(), &e)),
     }
     file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(|e| failed(doing(), &e))?;
     Ok(file)

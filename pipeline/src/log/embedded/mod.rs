@@ -46,6 +46,7 @@ use tidegate_schemas::ids::{LogId, Partition};
 use tidegate_schemas::limits;
 use tidegate_schemas::log::{CommitUnit, Entry, EventLog, LogError, LogName, Owner, Record, SinkCursor, Usage, Written};
 use tokio::sync::oneshot;
+pub use wire::HEADER_NAMES;
 use writer::{Health, Item, Writer};
 
 const MANIFEST_NAME: &str = "log.json";
@@ -264,8 +265,11 @@ impl EmbeddedLog {
     fn read_commits(&self, partition: Partition, from: u64, bytes_max: usize) -> Result<Vec<Entry>, ReadError> {
         let lane = Chain::of(LogName::Commits).1;
         loop {
-            let old = from < self.output.bounds(lane, partition).start;
+            let output = self.output.bounds(lane, partition);
+            let old = from < output.start;
             let mut entries = if old { self.archive.read(0, partition, from, bytes_max)? } else { Vec::new() };
+            // Beside an owner the archive is opened later than the output, and commits were moved there since.
+            entries.retain(|e| e.offset < output.end);
             let read: usize = entries.iter().map(|e| e.record.size()).sum();
             let next = entries.last().map_or(from, |e| e.offset + 1);
             if old && entries.is_empty() {

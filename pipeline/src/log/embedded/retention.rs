@@ -6,7 +6,7 @@
 //! commits  the oldest past its share of the budget, behind holds: each record carries running totals
 //! control  nothing
 //! ```
-//! Nothing else is ever deleted, however full the disk is.
+//! Past a share of the budget the horizons yield, oldest first; the rest is never deleted, however full the disk is.
 
 use super::append::{Appender, Placed};
 use super::layout::{Chain, PROGRESS};
@@ -17,22 +17,30 @@ use std::time::Duration;
 use tidegate_schemas::fault;
 use tidegate_schemas::ids::Partition;
 use tidegate_schemas::limits;
-use tidegate_schemas::log::{LogError, LogName};
+use tidegate_schemas::log::{EventLog, LogError, LogName};
 
 /// Deletes what nobody needs. Returns the bytes freed.
 pub fn trim(log: &EmbeddedLog, writing: &Writing, archive: &mut Appender) -> Result<u64, LogError> {
     let mut freed = 0;
     let processed = log.holds.lower(LogName::Raw, log.output.next(PROGRESS));
     let before = older_than(log.options.raw_horizon);
-    let count = deletable(&log.raw, &writing.raw, |_, time, next| time < before && behind(next, &processed))?;
+    let count = deletable(&log.raw, &writing.raw, || {
+        let mut over = over_horizons(log);
+        let processed = &processed;
+        move |bytes, time, next: &[u64]| (time < before || take_from(&mut over, bytes)) && behind(next, processed)
+    })?;
     freed += delete(&log.raw, count)?;
 
     let (clean, audit) = delivered(log);
     let (clean, audit) = (log.holds.lower(LogName::Clean, clean), log.holds.lower(LogName::Audit, audit));
     let before = older_than(log.options.audit_horizon);
     let width = clean.len();
-    let count = deletable(&log.output, &writing.output, |_, time, next| {
-        time < before && behind(&next[..width], &clean) && behind(&next[width..2 * width], &audit)
+    let count = deletable(&log.output, &writing.output, || {
+        let mut over = over_horizons(log);
+        let (clean, audit) = (&clean, &audit);
+        move |bytes, time, next: &[u64]| {
+            (time < before || take_from(&mut over, bytes)) && behind(&next[..width], clean) && behind(&next[width..2 * width], audit)
+        }
     })?;
     if count > 0 {
         move_commits(log, archive, count).inspect_err(|e| writing.health.poison(e))?;
@@ -42,11 +50,7 @@ pub fn trim(log: &EmbeddedLog, writing: &Writing, archive: &mut Appender) -> Res
     let held = log.holds.lower(LogName::Commits, vec![u64::MAX; width]);
     let share = log.options.budget_bytes / 100 * limits::COMMITS_PERCENT as u64;
     let mut over = log.archive.bytes().saturating_sub(share);
-    let (count, _) = log.archive.prefix(|bytes, _, next| {
-        let may_go = over > 0 && behind(next, &held);
-        over = over.saturating_sub(bytes);
-        may_go
-    });
+    let (count, _) = log.archive.prefix(|bytes, _, next| take_from(&mut over, bytes) && behind(next, &held));
     Ok(freed + delete(&log.archive, count)?)
 }
 
@@ -57,8 +61,8 @@ fn delivered(log: &EmbeddedLog) -> (Vec<u64>, Vec<u64>) {
 
 /// How many segments may go. Where the active one may too it is closed first, or an idle log would keep its last
 /// records for ever.
-fn deletable(segments: &Segments, writer: &Writer, may_go: impl Fn(u64, i64, &[u64]) -> bool) -> Result<usize, LogError> {
-    let (count, active) = segments.prefix(&may_go);
+fn deletable<F: FnMut(u64, i64, &[u64]) -> bool>(segments: &Segments, writer: &Writer, may_go: impl Fn() -> F) -> Result<usize, LogError> {
+    let (count, active) = segments.prefix(may_go());
     if !active {
         return Ok(count);
     }
@@ -68,7 +72,7 @@ fn deletable(segments: &Segments, writer: &Writer, may_go: impl Fn(u64, i64, &[u
     })))?;
     told.recv().unwrap_or(Err(LogError::Closed))?;
     // Looked at again: more may have been written before it was closed.
-    Ok(segments.prefix(&may_go).0)
+    Ok(segments.prefix(may_go()).0)
 }
 
 /// Copies the commit records of the oldest segments of the output, durably.
@@ -103,6 +107,19 @@ fn delete(segments: &Segments, count: usize) -> Result<u64, LogError> {
         metrics::trimmed(segments.chain, freed);
     }
     Ok(freed)
+}
+
+/// Bytes by which the log has outgrown what horizons may keep.
+fn over_horizons(log: &EmbeddedLog) -> u64 {
+    let usage = log.usage();
+    usage.bytes.saturating_sub(usage.budget / 100 * limits::HORIZONS_PERCENT as u64)
+}
+
+/// Whether there is something to free still; counts `bytes` as freed.
+fn take_from(over: &mut u64, bytes: u64) -> bool {
+    let any = *over > 0;
+    *over = over.saturating_sub(bytes);
+    any
 }
 
 fn behind(next: &[u64], bounds: &[u64]) -> bool {

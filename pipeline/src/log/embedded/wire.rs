@@ -185,7 +185,7 @@ impl RecordHead {
 }
 
 /// Header names with a number, from 1 on. Frozen: only append. They would else be half of a small record.
-const NAMES: [&str; 21] = [
+pub const HEADER_NAMES: [&str; 21] = [
     "tg-version",
     "tg-tenant",
     "tg-node",
@@ -215,7 +215,7 @@ pub fn encode_body(out: &mut Vec<u8>, record: &Record) {
     out.extend_from_slice(&record.key);
     varint::put(out, record.headers.len() as u64);
     for header in &record.headers {
-        match NAMES.iter().position(|n| *n == header.name) {
+        match HEADER_NAMES.iter().position(|n| *n == header.name) {
             Some(i) => varint::put(out, i as u64 + 1),
             None => {
                 out.push(0);
@@ -238,7 +238,7 @@ pub fn decode_body(body: &Bytes) -> Option<Record> {
     for _ in 0..count {
         let name = match varint::take(&mut rest)? {
             0 => Cow::Owned(String::from_utf8(take(body, &mut rest)?.to_vec()).ok()?),
-            number => Cow::Borrowed(*NAMES.get(usize::try_from(number).ok()? - 1)?),
+            number => Cow::Borrowed(*HEADER_NAMES.get(usize::try_from(number).ok()? - 1)?),
         };
         headers.push(Header { name, value: take(body, &mut rest)? });
     }

@@ -200,21 +200,18 @@ fn write_all(queue: &Queue, mut appender: Appender, health: &Health) {
         if let Err(error) = &written {
             health.poison(error);
         }
-        let idle = {
-            let mut state = queue.lock();
-            state.bytes -= bytes;
-            state.items.is_empty()
-        };
+        queue.lock().bytes -= bytes;
         queue.room.notify_all();
+        if written.is_ok() {
+            // Before anybody is told: who reads the files beside this process must find what it heard of.
+            appender.mark();
+        }
         let mut offsets = written.as_ref().map(|o| o.iter().copied());
         for item in batch.drain(..) {
             (item.done)(match &mut offsets {
                 Ok(offsets) => Ok(offsets.take(item.records.len()).collect()),
                 Err(e) => Err((*e).clone()),
             });
-        }
-        if idle && written.is_ok() {
-            appender.mark();
         }
     }
 }

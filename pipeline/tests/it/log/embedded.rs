@@ -333,8 +333,9 @@ fn budget_stops_intake_first_then_sealing_never_control() {
 fn limited(test: &str, dir: &Path, blocks: u32) {
     let script = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" --exact {test} --nocapture");
     let program = std::env::current_exe().unwrap();
-    let status = std::process::Command::new("sh").args(["-c", &script]).arg(program).env("TIDEGATE_LIMITED", dir).status().unwrap();
-    assert!(status.success());
+    // Its output goes through a pipe: a file that this test program writes to would be limited as well.
+    let child = std::process::Command::new("sh").args(["-c", &script]).arg(program).env("TIDEGATE_LIMITED", dir).output().unwrap();
+    assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stdout));
 }
 
 #[test]

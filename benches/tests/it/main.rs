@@ -1,0 +1,5 @@
+//! Tests of the crate against its boundary.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod seeds;

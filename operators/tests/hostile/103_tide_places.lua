@@ -1,0 +1,1 @@
+local n=0 for _,f in tide.read do for _,i in {-1,9,2^31,2^53,-2^53,0/0,1/0,-1/0,"1",{},false} do if pcall(f,"12345678",i,i) then n=n+1 end if pcall(f,buffer.create(8),0,i) then n=n+1 end if pcall(f,i,0,1) then n=n+1 end end end return n

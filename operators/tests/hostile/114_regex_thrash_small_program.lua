@@ -1,0 +1,1 @@
+local s={} for i=1,60000 do s[i]=if i*7919%13<6 then "a" else "b" end s=table.concat(s) while true do tide.regex.test(s,"[ab]*a[ab]{9}c") end

@@ -1,0 +1,1 @@
+local t=table.create(7900,"x") while true do tide.log(table.unpack(t)) end

@@ -1,0 +1,1 @@
+tide.log(setmetatable({},{__tostring=function() while true do end end}))

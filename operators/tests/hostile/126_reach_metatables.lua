@@ -1,0 +1,1 @@
+local m=getmetatable("") local ok=pcall(function() m.__index=function() return "ESCAPED" end end) local ok2=pcall(setmetatable,"",{}) local a=pcall(setmetatable,string,{__index=function() return "ESCAPED" end}) local b=pcall(setmetatable,tide,{}) return tostring(ok)..tostring(ok2)..tostring(a)..tostring(b)..tostring(("x").leak)..tostring(getmetatable(tide))

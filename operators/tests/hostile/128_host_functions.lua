@@ -1,0 +1,1 @@
+local function f() end local r={} for _,g in {pcall,tide.now,tide.log,tide.random,string.rep,tide.crc.crc32} do r[#r+1]=tostring(pcall(setmetatable,g,{}))..tostring(getmetatable(g))..tostring(g) end return table.concat(r)

@@ -1,0 +1,1 @@
+return tostring(xpcall(error,function(e) error(e) end,("x"):rep(1e5)))

@@ -1,0 +1,1 @@
+local m={__lt=function(a,b) while true do end end,__le=function() while true do end end,__eq=function() while true do end end} local a,b=setmetatable({},m),setmetatable({},m) return tostring(pcall(function() return a<b end))..tostring(a==b)

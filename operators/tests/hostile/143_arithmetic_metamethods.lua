@@ -1,0 +1,1 @@
+local m={} for _,e in {"__add","__sub","__mul","__div","__idiv","__mod","__pow","__unm"} do m[e]=function(a) return -a end end local a=setmetatable({},m) return tostring(pcall(function() return a+1 end))

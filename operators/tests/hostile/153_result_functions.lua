@@ -1,0 +1,1 @@
+return {type,tide.log,buffer.create(8),null,{tide}}

@@ -1,0 +1,1 @@
+return ("\xff\xfe\0"):rep(2e4)

@@ -1,0 +1,1 @@
+string,table,tide,pcall,type=nil,nil,nil,nil,nil return "shadowed"

@@ -1,0 +1,1 @@
+return #string.pack("c100000000","x")

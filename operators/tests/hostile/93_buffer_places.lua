@@ -1,0 +1,1 @@
+local b=buffer.create(8) local n=0 for _,i in {-1,8,2^31,2^53,-2^53,0/0,1/0,-1/0} do if pcall(buffer.readf64,b,i) then n=n+1 end if pcall(buffer.writeu32,b,i,1) then n=n+1 end if pcall(buffer.readstring,b,0,i) then n=n+1 end if pcall(buffer.readbits,b,i,32) then n=n+1 end end return n

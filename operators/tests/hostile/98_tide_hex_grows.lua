@@ -1,0 +1,1 @@
+local s="xx" while true do s=tide.hex.encode(s) end
