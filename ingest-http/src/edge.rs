@@ -6,6 +6,7 @@ use crate::receipts::Receipts;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
+use tidegate_schemas::BoxFuture;
 use tidegate_schemas::catalog::Catalog;
 use tidegate_schemas::limits;
 use tidegate_schemas::log::EventLog;
@@ -39,7 +40,7 @@ pub trait Operations: Send + Sync + 'static {
     /// Prometheus text.
     fn metrics(&self) -> String;
     /// Whether log and catalog are usable.
-    fn ready(&self) -> Readiness;
+    fn ready(&self) -> BoxFuture<'_, Readiness>;
 }
 
 /// The answer of `/ready`.
@@ -54,6 +55,8 @@ pub struct Readiness {
 /// Bounds and deadlines of the edge; the defaults are those of [`tidegate_schemas::limits`].
 #[derive(Debug, Clone)]
 pub struct EdgeSettings {
+    /// Whether events are taken here; a process without the role answers health, metrics and receipts only.
+    pub takes_events: bool,
     /// The address to listen on. The edge itself takes a bound listener; this is here so that the setting has one home.
     pub listen: SocketAddr,
     /// A request body as sent, in bytes.
@@ -82,6 +85,7 @@ impl Default for EdgeSettings {
     fn default() -> Self {
         let seconds = |s: usize| Duration::from_secs(s as u64);
         Self {
+            takes_events: true,
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
             body_wire_bytes_max: limits::BODY_WIRE_BYTES_MAX,
             bodies_in_flight_bytes_max: limits::BODIES_IN_FLIGHT_BYTES_MAX,

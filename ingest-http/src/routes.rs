@@ -148,6 +148,10 @@ async fn dispatch(
     }
     check_head(request.headers())?;
     match route {
+        Route::Events | Route::SourceEvents(_) if !shared.edge.settings.takes_events => {
+            let detail = "this process takes no events (server.roles); send them to one that has the role ingest";
+            Err(Problem::new(StatusCode::NOT_FOUND, "no-ingest", "No ingest here", detail))
+        }
         Route::Events => events::post(shared, request, None, notes).await,
         Route::SourceEvents(source) => events::post(shared, request, Some(source), notes).await,
         Route::Receipt(receipt) => {
@@ -156,7 +160,7 @@ async fn dispatch(
         }
         Route::Health => Ok(json(StatusCode::OK, &serde_json::json!({ "alive": true }))),
         Route::Ready => {
-            let readiness = shared.edge.operations.ready();
+            let readiness = shared.edge.operations.ready().await;
             Ok(json(if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &readiness.body))
         }
         Route::Metrics => {

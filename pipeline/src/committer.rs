@@ -1,5 +1,5 @@
-//! Commits the sealed epochs of one partition, in order, on a thread of its own: the worker goes on with the next epoch
-//! while the disk is busy.
+//! Commits the sealed epochs of one partition, in order, on a thread of its own: the worker goes on with the next epochs
+//! while the log is busy, and those are then committed together.
 
 use crate::snapshot::Snapshots;
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -43,10 +43,14 @@ impl Committer {
         let (jobs, inbox) = bounded::<Sealed>(EPOCHS_UNDER_WAY_MAX);
         let (outbox, done) = bounded(EPOCHS_UNDER_WAY_MAX + 1);
         let thread = std::thread::Builder::new().name(format!("commit-{}", owner.partition)).spawn(move || {
-            for sealed in inbox {
-                let result = commit(&*log, &owner, &snapshots, sealed, &stop);
+            for first in &inbox {
+                let result = commit(&*log, &owner, &snapshots, gather(first, &inbox), &stop);
                 let failed = result.is_err();
-                if outbox.send(result).is_err() || failed {
+                let told = match result {
+                    Ok(all) => all.into_iter().try_for_each(|c| outbox.send(Ok(c))),
+                    Err(error) => outbox.send(Err(error)),
+                };
+                if failed || told.is_err() {
                     break;
                 }
             }
@@ -79,24 +83,49 @@ impl Drop for Committer {
     }
 }
 
-fn commit(log: &dyn EventLog, owner: &Owner, snapshots: &Snapshots, sealed: Sealed, stop: &AtomicBool) -> Result<Committed, LogError> {
-    let (epoch, partition) = (sealed.unit.epoch, owner.partition);
+/// What waits is committed together: one sync or one transaction for all of it, which the bounds on what is sealed keep
+/// small. A snapshot stands for the end of the output at its epoch, so nothing may follow that one.
+fn gather(first: Sealed, inbox: &Receiver<Sealed>) -> Vec<Sealed> {
+    let mut group = vec![first];
+    while group.last().is_some_and(|last| last.state.is_none()) {
+        let Ok(next) = inbox.try_recv() else { break };
+        group.push(next);
+    }
+    group
+}
+
+fn commit(
+    log: &dyn EventLog,
+    owner: &Owner,
+    snapshots: &Snapshots,
+    group: Vec<Sealed>,
+    stop: &AtomicBool,
+) -> Result<Vec<Committed>, LogError> {
+    let partition = owner.partition;
     let started = Instant::now();
     await_room(log, stop)?;
-    log.commit(owner, vec![sealed.unit])?;
+    let (units, after): (Vec<_>, Vec<_>) = group.into_iter().map(|s| (s.unit, (s.state, s.referred))).unzip();
+    let epochs: Vec<Epoch> = units.iter().map(|u| u.epoch).collect();
+    log.commit(owner, units)?;
     metrics::histogram!("tidegate_commit_seconds").record(started.elapsed().as_secs_f64());
-    if let Some(referred) = sealed.referred {
-        // Only now does a durable commit refer to it, so what came before may go.
-        log.hold("state", LogName::Audit, partition, Some(referred.audit_next));
-        if let Err(error) = snapshots.prune(partition, &referred.name) {
-            tracing::warn!(partition, error = %error, "old snapshots stay");
+    metrics::counter!("tidegate_commits_total").increment(1);
+    metrics::counter!("tidegate_epochs_committed_total").increment(epochs.len() as u64);
+    let mut committed = Vec::new();
+    for (epoch, (state, referred)) in epochs.into_iter().zip(after) {
+        if let Some(referred) = referred {
+            // Only now does a durable commit refer to it, so what came before may go.
+            log.hold("state", LogName::Audit, partition, Some(referred.audit_next));
+            if let Err(error) = snapshots.prune(partition, &referred.name) {
+                tracing::warn!(partition, error = %error, "old snapshots stay");
+            }
         }
+        let snapshot = match state {
+            Some(state) => keep(log, snapshots, partition, epoch, &state)?,
+            None => None,
+        };
+        committed.push(Committed { epoch, snapshot });
     }
-    let snapshot = match sealed.state {
-        Some(state) => keep(log, snapshots, partition, epoch, &state)?,
-        None => None,
-    };
-    Ok(Committed { epoch, snapshot })
+    Ok(committed)
 }
 
 /// Nothing is written while the log is nearly full; sinks go on and make room.

@@ -10,6 +10,7 @@ mod validate;
 
 pub use validate::Objection;
 
+use crate::log::kafka::KafkaSettings;
 use place::{Fault, Faults, FilePlace};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -43,10 +44,16 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Server {
-    /// What this process does: `ingest`, `process`, `sink`. The embedded log has one process, which does all.
+    /// What this process does: `ingest`, `process`, `sink`. The embedded log has one process, which does all; on Kafka any number
+    /// of processes share the work of each.
     pub roles: Vec<Role>,
-    /// Holds the log, snapshots, tables and the control socket. Relative to the configuration file's folder.
+    /// Holds the embedded log, the control socket, and by default snapshots and tables. Each process has one of its own.
+    /// Relative to the configuration file's folder.
     pub data_dir: PathBuf,
+    /// Snapshots and parked rows; absent: the data folder. Processes that share a log on Kafka share this folder, since
+    /// partitions move from one to another. Relative to the configuration file's folder.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state_dir: Option<PathBuf>,
     /// Address and port of the HTTP edge; port 0 takes a free one.
     pub listen: SocketAddr,
     /// Connections at once; past it the kernel's backlog waits.
@@ -72,7 +79,7 @@ pub struct Server {
 }
 
 /// What a process does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     /// Takes events over HTTP.
@@ -93,6 +100,7 @@ impl Default for Server {
         Self {
             roles: Role::ALL.to_vec(),
             data_dir: "tidegate-data".into(),
+            state_dir: None,
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             connections_max: limits::CONNECTIONS_MAX as u32,
             connections_per_address_max: limits::CONNECTIONS_PER_ADDRESS_MAX as u32,
@@ -114,6 +122,7 @@ impl Server {
         let seconds = |s: u32| Duration::from_secs(s.into());
         let bytes = |b: u64| usize::try_from(b).unwrap_or(usize::MAX);
         EdgeSettings {
+            takes_events: self.roles.contains(&Role::Ingest),
             listen: self.listen,
             body_wire_bytes_max: bytes(self.body_bytes_max),
             bodies_in_flight_bytes_max: bytes(self.bodies_in_flight_bytes_max),
@@ -136,6 +145,8 @@ pub enum LogKind {
     /// Segment files in the data folder.
     #[default]
     Embedded,
+    /// Topics of Apache Kafka.
+    Kafka,
 }
 
 /// `[log]`
@@ -146,16 +157,18 @@ pub struct Log {
     pub kind: LogKind,
     /// Partitions of a new log; a log keeps those it was made with, and another number is refused.
     pub partitions: u32,
-    /// Disk that all logs may take: ingest answers 503 at 85 % of it, epochs wait at 95 %.
+    /// Bytes that all logs may take, on Kafka before compression and replication: ingest answers 503 at 85 % of it, epochs wait at 95 %.
     pub budget_bytes: u64,
     /// How long processed events stay, for replay and `explain`.
     pub raw_horizon_seconds: u64,
     /// How long outcomes stay, for receipts.
     pub audit_horizon_seconds: u64,
-    /// Size at which a segment is full; retention deletes whole segments.
+    /// Size at which a segment of the embedded log is full; its retention deletes whole segments.
     pub segment_bytes: u64,
     /// How often the log deletes what nobody needs.
     pub trim_milliseconds: u32,
+    /// How Kafka is reached, where `kind` says so.
+    pub kafka: KafkaSettings,
 }
 
 impl Log {
@@ -175,6 +188,7 @@ impl Default for Log {
             audit_horizon_seconds: 7 * 86_400,
             segment_bytes: limits::SEGMENT_BYTES as u64,
             trim_milliseconds: 5_000,
+            kafka: KafkaSettings::default(),
         }
     }
 }
@@ -341,9 +355,22 @@ impl Config {
         Err(Faults(faults.collect()).into())
     }
 
+    /// Looks again, after values were changed from the command line.
+    pub fn check_again(&self) -> anyhow::Result<()> {
+        match self.validate().first() {
+            None => Ok(()),
+            Some(o) => anyhow::bail!("{} {}; {}", o.setting, o.detail, o.remedy),
+        }
+    }
+
     /// Root of the Delta Lake tables.
     pub fn tables(&self) -> PathBuf {
         self.sink.parquet.path.clone().unwrap_or_else(|| self.server.data_dir.join("tables"))
+    }
+
+    /// The folder of snapshots and parked rows.
+    pub fn state(&self) -> &Path {
+        self.server.state_dir.as_ref().unwrap_or(&self.server.data_dir)
     }
 
     /// The socket that `tidegate apply` talks to.
@@ -352,8 +379,11 @@ impl Config {
     }
 
     fn begin_paths_at(&mut self, folder: &Path) {
-        let paths = [Some(&mut self.server.data_dir), self.sink.parquet.path.as_mut(), self.definitions.folder.as_mut()];
-        for path in paths.into_iter().flatten() {
+        let server = &mut self.server;
+        let paths =
+            [Some(&mut server.data_dir), server.state_dir.as_mut(), self.sink.parquet.path.as_mut(), self.definitions.folder.as_mut()];
+        let paths = paths.into_iter().flatten().chain(self.log.kafka.files());
+        for path in paths {
             *path = folder.join(&*path);
         }
     }

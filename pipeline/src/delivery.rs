@@ -1,11 +1,12 @@
-//! The sinks of this process, each with its driver's progress: what receipts and `/ready` know of them.
+//! The sinks, each with the progress of this process's driver: what receipts and `/ready` know of them. Of partitions that
+//! other processes deliver, the tables themselves are asked.
 
 use crate::commits::{Covering, covering};
 use crate::scan::ScanError;
 use std::sync::Arc;
 use tidegate_schemas::ids::{Epoch, Partition, Position};
-use tidegate_schemas::log::{EventLog, LogName};
-use tidegate_schemas::sink::{Grain, Sink, Target};
+use tidegate_schemas::log::{EventLog, LogError, LogName};
+use tidegate_schemas::sink::{Grain, Sink, SinkError, Target};
 use tidegate_sinks::driver::Progress;
 
 /// A sink at work.
@@ -18,18 +19,28 @@ pub struct RunningSink {
 }
 
 impl RunningSink {
-    /// Whether the rows of an epoch are durable, and then where.
-    pub fn durable(&self, partition: Partition, target: &Target, epoch: Epoch) -> Option<String> {
+    /// Whether the rows of an epoch are durable, and then where. Blocks, on a thread of a runtime.
+    pub fn durable(&self, log: &dyn EventLog, partition: Partition, target: &Target, epoch: Epoch) -> Result<Option<String>, SinkError> {
         let grained = match self.sink.grain() {
             Grain::Tenant => target.clone(),
             Grain::Table => Target { tenant: None, ..target.clone() },
         };
-        (self.progress.through(partition, &grained) >= epoch).then(|| self.sink.location(target))
+        let through = if self.progress.is_active(partition) {
+            self.progress.through(partition, &grained)
+        } else {
+            // It has rows of this epoch, so the target holds it once it holds any as late.
+            let held = self.sink.held(log.log_id(), partition, &grained);
+            tokio::runtime::Handle::current().block_on(held)?.unwrap_or(0)
+        };
+        Ok((through >= epoch).then(|| self.sink.location(target)))
     }
 
-    /// Every epoch up to this one is delivered.
-    pub fn settled(&self, partition: Partition) -> Epoch {
-        self.progress.settled(partition)
+    /// Every epoch up to this one is delivered. Of what other processes deliver only common edges are known.
+    pub fn settled(&self, log: &dyn EventLog, partition: Partition) -> Result<Epoch, LogError> {
+        if self.progress.is_active(partition) {
+            return Ok(self.progress.settled(partition));
+        }
+        Ok(log.cursor(self.sink.name(), partition)?.map_or(0, |c| c.epoch.saturating_sub(1)))
     }
 }
 
@@ -48,8 +59,10 @@ pub fn drained(log: &dyn EventLog, sinks: &[RunningSink]) -> Result<bool, ScanEr
             Covering::Gone => continue,
             Covering::Ahead => return Ok(false),
         };
-        if sinks.iter().any(|s| s.settled(partition) < epoch) {
-            return Ok(false);
+        for sink in sinks {
+            if sink.settled(log, partition)? < epoch {
+                return Ok(false);
+            }
         }
     }
     Ok(true)

@@ -11,6 +11,7 @@ use crate::graph::{Graph, GraphError, Shared};
 use crate::recovery::{DuplicateBounds, Recovered, RecoveryError, recover};
 use crate::snapshot::Snapshots;
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -22,7 +23,7 @@ use tidegate_schemas::block::{Attribution, Block, EpochHeader};
 use tidegate_schemas::commit::{CommitRecord, Counts, Fault, SnapshotRef};
 use tidegate_schemas::envelope::EnvelopeError;
 use tidegate_schemas::ids::{Epoch, Partition, Position, Revision};
-use tidegate_schemas::limits::{EPOCHS_UNDER_WAY_MAX, READ_BYTES_MAX};
+use tidegate_schemas::limits::{EPOCHS_UNDER_WAY_MAX, READ_BYTES_MAX, SEALED_BYTES_MAX};
 use tidegate_schemas::log::{CommitUnit, EventLog, LogError, LogName, Record};
 use tidegate_schemas::system::SystemTable;
 use tidegate_schemas::time::Micros;
@@ -106,7 +107,8 @@ pub struct Partitioned {
     committer: Committer,
     gathering: Gathering,
     account: Account,
-    under_way: usize,
+    /// Bytes of the epochs that are sealed and not committed, the oldest first.
+    sealed: VecDeque<u64>,
     since_snapshot: u64,
     last_seal: Instant,
     last_lag: Instant,
@@ -156,7 +158,7 @@ impl Partitioned {
             committer,
             gathering: Gathering::new(around.settings.epoch, from),
             account,
-            under_way: 0,
+            sealed: VecDeque::new(),
             since_snapshot: 0,
             last_seal: Instant::now(),
             last_lag: Instant::now(),
@@ -176,7 +178,8 @@ impl Partitioned {
             worked |= self.read(catalog.revision(), now)?;
         }
         let idle = now.duration_since(self.last_seal) >= self.around.settings.tick;
-        if self.under_way < EPOCHS_UNDER_WAY_MAX && (self.gathering.is_due(now) || idle) {
+        let room = self.sealed.len() < EPOCHS_UNDER_WAY_MAX && self.sealed.iter().sum::<u64>() < SEALED_BYTES_MAX as u64;
+        if room && (self.gathering.is_due(now) || idle) {
             self.seal(worker)?;
             worked = true;
         }
@@ -194,7 +197,7 @@ impl Partitioned {
         let mut any = false;
         while let Some(result) = self.committer.poll() {
             let committed = result?;
-            self.under_way -= 1;
+            self.sealed.pop_front();
             any = true;
             if let Some(snapshot) = committed.snapshot {
                 self.account.snapshot = Some(snapshot);
@@ -290,9 +293,10 @@ impl Partitioned {
             self.graph.as_ref().map(|g| g.duplicates().borrow().encode()).unwrap_or_default()
         });
         let referred = std::mem::take(&mut self.account.unreferred).then(|| self.account.snapshot.clone()).flatten();
+        let before = self.account.output_bytes;
         let unit = self.account.unit(input, settled, faults);
+        self.sealed.push_back(self.account.output_bytes - before);
         self.committer.submit(Sealed { unit, state, referred })?;
-        self.under_way += 1;
         Ok(())
     }
 }

@@ -104,7 +104,7 @@ impl Search {
             let end = if commit.raw_to.offset > offset { all } else { commit.raw_to.ordinal.min(all) };
             let (outcomes, reasons) = self.audit(partition, &commit, offset)?;
             for outcome in outcomes.iter().filter(|o| (at.ordinal..end).contains(&o.at.ordinal)) {
-                events.push(self.settled(partition, &commit, outcome, reasons.get(&outcome.index)));
+                events.push(self.settled(partition, &commit, outcome, reasons.get(&outcome.index))?);
             }
             at.ordinal = end;
         }
@@ -112,9 +112,15 @@ impl Search {
         Ok(events)
     }
 
-    fn settled(&self, partition: Partition, commit: &CommitRecord, outcome: &Outcome, reason: Option<&Reason>) -> EventStatus {
-        let sinks = if outcome.verdict == Verdict::Transformed { self.sinks(partition, commit) } else { Vec::new() };
-        EventStatus {
+    fn settled(
+        &self,
+        partition: Partition,
+        commit: &CommitRecord,
+        outcome: &Outcome,
+        reason: Option<&Reason>,
+    ) -> Result<EventStatus, ReceiptFailure> {
+        let sinks = if outcome.verdict == Verdict::Transformed { self.sinks(partition, commit)? } else { Vec::new() };
+        Ok(EventStatus {
             index: outcome.index,
             state: outcome.verdict.into(),
             code: reason.map(|r| r.code.clone()),
@@ -122,11 +128,11 @@ impl Search {
             pointer: reason.map(|r| r.pointer.clone()),
             epoch: Some(commit.epoch),
             sinks,
-        }
+        })
     }
 
     /// The tenant's tables of the epoch, by sink.
-    fn sinks(&self, partition: Partition, commit: &CommitRecord) -> Vec<SinkStatus> {
+    fn sinks(&self, partition: Partition, commit: &CommitRecord) -> Result<Vec<SinkStatus>, ReceiptFailure> {
         let tables: BTreeSet<&str> = commit
             .rows
             .iter()
@@ -135,8 +141,9 @@ impl Search {
             .collect();
         let state = |sink: &RunningSink, table: &str| {
             let target = Target { table: table.to_owned(), tenant: Some(self.tenant.clone()) };
-            let location = sink.durable(partition, &target, commit.epoch);
-            SinkStatus { sink: sink.sink.name().to_owned(), durable: location.is_some(), location }
+            let location = sink.durable(&*self.log, partition, &target, commit.epoch);
+            let location = location.map_err(|e| ReceiptFailure::Unavailable(e.to_string()))?;
+            Ok(SinkStatus { sink: sink.sink.name().to_owned(), durable: location.is_some(), location })
         };
         self.sinks.iter().flat_map(|s| tables.iter().map(move |t| state(s, t))).collect()
     }

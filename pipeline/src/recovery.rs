@@ -83,10 +83,10 @@ pub fn recover(
     Ok(Recovered { owner, last, duplicates })
 }
 
-/// Keeps what recovery needs of every partition. Holds live as long as the process, so this comes before the first trim: a
+/// Keeps what recovery needs of partitions. Holds live as long as the process, so this comes before the first trim: a
 /// partition that is taken over late would find its outcomes gone otherwise.
-pub fn hold_states(log: &dyn EventLog) -> Result<(), ScanError> {
-    for partition in 0..log.partitions() {
+pub fn hold_states(log: &dyn EventLog, partitions: &[Partition]) -> Result<(), ScanError> {
+    for &partition in partitions {
         let snapshot = commits::last(log, partition)?.and_then(|c| c.snapshot);
         let from = match snapshot {
             Some(snapshot) => snapshot.audit_next,

@@ -1,4 +1,4 @@
-//! One process with all roles: composes log, catalog, workers, sinks and the HTTP edge, and ends them in order.
+//! One process with the roles that it has: composes log, catalog, workers, sinks and the HTTP edge, and ends them in order.
 //!
 //! ```text
 //! edge ─▶ log ◀─ workers        stop: edge first (nothing new), then workers (what is sealed is committed),
@@ -11,31 +11,36 @@ use crate::config::{Config, Role};
 use crate::definitions::{CatalogFollower, ControlStore, Extent, Publisher, check, socket};
 use crate::delivery::{RunningSink, drained};
 use crate::epoch::EpochBounds;
-use crate::log;
+use crate::log::{self, Assigner, OpenLog, Takes, Work};
 use crate::partition::{ProcessSettings, Surroundings};
 use crate::receipts::LogReceipts;
 use crate::recovery::{DuplicateBounds, hold_states};
+use crate::scan::ScanError;
 use crate::snapshot::Snapshots;
 use crate::usage;
 use crate::worker::Workers;
 use anyhow::Context;
 use metrics_exporter_prometheus::PrometheusHandle;
 use object_store::local::LocalFileSystem;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tidegate_ingest_http::{Catalogs, Edge, Operations, Readiness};
+use tidegate_schemas::BoxFuture;
 use tidegate_schemas::definition::Definition;
+use tidegate_schemas::ids::{Partition, Revision};
 use tidegate_schemas::limits;
 use tidegate_schemas::log::EventLog;
 use tidegate_schemas::sink::Sink;
 use tidegate_schemas::system::SystemTable;
 use tidegate_schemas::time::Micros;
-use tidegate_sinks::driver::{Driver, DriverOptions, TableSelection};
+use tidegate_sinks::driver::{Driver, DriverOptions, Progress, TableSelection, cursor_or_start};
 use tidegate_sinks::parquet::{ParquetOptions, ParquetSink};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -55,9 +60,11 @@ pub struct Server {
     pub sinks: Vec<RunningSink>,
     /// Where the edge listens.
     pub address: SocketAddr,
-    workers: Option<Workers>,
+    processing: Option<(Workers, Assigner)>,
+    delivering: Vec<Assigner>,
     stops: Stops,
     tasks: TaskTracker,
+    _open: Arc<OpenLog>,
 }
 
 /// What ends the parts of a process. A start that fails half-way ends what it has started, or the process would wait for it.
@@ -77,11 +84,13 @@ impl Drop for Stops {
 }
 
 impl Server {
-    /// Starts everything; returns once the edge listens.
-    pub async fn start(config: &Config, metrics: PrometheusHandle) -> anyhow::Result<Self> {
+    /// Starts everything; returns once the edge listens. `accept_gap` goes on where somebody else deleted of the log.
+    pub async fn start(config: &Config, metrics: PrometheusHandle, accept_gap: bool) -> anyhow::Result<Self> {
         let data = &config.server.data_dir;
         std::fs::create_dir_all(data).with_context(|| format!("folder {}", data.display()))?;
-        let log = open_log(config).await?;
+        let opened = config.clone();
+        let open = Arc::new(tokio::task::spawn_blocking(move || log::open(&opened, accept_gap)).await??);
+        let log = Arc::clone(&open.log);
         // Before anything is published or started: what cannot be reached shall change nothing.
         let listener = TcpListener::bind(config.server.listen).await.with_context(|| format!("address {}", config.server.listen))?;
         let address = listener.local_addr()?;
@@ -95,9 +104,11 @@ impl Server {
 
         let (stops, tasks) = (Stops::default(), TaskTracker::new());
         follow(&tasks, &follower, &stops.threads);
-        let sinks = start_sinks(config, &log, &config.tables(), &tasks, &stops.sinks)?;
-        let processes = config.server.roles.contains(&Role::Process);
-        let workers = processes.then(|| start_workers(config, &log, &follower, &stops.threads)).transpose()?;
+        let (sinks, delivering) = start_sinks(config, &open, &config.tables(), &tasks, &stops.sinks).await?;
+        let processing = match config.server.roles.contains(&Role::Process) {
+            true => Some(start_workers(config, &open, &follower, &sinks, &stops.threads).await?),
+            false => None,
+        };
         let (socket, stop) = (config.control_socket(), stops.edge.clone());
         tasks.spawn(async move {
             if let Err(error) = socket::serve(socket, publisher, stop).await {
@@ -121,32 +132,32 @@ impl Server {
         });
         upkeep(&tasks, &log, Duration::from_millis(config.log.trim_milliseconds.into()), &stops.sinks);
         tracing::info!(%address, log_id = %log.log_id(), data = %data.display(), "serving");
-        Ok(Self { log, sinks, address, workers, stops, tasks })
+        Ok(Self { log, sinks, address, processing, delivering, stops, tasks, _open: open })
     }
 
     /// Ends everything in order. What was acknowledged stays; what is sealed is committed.
     pub async fn stop(self) {
         self.stops.edge.cancel();
-        if let Some(workers) = self.workers
-            && tokio::task::spawn_blocking(move || workers.stop()).await.is_err()
-        {
-            tracing::error!("workers did not end in order");
+        // Out of the group only once nothing is under way; then others go on at once.
+        if let Some((workers, assigner)) = self.processing {
+            in_order("workers", move || {
+                workers.stop();
+                drop(assigner);
+            })
+            .await;
         }
         drop(self.stops);
         self.tasks.close();
         self.tasks.wait().await;
+        in_order("sinks", move || drop(self.delivering)).await;
         tracing::info!("stopped");
     }
 }
 
-async fn open_log(config: &Config) -> anyhow::Result<Arc<dyn EventLog>> {
-    let config = config.clone();
-    let open = move || -> anyhow::Result<Arc<dyn EventLog>> {
-        let log = log::open(&config)?;
-        hold_states(&*log).context("log")?;
-        Ok(log)
-    };
-    tokio::task::spawn_blocking(open).await?
+async fn in_order(what: &'static str, end: impl FnOnce() + Send + 'static) {
+    if tokio::task::spawn_blocking(end).await.is_err() {
+        tracing::error!(what, "did not end in order");
+    }
 }
 
 async fn publish_at_start(config: &Config, publisher: &Publisher) -> anyhow::Result<()> {
@@ -186,46 +197,83 @@ fn sinks_of(config: &Config, tables: &Path) -> anyhow::Result<Vec<Configured>> {
     Ok(sinks)
 }
 
-/// Starts a driver for each sink.
-fn start_sinks(
+/// Starts a driver for each sink. A process that delivers nothing knows them all the same: receipts speak of them.
+async fn start_sinks(
     config: &Config,
-    log: &Arc<dyn EventLog>,
+    open: &Arc<OpenLog>,
     tables: &Path,
     tasks: &TaskTracker,
     stop: &CancellationToken,
-) -> anyhow::Result<Vec<RunningSink>> {
-    let mut running = Vec::new();
-    if !config.server.roles.contains(&Role::Sink) {
-        return Ok(running);
-    }
+) -> anyhow::Result<(Vec<RunningSink>, Vec<Assigner>)> {
+    let (mut running, mut assigners) = (Vec::new(), Vec::new());
     for (sink, system) in sinks_of(config, tables)? {
-        let park = config.server.data_dir.join("parked").join(sink.name());
+        let park = config.state().join("parked").join(sink.name());
         let options = DriverOptions { tables: TableSelection { system }, ..DriverOptions::new(park) };
-        let driver = Driver::new(Arc::clone(log), Arc::clone(&sink), options);
+        let driver = Driver::new(Arc::clone(&open.log), Arc::clone(&sink), options);
         let (name, progress, stop) = (sink.name(), driver.progress(), stop.clone());
+        running.push(RunningSink { sink, progress: Arc::clone(&progress) });
+        if !config.server.roles.contains(&Role::Sink) {
+            continue;
+        }
+        let (partitions, told) = watch::channel(BTreeSet::new());
         tasks.spawn(async move {
-            if let Err(error) = driver.run(stop).await {
+            if let Err(error) = driver.run(told, stop).await {
                 tracing::error!(sink = name, error = %error, "a sink ended");
             }
         });
-        running.push(RunningSink { sink, progress });
+        let open = Arc::clone(open);
+        let assign = move || open.assign(Work::Sink(name), Delivering { partitions, progress });
+        assigners.push(tokio::task::spawn_blocking(assign).await??);
     }
-    Ok(running)
+    Ok((running, assigners))
 }
 
-fn start_workers(
+/// Partitions of a sink's driver. Two drivers at once do no harm: what they write is the same.
+struct Delivering {
+    partitions: watch::Sender<BTreeSet<Partition>>,
+    progress: Arc<Progress>,
+}
+
+impl Takes for Delivering {
+    fn prepare(&self, _: &[Partition]) -> Result<(), ScanError> {
+        Ok(())
+    }
+
+    fn add(&self, partitions: &[Partition]) {
+        self.partitions.send_modify(|all| all.extend(partitions));
+    }
+
+    fn remove(&self, partitions: &[Partition], within: Duration) -> bool {
+        self.partitions.send_modify(|all| all.retain(|p| !partitions.contains(p)));
+        let deadline = Instant::now() + within;
+        while partitions.iter().any(|p| self.progress.is_active(*p)) {
+            if Instant::now() >= deadline {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        true
+    }
+}
+
+async fn start_workers(
     config: &Config,
-    log: &Arc<dyn EventLog>,
+    open: &Arc<OpenLog>,
     follower: &Arc<CatalogFollower>,
+    sinks: &[RunningSink],
     stop: &Arc<AtomicBool>,
-) -> anyhow::Result<Workers> {
-    let folder = config.server.data_dir.join("state");
+) -> anyhow::Result<(Workers, Assigner)> {
+    let log = &open.log;
+    let folder = config.state().join("state");
     std::fs::create_dir_all(&folder).with_context(|| format!("folder {}", folder.display()))?;
     let store = LocalFileSystem::new_with_prefix(&folder)?.with_fsync(true);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let process = &config.process;
     let assignment = Arc::new(Assignment::new(process.workers(log.partitions(), cores) as usize));
-    assignment.add(0..log.partitions());
+    let sinks = sinks.iter().map(|s| s.sink.name()).collect();
+    let takes = Processing { log: Arc::clone(log), assignment: Arc::clone(&assignment), sinks };
+    let shared = Arc::clone(open);
+    let assigner = tokio::task::spawn_blocking(move || shared.assign(Work::Process, takes)).await??;
     let around = Surroundings {
         log: Arc::clone(log),
         catalogs: Arc::clone(follower) as Arc<dyn Catalogs>,
@@ -249,7 +297,35 @@ fn start_workers(
             },
         },
     };
-    Ok(Workers::start(&around)?)
+    Ok((Workers::start(&around)?, assigner))
+}
+
+/// Partitions of the workers.
+struct Processing {
+    log: Arc<dyn EventLog>,
+    assignment: Arc<Assignment>,
+    sinks: Vec<&'static str>,
+}
+
+impl Takes for Processing {
+    /// The owner of a partition trims it, so it must know of every sink first, at work by then or not, and of what its own
+    /// recovery needs.
+    fn prepare(&self, partitions: &[Partition]) -> Result<(), ScanError> {
+        for &partition in partitions {
+            for sink in &self.sinks {
+                cursor_or_start(&*self.log, sink, partition)?;
+            }
+        }
+        hold_states(&*self.log, partitions)
+    }
+
+    fn add(&self, partitions: &[Partition]) {
+        self.assignment.add(partitions.iter().copied());
+    }
+
+    fn remove(&self, partitions: &[Partition], within: Duration) -> bool {
+        self.assignment.remove(partitions, within)
+    }
 }
 
 /// Retention, and gauges of the process.
@@ -291,31 +367,39 @@ impl Operations for Process {
         self.metrics.render()
     }
 
-    fn ready(&self) -> Readiness {
-        let usage = self.log.usage();
-        let revision = self.follower.current().revision();
-        let sinks: Vec<_> = self
-            .sinks
-            .iter()
-            .map(|s| {
-                let lag: u64 = (0..self.log.partitions()).map(|p| s.progress.lag(p).records).sum();
-                serde_json::json!({
-                    "sink": s.sink.name(),
-                    "lag_records": lag,
-                    "parked": s.progress.parked().len(),
-                    "stopped": s.progress.stopped().len(),
-                    "failure": s.progress.failure(),
-                })
-            })
-            .collect();
-        let ready = revision > 0 && usage.percent() < tidegate_schemas::limits::SEALING_STOPS_PERCENT as u64;
-        let body = serde_json::json!({
-            "ready": ready,
-            "catalog_revision": revision,
-            "log": { "bytes": usage.bytes, "budget_bytes": usage.budget },
-            "sinks": sinks,
-            "drained": drained(&*self.log, &self.sinks).unwrap_or(false),
-        });
-        Readiness { ready, body }
+    fn ready(&self) -> BoxFuture<'_, Readiness> {
+        let (log, sinks, revision) = (Arc::clone(&self.log), self.sinks.clone(), self.follower.current().revision());
+        Box::pin(async move {
+            let told = tokio::task::spawn_blocking(move || readiness(&*log, &sinks, revision)).await;
+            told.unwrap_or_else(|error| Readiness { ready: false, body: serde_json::json!({ "ready": false, "error": error.to_string() }) })
+        })
     }
+}
+
+/// Asks the log, so it blocks.
+fn readiness(log: &dyn EventLog, sinks: &[RunningSink], revision: Revision) -> Readiness {
+    let usage = log.usage();
+    let told: Vec<_> = sinks
+        .iter()
+        .map(|s| {
+            let active: Vec<Partition> = (0..log.partitions()).filter(|p| s.progress.is_active(*p)).collect();
+            serde_json::json!({
+                "sink": s.sink.name(),
+                "partitions": active,
+                "lag_records": active.iter().map(|p| s.progress.lag(*p).records).sum::<u64>(),
+                "parked": s.progress.parked().len(),
+                "stopped": s.progress.stopped().len(),
+                "failure": s.progress.failure(),
+            })
+        })
+        .collect();
+    let ready = revision > 0 && usage.percent() < limits::SEALING_STOPS_PERCENT as u64;
+    let body = serde_json::json!({
+        "ready": ready,
+        "catalog_revision": revision,
+        "log": { "bytes": usage.bytes, "budget_bytes": usage.budget },
+        "sinks": told,
+        "drained": drained(log, sinks).unwrap_or(false),
+    });
+    Readiness { ready, body }
 }

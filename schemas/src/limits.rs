@@ -91,7 +91,8 @@ limits! {
     EPOCH_BYTES_MAX = 4 << 20, "bytes", "input bytes of one epoch";
     EPOCH_OUTPUT_BYTES_MAX = 64 << 20, "bytes", "output of one epoch; past it the epoch is abandoned and cut smaller";
     EPOCH_STEPS_MAX = 200_000_000, "steps", "estimated script steps of one epoch: some seconds of one core";
-    EPOCHS_UNDER_WAY_MAX = 2, "epochs", "epochs inside the graph of one partition: timely has no back-pressure of its own";
+    EPOCHS_UNDER_WAY_MAX = 8, "epochs", "sealed by one partition and not yet committed: timely has no back-pressure of its own; a slow log takes them in one commit";
+    SEALED_BYTES_MAX = 8 << 20, "bytes", "output of those of one partition; past it nothing more is sealed, so it and one epoch are the memory of a slow log";
     READ_BYTES_MAX = 1 << 20, "bytes", "read from the log at once by one reader";
     BUNDLE_EVENTS_MAX = 1_024, "events", "events of one tenant and template that pass a stage together";
     DUPLICATE_KEYS_MAX = 2_000_000, "keys", "duplicate state of one partition, 16 bytes each and an epoch";

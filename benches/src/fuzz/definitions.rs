@@ -7,7 +7,7 @@ use tidegate_pipeline::definitions::diff::stand_alone;
 use tidegate_pipeline::definitions::folder::{Files, TestFile};
 use tidegate_pipeline::definitions::{Extent, Folder, Known, diff, trial};
 use tidegate_schemas::catalog::Catalog;
-use tidegate_schemas::definition::{Change, Definition};
+use tidegate_schemas::definition::{Chain, Change, Definition};
 use tidegate_schemas::log::Record;
 
 /// A line that begins a file of a folder: this, and its path.
@@ -57,10 +57,11 @@ fn folder(text: &str) {
     }
     // Published to nothing, and once more to what was published: then nothing differs, here and after a start.
     let (mut catalog, mut known, mut restarted) = (Catalog::default(), Known::default(), Known::default());
+    let mut chain = Chain::default();
     for change in diff(&catalog, &known, &folder.definitions, Extent::Whole, "fuzz", 0).unwrap() {
         catalog.apply(&change).unwrap();
         known.apply(&change);
-        restarted.apply(&Change::read(&change.into_record()).unwrap());
+        restarted.apply(&Change::read(&chain.append(&change)).unwrap());
     }
     for known in [&known, &restarted] {
         let again = diff(&catalog, known, &folder.definitions, Extent::Whole, "fuzz", 0).unwrap();
@@ -91,7 +92,7 @@ fn changes(text: &str) {
     for line in text.lines().take(CHANGES_MAX) {
         let record = Record { value: line.as_bytes().to_vec().into(), ..Record::default() };
         let Ok(mut change) = Change::read(&record) else { continue };
-        assert_eq!(Change::read(&change.clone().into_record()).unwrap(), change);
+        assert_eq!(Change::read(&Chain::default().append(&change)).unwrap(), change);
         let before = (catalog.revision(), catalog.len());
         if catalog.apply(&change).is_err() {
             assert_eq!((catalog.revision(), catalog.len()), before);

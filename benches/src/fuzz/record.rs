@@ -11,7 +11,7 @@ use std::borrow::Cow;
 use tidegate_pipeline::log::embedded::HEADER_NAMES;
 use tidegate_schemas::block::Output;
 use tidegate_schemas::commit::CommitRecord;
-use tidegate_schemas::definition::Change;
+use tidegate_schemas::definition::{Chain, Change};
 use tidegate_schemas::envelope::{Envelope, partition_of};
 use tidegate_schemas::limits::PARTITIONS_MAX;
 use tidegate_schemas::log::{Header, Record};
@@ -41,8 +41,9 @@ pub fn record(bytes: &[u8]) {
     if let Ok(commit) = CommitRecord::read(&record) {
         assert_eq!(CommitRecord::read(&commit.clone().into_record()).unwrap(), commit);
     }
+    let _ = Chain::default().take(&record);
     if let Ok(change) = Change::read(&record) {
-        assert_eq!(Change::read(&change.clone().into_record()).unwrap(), change);
+        assert_eq!(Change::read(&Chain::default().append(&change)).unwrap(), change);
     }
 }
 

@@ -232,8 +232,8 @@ impl Operations for Process {
     fn metrics(&self) -> String {
         "tidegate_up 1\n".into()
     }
-    fn ready(&self) -> Readiness {
-        Readiness { ready: true, body: serde_json::json!({ "log": true }) }
+    fn ready(&self) -> BoxFuture<'_, Readiness> {
+        Box::pin(std::future::ready(Readiness { ready: true, body: serde_json::json!({ "log": true }) }))
     }
 }
 

@@ -14,7 +14,7 @@ use tidegate_schemas::block::{
     Attribution, EpochHeader, OutcomesBlock, RejectionRow, RejectionsBuilder, RowsBuilder, ScriptRun, encode, script_runs,
 };
 use tidegate_schemas::commit::{CommitRecord, Counts, Fault, SnapshotRef, TableRows, TenantCounts};
-use tidegate_schemas::definition::{Change, Definition};
+use tidegate_schemas::definition::{Chain, Change, Definition};
 use tidegate_schemas::envelope::{Envelope, Refusal, Span};
 use tidegate_schemas::ids::*;
 use tidegate_schemas::receipt::Receipt;
@@ -312,7 +312,7 @@ fn records(made: &mut Made) -> anyhow::Result<()> {
     part.value = Bytes::from_static(b"4294967297");
     made.add("record", "number-too-large", framed(&block));
     for change in changes()?.into_iter().step_by(2) {
-        made.add("record", "change", framed(&change.into_record()));
+        made.add("record", "change", framed(&Chain::default().append(&change)));
     }
     Ok(())
 }

@@ -169,8 +169,8 @@ impl Operations for Process {
     fn metrics(&self) -> String {
         (self.render)()
     }
-    fn ready(&self) -> Readiness {
-        Readiness { ready: self.ready, body: serde_json::json!({ "log": self.ready, "sinks": [] }) }
+    fn ready(&self) -> BoxFuture<'_, Readiness> {
+        Box::pin(std::future::ready(Readiness { ready: self.ready, body: serde_json::json!({ "log": self.ready, "sinks": [] }) }))
     }
 }
 

@@ -92,7 +92,7 @@ pub fn main(args: Args) -> anyhow::Result<ExitCode> {
     start_logs(&config);
     let metrics = telemetry::metrics();
     runtime()?.block_on(async {
-        let server = Server::start(&config, metrics).await?;
+        let server = Server::start(&config, metrics, false).await?;
         let told = |text: String| if args.json { eprintln!("{text}") } else { println!("{text}") };
         told(format!("Tidegate serves http://{} from {}", server.address, dir.display()));
         let example = keys.iter().find(|k| k.source == "telemetry").map(|k| String::from_utf8_lossy(k.key.expose()).into_owned());

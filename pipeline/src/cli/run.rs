@@ -1,27 +1,40 @@
 //! `tidegate run`: serve until a signal says to stop.
 
-use crate::config::Config;
+use crate::config::{Config, Role};
 use crate::server::Server;
 use crate::telemetry;
-use std::path::PathBuf;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Serve: ingest, processing and sinks in one process.
+/// Serve: ingest, processing and sinks, in one process or in several that share Kafka.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The configuration; without it every setting has its default.
+    #[command(flatten)]
+    which: super::Which,
+    /// What this process does, before what the configuration says: ingest, process, sink.
+    #[arg(long, value_delimiter = ',')]
+    role: Vec<Role>,
+    /// Address and port of the HTTP edge, before what the configuration says.
     #[arg(long)]
-    config: Option<PathBuf>,
+    listen: Option<SocketAddr>,
+    /// Go on where records of the log were deleted by somebody else, and record the gap.
+    #[arg(long)]
+    accept_gap: bool,
 }
 
 pub fn main(args: &Args) -> anyhow::Result<ExitCode> {
-    let config = load(args.config.as_deref())?;
+    let mut config = args.which.load()?;
+    if !args.role.is_empty() {
+        config.server.roles.clone_from(&args.role);
+    }
+    config.server.listen = args.listen.unwrap_or(config.server.listen);
+    config.check_again()?;
     start_logs(&config);
     let metrics = telemetry::metrics();
     runtime()?.block_on(async {
         let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-        let server = Server::start(&config, metrics).await?;
+        let server = Server::start(&config, metrics, args.accept_gap).await?;
         // The one line that a program may wait for.
         println!("{}", serde_json::json!({ "serving": format!("http://{}", server.address), "pid": std::process::id() }));
         tokio::select! {

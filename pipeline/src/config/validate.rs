@@ -1,6 +1,6 @@
 //! What values a setting may have. Pure: forms are right before, and nothing is looked at but the values.
 
-use super::Config;
+use super::{Config, LogKind, Role};
 use tidegate_schemas::limits;
 use tidegate_schemas::system::SystemTable;
 
@@ -58,7 +58,21 @@ impl Config {
         found
     }
 
+    fn validate_roles(&self, found: &mut Vec<Objection>) {
+        let roles = &self.server.roles;
+        let objection = |detail: &str, remedy: &str| Objection { setting: "server.roles", detail: detail.into(), remedy: remedy.into() };
+        if roles.is_empty() {
+            found.push(objection("is empty", "name what this process does, or leave it out: then it does everything"));
+        } else if self.log.kind == LogKind::Embedded && !Role::ALL.iter().all(|r| roles.contains(r)) {
+            found.push(objection(
+                "leaves some out, and the embedded log has one process",
+                "leave it out: then this process does everything; several processes share a log on Kafka (log.kind)",
+            ));
+        }
+    }
+
     fn validate_server(&self, found: &mut Vec<Objection>) {
+        self.validate_roles(found);
         let s = &self.server;
         let mut bounded =
             |setting, value: u64, max: usize, reason: &str| found.extend(out_of_bounds(setting, value, 1, max as u64, reason));
@@ -96,6 +110,26 @@ impl Config {
         // Each of the 4 P + 1 chains has an open segment of its own, and the budget must hold more than those.
         let least = l.segment_bytes.saturating_mul(2);
         bounded("log.budget_bytes", l.budget_bytes, least, u64::MAX, "it must hold two segments (log.segment_bytes) at least");
+        let k = &l.kafka;
+        bounded("log.kafka.replication_factor", k.replication_factor.into(), 1, 100, "each copy is on a broker of its own");
+        bounded(
+            "log.kafka.min_insync_replicas",
+            k.min_insync_replicas.into(),
+            1,
+            k.replication_factor.into(),
+            "more copies than there are cannot be there",
+        );
+        bounded("log.kafka.session_milliseconds", k.session_milliseconds.into(), 1_000, 1_800_000, "brokers take no others");
+        bounded("log.kafka.transaction_milliseconds", k.transaction_milliseconds.into(), 1_000, 900_000, "brokers take no others");
+        bounded(
+            "log.kafka.delivery_milliseconds",
+            k.delivery_milliseconds.into(),
+            100,
+            300_000,
+            "requests wait for it with their bodies in memory",
+        );
+        bounded("log.kafka.readers_max", k.readers_max.into(), 2, 1_024, "each has three threads");
+        bounded("log.kafka.read_ahead_bytes", k.read_ahead_bytes, 64 << 10, 1 << 30, "each reader holds so many in memory");
         bounded(
             "process.workers",
             p.workers.unwrap_or(1).into(),

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tidegate_ingest_http::Catalogs;
 use tidegate_schemas::catalog::{Catalog, CatalogError};
-use tidegate_schemas::definition::{Change, ChangeError};
+use tidegate_schemas::definition::{Chain, Change, ChangeError};
 use tidegate_schemas::ids::Revision;
 use tidegate_schemas::limits::READ_BYTES_MAX;
 use tidegate_schemas::log::{EventLog, LogError, LogName};
@@ -61,8 +61,15 @@ pub struct CatalogFollower {
 /// What was read so far. Its catalog is the one that was sent last.
 #[derive(Default)]
 struct Fold {
-    next: u64,
+    at: Place,
     known: Known,
+}
+
+/// A place in `control`: the next offset, and the changes before it.
+#[derive(Clone, Copy, Default)]
+struct Place {
+    next: u64,
+    chain: Chain,
 }
 
 impl CatalogFollower {
@@ -93,11 +100,11 @@ impl CatalogFollower {
     pub fn catch_up(&self) -> Result<Revision, CatalogsError> {
         let mut fold = self.fold();
         let mut next = None;
-        let result = read(&*self.log, fold.next, |offset, change| {
+        let result = read(&*self.log, fold.at, |offset, place, change| {
             let catalog = next.get_or_insert_with(|| (*self.current()).clone());
             catalog.apply(&change).map_err(|cause| CatalogsError::Catalog { offset, cause })?;
             fold.known.apply(&change);
-            fold.next = offset + 1;
+            fold.at = place;
             Ok(true)
         });
         // What was folded before an error counts: the fold and its catalog stay at the same revision.
@@ -115,7 +122,7 @@ impl CatalogFollower {
     /// Only what cannot get better: a log that is damaged, or away. A closing log is an end like any other.
     pub fn follow(&self, stop: &AtomicBool) -> Result<(), CatalogsError> {
         while !stop.load(Ordering::Relaxed) {
-            let next = self.fold().next;
+            let next = self.fold().at.next;
             if self.log.wait(LogName::Control, 0, next, LOOK_EVERY) {
                 match self.catch_up() {
                     Err(CatalogsError::Log(LogError::Closed)) => return Ok(()),
@@ -137,7 +144,7 @@ impl CatalogFollower {
         }
         let mut catalog = Catalog::default();
         if revision > 0 {
-            read(&*self.log, 0, |offset, change| {
+            read(&*self.log, Place::default(), |offset, _, change| {
                 catalog.apply(&change).map_err(|cause| CatalogsError::Catalog { offset, cause })?;
                 Ok(catalog.revision() < revision)
             })?;
@@ -161,23 +168,31 @@ impl Catalogs for CatalogFollower {
     }
 }
 
-/// Passes the changes from an offset on to `each`, until it says that it has enough.
-fn read(log: &dyn EventLog, from: u64, mut each: impl FnMut(u64, Change) -> Result<bool, CatalogsError>) -> Result<(), CatalogsError> {
-    let mut next = from;
+/// Passes the changes from a place on to `each`, with the place behind each, until it says that it has enough.
+fn read(
+    log: &dyn EventLog,
+    mut at: Place,
+    mut each: impl FnMut(u64, Place, Change) -> Result<bool, CatalogsError>,
+) -> Result<(), CatalogsError> {
     loop {
         let bounds = log.bounds(LogName::Control, 0)?;
-        next = next.max(bounds.start);
-        if next >= bounds.end {
+        at.next = at.next.max(bounds.start);
+        if at.next >= bounds.end {
             return Ok(());
         }
-        let entries = log.read(LogName::Control, 0, next, READ_BYTES_MAX)?;
+        let entries = log.read(LogName::Control, 0, at.next, READ_BYTES_MAX)?;
         if entries.is_empty() {
             return Ok(());
         }
         for entry in entries {
-            next = entry.offset + 1;
-            let change = Change::read(&entry.record).map_err(|cause| CatalogsError::Change { offset: entry.offset, cause })?;
-            if !each(entry.offset, change)? {
+            let unreadable = |cause| CatalogsError::Change { offset: entry.offset, cause };
+            at.next = entry.offset + 1;
+            if !at.chain.take(&entry.record).map_err(unreadable)? {
+                tracing::debug!(offset = entry.offset, "a change came second and does not count");
+                continue;
+            }
+            let change = Change::read(&entry.record).map_err(unreadable)?;
+            if !each(entry.offset, at, change)? {
                 return Ok(());
             }
         }

@@ -1,9 +1,9 @@
-//! The embedded definition store: the log `control` is the sequence of changes. One process writes to it, so the lock
-//! here is what makes "read the newest revision, append the next" one step.
+//! The definition store where there is no other: the log `control` is the sequence of changes. Processes that append at
+//! the same time do not know of each other; of what they wrote only one's counts ([`Chain`]), and the others are told.
 
 use std::sync::Arc;
 use tidegate_schemas::BoxFuture;
-use tidegate_schemas::definition::Change;
+use tidegate_schemas::definition::{Chain, Change};
 use tidegate_schemas::ids::Revision;
 use tidegate_schemas::limits::{READ_BYTES_MAX, RECORD_BYTES_MAX};
 use tidegate_schemas::log::{EventLog, LogError, LogName, Record};
@@ -22,10 +22,10 @@ pub struct ControlStore {
 /// How far the log was read.
 #[derive(Default)]
 struct ReadSoFar {
-    newest: Revision,
+    chain: Chain,
     offset: u64,
-    /// (revision, offset) of changes, rising, one in [`MARK_EVERY`].
-    marks: Vec<(Revision, u64)>,
+    /// The chain before a record and the record's offset, rising, one in [`MARK_EVERY`] changes.
+    marks: Vec<(Chain, u64)>,
 }
 
 impl ControlStore {
@@ -34,12 +34,12 @@ impl ControlStore {
         Self { log, read: Mutex::default() }
     }
 
-    /// Reads what is new; blocking reads stay off the async threads.
-    async fn catch_up(&self, read: &mut ReadSoFar) -> Result<(), StoreError> {
+    /// Reads what is new, and tells whether it led through `through`; blocking reads stay off the async threads.
+    async fn catch_up(&self, read: &mut ReadSoFar, through: Chain) -> Result<bool, StoreError> {
         let log = Arc::clone(&self.log);
         let mut ahead = std::mem::take(read);
         let (ahead, result) = blocking(move || {
-            let result = ahead.advance(&*log);
+            let result = ahead.advance(&*log, through);
             (ahead, result)
         })
         .await?;
@@ -49,34 +49,36 @@ impl ControlStore {
 }
 
 impl ReadSoFar {
-    fn advance(&mut self, log: &dyn EventLog) -> Result<(), StoreError> {
+    fn advance(&mut self, log: &dyn EventLog, through: Chain) -> Result<bool, StoreError> {
         let reading = |e: LogError| unavailable("reading control", &e);
+        let mut met = self.chain == through;
         loop {
             let bounds = log.bounds(LogName::Control, 0).map_err(reading)?;
             self.offset = self.offset.max(bounds.start);
             if self.offset >= bounds.end {
-                return Ok(());
+                return Ok(met);
             }
             let entries = log.read(LogName::Control, 0, self.offset, READ_BYTES_MAX).map_err(reading)?;
             if entries.is_empty() {
-                return Ok(());
+                return Ok(met);
             }
             for entry in entries {
                 self.offset = entry.offset + 1;
-                if let Some(revision) = revision_of(&entry.record) {
-                    self.newest = revision;
-                    if revision % MARK_EVERY == 1 {
-                        self.marks.push((revision, entry.offset));
+                let before = self.chain;
+                if self.chain.take(&entry.record).map_err(|e| unavailable("reading control", &e))? {
+                    met |= self.chain == through;
+                    if self.chain.newest() % MARK_EVERY == 1 {
+                        self.marks.push((before, entry.offset));
                     }
                 }
             }
         }
     }
 
-    /// An offset at or before the first change after `after`.
-    fn before(&self, after: Revision) -> u64 {
-        let i = self.marks.partition_point(|(revision, _)| *revision <= after + 1);
-        i.checked_sub(1).map_or(0, |i| self.marks[i].1)
+    /// A place at or before the first change after `after`.
+    fn before(&self, after: Revision) -> (Chain, u64) {
+        let i = self.marks.partition_point(|(chain, _)| chain.newest() <= after);
+        i.checked_sub(1).map_or_else(Default::default, |i| self.marks[i])
     }
 }
 
@@ -86,16 +88,19 @@ impl DefinitionStore for ControlStore {
     fn append(&self, changes: Vec<Change>) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async move {
             let mut read = self.read.lock().await;
-            self.catch_up(&mut read).await?;
-            for (change, next) in changes.iter().zip(read.newest + 1..) {
+            let mut chain = read.chain;
+            self.catch_up(&mut read, chain).await?;
+            let Some(first) = changes.first().map(|c| c.revision) else { return Ok(()) };
+            for (change, next) in changes.iter().zip(read.chain.newest() + 1..) {
                 if change.revision != next {
                     return Err(StoreError::Taken(change.revision));
                 }
             }
+            chain = read.chain;
             let mut batch = Vec::new();
             let mut bytes = 0;
             for change in changes {
-                let record = change.into_record();
+                let record = chain.append(&change);
                 if record.value.len() > RECORD_BYTES_MAX {
                     let error = LogError::TooLarge { bytes: record.value.len(), max: RECORD_BYTES_MAX };
                     return Err(unavailable("publishing changes", &error));
@@ -107,7 +112,8 @@ impl DefinitionStore for ControlStore {
                     bytes = 0;
                 }
             }
-            publish(&*self.log, batch).await
+            publish(&*self.log, batch).await?;
+            if self.catch_up(&mut read, chain).await? { Ok(()) } else { Err(StoreError::Taken(first)) }
         })
     }
 
@@ -115,8 +121,9 @@ impl DefinitionStore for ControlStore {
         Box::pin(async move {
             let from = {
                 let mut read = self.read.lock().await;
-                self.catch_up(&mut read).await?;
-                if read.newest <= after {
+                let chain = read.chain;
+                self.catch_up(&mut read, chain).await?;
+                if read.chain.newest() <= after {
                     return Ok(Vec::new());
                 }
                 read.before(after)
@@ -127,17 +134,19 @@ impl DefinitionStore for ControlStore {
     }
 }
 
-fn changes_from(log: &dyn EventLog, from: u64, after: Revision, max: usize) -> Result<Vec<Change>, StoreError> {
+fn changes_from(log: &dyn EventLog, from: (Chain, u64), after: Revision, max: usize) -> Result<Vec<Change>, StoreError> {
     let reading = |e: LogError| unavailable("reading control", &e);
     let mut changes = Vec::new();
     let bounds = log.bounds(LogName::Control, 0).map_err(reading)?;
+    let (mut chain, from) = from;
     let mut offset = from.max(bounds.start);
     while offset < bounds.end && changes.len() < max {
         let entries = log.read(LogName::Control, 0, offset, READ_BYTES_MAX).map_err(reading)?;
         let Some(last) = entries.last() else { break };
         offset = last.offset + 1;
         for entry in entries {
-            if changes.len() < max && revision_of(&entry.record).is_some_and(|revision| revision > after) {
+            let counts = chain.take(&entry.record).map_err(|e| unavailable("reading control", &e))?;
+            if counts && changes.len() < max && chain.newest() > after {
                 changes.push(Change::read(&entry.record).map_err(|e| unavailable("reading control", &e))?);
             }
         }
@@ -154,11 +163,6 @@ async fn publish(log: &dyn EventLog, batch: Vec<(u32, Record)>) -> Result<(), St
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, StoreError> {
     tokio::task::spawn_blocking(work).await.map_err(|e| unavailable("reading control", &e))
-}
-
-/// The revision of a change, without reading the change itself.
-fn revision_of(record: &Record) -> Option<Revision> {
-    std::str::from_utf8(record.header("tg-revision")?).ok()?.parse().ok()
 }
 
 fn unavailable(doing: &'static str, error: &dyn std::error::Error) -> StoreError {

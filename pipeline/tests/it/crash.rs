@@ -4,6 +4,7 @@
 use crate::support::{Options, Place, Random, Running, seed, wait_for};
 use crate::tables;
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -23,38 +24,60 @@ struct Device {
 
 /// What was sent and how it was answered.
 #[derive(Default)]
-struct Ledger {
-    acknowledged: BTreeSet<(usize, String)>,
+pub struct Ledger {
+    pub acknowledged: BTreeSet<(usize, String)>,
     refused: BTreeSet<(usize, String)>,
 }
 
-struct Fleet {
+pub struct Fleet {
     devices: Vec<Arc<Mutex<Device>>>,
-    ledger: Arc<Mutex<Ledger>>,
+    pub ledger: Arc<Mutex<Ledger>>,
 }
 
 impl Fleet {
-    fn new(count: usize) -> Self {
+    pub fn new(count: usize) -> Self {
         let device = |i: usize| Arc::new(Mutex::new(Device { tenant: i % 2, name: format!("dev-{}", i / 2), next: 0 }));
         Self { devices: (0..count).map(device).collect(), ledger: Arc::default() }
     }
 
     /// All devices send until `stop`, or until the server is gone.
     fn drive(&self, address: &str, keys: &[String; 2], stop: &Arc<AtomicBool>) -> Vec<std::thread::JoinHandle<()>> {
-        let drive = |device: &Arc<Mutex<Device>>| {
-            let (device, ledger, stop, address, keys) =
-                (Arc::clone(device), Arc::clone(&self.ledger), Arc::clone(stop), address.to_owned(), keys.clone());
+        self.drive_any(&Arc::new(Mutex::new(vec![address.to_owned()])), keys, stop, Duration::ZERO)
+    }
+
+    /// All devices send until `stop`, each to one of the servers that there are at the time, with a pause after each
+    /// request; until there is none.
+    pub fn drive_any(
+        &self,
+        servers: &Arc<Mutex<Vec<String>>>,
+        keys: &[String; 2],
+        stop: &Arc<AtomicBool>,
+        pause: Duration,
+    ) -> Vec<std::thread::JoinHandle<()>> {
+        let drive = |(i, device): (usize, &Arc<Mutex<Device>>)| {
+            let (device, ledger, stop, servers, keys) =
+                (Arc::clone(device), Arc::clone(&self.ledger), Arc::clone(stop), Arc::clone(servers), keys.clone());
             std::thread::spawn(move || {
-                let mut client = crate::support::Client::new(&address);
                 let mut device = device.lock().unwrap();
-                while !stop.load(Ordering::Relaxed) {
-                    if !send(&mut client, &mut device, &keys, &ledger) {
-                        return;
+                for attempt in i.. {
+                    let address = {
+                        let servers = servers.lock().unwrap();
+                        // The only one is gone once it fails.
+                        if stop.load(Ordering::Relaxed) || servers.is_empty() || (servers.len() == 1 && attempt > i) {
+                            return;
+                        }
+                        servers[attempt % servers.len()].clone()
+                    };
+                    let mut client = crate::support::Client::new(&address);
+                    while !stop.load(Ordering::Relaxed) && send(&mut client, &mut device, &keys, &ledger) {
+                        std::thread::sleep(pause);
                     }
+                    // Gone, or going: whoever is asked next may know.
+                    std::thread::sleep(pause);
                 }
             })
         };
-        self.devices.iter().map(drive).collect()
+        self.devices.iter().enumerate().map(drive).collect()
     }
 }
 
@@ -95,11 +118,11 @@ fn send(client: &mut crate::support::Client, device: &mut Device, keys: &[String
 }
 
 /// The promise, checked on the tables themselves.
-fn check(place: &Place, ledger: &Ledger) {
+pub fn check(place: &Place, tables: &Path, ledger: &Ledger) {
     let (verified, ok) = place.verify();
     assert!(ok, "verify: {verified:#}");
     assert_eq!(verified["differences"].as_array().map(Vec::len), Some(0), "{verified:#}");
-    let rows = tables::rows(&place.data().join("tables"));
+    let rows = tables::rows(tables);
     let mut seen: BTreeMap<(usize, String), usize> = BTreeMap::new();
     for row in &rows {
         *seen.entry((usize::from(row.tenant == "beta"), row.event_id.clone())).or_default() += 1;
@@ -123,7 +146,7 @@ fn check(place: &Place, ledger: &Ledger) {
 fn finish(place: &Place, server: Running, fleet: &Fleet) {
     server.drain();
     server.stop();
-    check(place, &fleet.ledger.lock().unwrap());
+    check(place, &place.data().join("tables"), &fleet.ledger.lock().unwrap());
 }
 
 #[test]
@@ -156,7 +179,7 @@ fn killed_at_every_fault_point() {
         let fleet = Fleet::new(4);
         // The second passage, so that there is something before it; whatever comes once only is hit in the other run.
         for nth in [1, 2] {
-            let options = Options { fault: Some(format!("{point}:{nth}")) };
+            let options = Options { fault: Some(format!("{point}:{nth}")), ..Options::default() };
             let Ok(mut server) = place.try_start(&options) else { continue };
             let stop = Arc::new(AtomicBool::new(false));
             let senders = fleet.drive(&server.address, &place.keys, &stop);

@@ -1,6 +1,7 @@
 //! The log on a real Apache Kafka.
 
 mod broker;
+mod cluster;
 mod group;
 mod owning;
 mod refused;

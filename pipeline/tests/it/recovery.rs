@@ -103,7 +103,7 @@ fn a_trim_before_the_take_over_leaves_what_it_needs() {
         // A start: the holds of the process before are gone, and a partition may wait long for its worker.
         let log = EmbeddedLog::open(&path, options()).unwrap();
         if held {
-            hold_states(&*log).unwrap();
+            hold_states(&*log, &(0..log.partitions()).collect::<Vec<_>>()).unwrap();
         }
         assert!(log.trim().unwrap() > 0, "there was something to trim");
         assert!(log.bounds(LogName::Audit, 0).unwrap().start > 0);

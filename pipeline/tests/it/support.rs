@@ -12,6 +12,7 @@ pub const BINARY: &str = env!("CARGO_BIN_EXE_tidegate");
 pub struct Place {
     pub root: tempfile::TempDir,
     pub keys: [String; 2],
+    server: String,
     extra: String,
 }
 
@@ -19,13 +20,21 @@ pub struct Place {
 #[derive(Default, Clone)]
 pub struct Options {
     pub fault: Option<String>,
+    /// More of the command line.
+    pub args: Vec<String>,
 }
 
 impl Place {
     /// `extra` is appended to the configuration.
     pub fn new(extra: &str) -> Self {
+        Self::with_server("", extra)
+    }
+
+    /// The same with more settings of `[server]`.
+    pub fn with_server(server: &str, extra: &str) -> Self {
         let root = tempfile::tempdir().unwrap();
-        let place = Self { root, keys: [key("acmekey", 1), key("betakey", 2)], extra: extra.to_owned() };
+        let keys = [key("acmekey", 1), key("betakey", 2)];
+        let place = Self { root, keys, server: server.to_owned(), extra: extra.to_owned() };
         place.write_definitions();
         place.write_config();
         place
@@ -41,8 +50,8 @@ impl Place {
 
     fn write_config(&self) {
         let text = format!(
-            "[server]\ndata_dir = \"data\"\nlisten = \"127.0.0.1:0\"\n\n[definitions]\nfolder = \"definitions\"\n\n[telemetry]\nlog_format = \"json\"\n\n{}",
-            self.extra
+            "[server]\ndata_dir = \"data\"\nlisten = \"127.0.0.1:0\"\n{}\n[definitions]\nfolder = \"definitions\"\n\n[telemetry]\nlog_format = \"json\"\n\n{}",
+            self.server, self.extra
         );
         std::fs::write(self.path("tidegate.toml"), text).unwrap();
     }
@@ -110,7 +119,7 @@ impl Place {
     pub fn try_start(&self, options: &Options) -> Result<Running, String> {
         let log = self.path(&format!("server-{}.log", std::fs::read_dir(self.root.path()).unwrap().count()));
         let mut command = Command::new(BINARY);
-        command.args(["run", "--config"]).arg(self.path("tidegate.toml"));
+        command.args(["run", "--config"]).arg(self.path("tidegate.toml")).args(&options.args);
         command.stdout(Stdio::piped()).stderr(std::fs::File::create(&log).unwrap());
         match &options.fault {
             Some(fault) => command.env("TIDEGATE_FAULT", fault),
@@ -171,8 +180,12 @@ impl Running {
 
     /// Waits until everything that is in `raw` is committed and delivered.
     pub fn drain(&self) {
+        self.drain_within(Duration::from_secs(60));
+    }
+
+    pub fn drain_within(&self, patience: Duration) {
         let mut client = self.client();
-        wait_for("all sinks to catch up", Duration::from_secs(60), || {
+        wait_for("all sinks to catch up", patience, || {
             let answer = client.get("/ready", None);
             let body: serde_json::Value = serde_json::from_slice(&answer.body).ok()?;
             body["drained"].as_bool().filter(|d| *d)

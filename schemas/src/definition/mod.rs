@@ -1,8 +1,10 @@
 //! Definitions: everything that admins and data engineers decide. Each is immutable in a version; a [`Change`] replaces
 //! one by another, and the catalog is the fold of all changes.
 
+mod chain;
 mod template;
 
+pub use chain::{Chain, ChangeId};
 pub use template::*;
 
 use crate::ids::{CredentialId, NodeId, Revision, SourceId, TenantId};
@@ -210,10 +212,10 @@ pub struct Change {
 pub struct ChangeError(pub String);
 
 impl Change {
-    /// The record for `control`.
-    pub fn into_record(self) -> Record {
+    /// The record for `control`, but for its place there, which [`Chain::append`] adds.
+    fn record(&self) -> Record {
         let headers = vec![Header::new("tg-kind", "change"), Header::new("tg-revision", self.revision.to_string())];
-        Record { key: Bytes::new(), headers, value: serde_json::to_vec(&self).unwrap_or_default().into() }
+        Record { key: Bytes::new(), headers, value: serde_json::to_vec(self).unwrap_or_default().into() }
     }
 
     /// Reads a record of `control`.

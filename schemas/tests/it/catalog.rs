@@ -137,5 +137,5 @@ fn sources_are_unique_in_the_tenant_and_free_beyond_it() {
 fn a_change_survives_its_record() {
     let after = template("v", "lht65", &[("t", FieldType::F64)]);
     let change = Change { revision: 1, definition: after.key(), version: 2, actor: "a".into(), at: 5, before: None, after: Some(after) };
-    assert_eq!(Change::read(&change.clone().into_record()).unwrap(), change);
+    assert_eq!(Change::read(&Chain::default().append(&change)).unwrap(), change);
 }

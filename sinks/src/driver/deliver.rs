@@ -38,8 +38,7 @@ struct Outcome {
 }
 
 impl Deliveries {
-    pub(super) fn new(shared: Arc<Shared>, park: Arc<Park>, partition: Partition) -> Self {
-        let parked = park.list(partition).into_iter().map(|p| p.target).collect();
+    pub(super) fn new(shared: Arc<Shared>, park: Arc<Park>, partition: Partition, parked: HashSet<Target>) -> Self {
         Self { shared, park, partition, held: HashMap::new(), parked }
     }
 

@@ -1,7 +1,7 @@
 //! The driver: reads what was committed, cuts it, and brings the cuts to one sink. The only one that retries.
 //!
 //! ```text
-//! each partition:  follow (read, cut) ─▶ deliver (held? skip : retry until durable | park) ─▶ cursor, at edges only
+//! partitions of this process ─▶ each: follow (read, cut) ─▶ deliver (held? skip : retry until durable | park) ─▶ cursor, at edges only
 //! ```
 //! While a delivery is under way its partition is not read on, so a dead sink costs lag and no memory. Errors that
 //! repeating cannot mend park one table of one partition; the others and the cursor go on.
@@ -17,6 +17,8 @@ pub use park::{Park, Parked};
 pub use progress::{Lag, Progress};
 
 use deliver::{Deliveries, Ended};
+use hashbrown::HashMap;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,8 +27,8 @@ use tidegate_schemas::limits;
 use tidegate_schemas::log::{EventLog, LogError, LogName, SinkCursor};
 use tidegate_schemas::sink::{Sink, SinkError};
 use tidegate_schemas::system::SystemTable;
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 /// How long one look at the log waits for something new.
@@ -79,7 +81,7 @@ struct Shared {
     readers: Semaphore,
 }
 
-/// Brings the output of all partitions of a log to one sink.
+/// Brings the output of a log to one sink: of those partitions that this process is told to.
 pub struct Driver {
     shared: Arc<Shared>,
 }
@@ -98,9 +100,10 @@ impl Driver {
         Arc::clone(&self.shared.progress)
     }
 
-    /// Works until `stop` is cancelled or the log closes. A partition that cannot go on ends alone and says why in
-    /// [`Progress::stopped`]; its error is returned once all have ended.
-    pub async fn run(self, stop: CancellationToken) -> Result<(), SinkError> {
+    /// Works on `partitions`, which may change, until `stop` is cancelled, or until all have ended and nobody can name
+    /// others. A partition that cannot go on ends alone and says why in [`Progress::stopped`]; the first such error is
+    /// returned in the end.
+    pub async fn run(self, mut partitions: watch::Receiver<BTreeSet<Partition>>, stop: CancellationToken) -> Result<(), SinkError> {
         let shared = self.shared;
         let (name, log) = (shared.sink.name(), shared.log.log_id());
         let (root, bytes_max) = (shared.options.park.clone(), shared.options.park_bytes_max);
@@ -108,37 +111,100 @@ impl Driver {
             doing: format!("opening {} for parked blocks", shared.options.park.display()),
             detail: e.to_string(),
         })?;
-        let park = Arc::new(park);
-        let mut partitions = JoinSet::new();
-        for partition in 0..shared.log.partitions() {
-            let (shared, park, stop) = (Arc::clone(&shared), Arc::clone(&park), stop.clone());
-            partitions.spawn(async move { (partition, run_partition(&shared, park, partition, &stop).await) });
-        }
-        let mut first = Ok(());
-        while let Some(ended) = partitions.join_next().await {
-            let (partition, result) = match ended {
-                Ok(ended) => ended,
-                Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-                // The runtime goes down, and this future with it.
-                Err(_) => continue,
-            };
-            if let Err(Ended::Failed(error)) = result {
-                tracing::error!(sink = name, partition, %error, "partition stopped");
-                shared.progress.stop(partition, &error.to_string());
-                first = first.and(Err(error));
+        let (park, running, failed, tasks) = (Arc::new(park), HashMap::new(), BTreeSet::new(), JoinSet::new());
+        let mut team = Team { shared, park, stop, running, failed, tasks, first: None };
+        let mut open = true;
+        loop {
+            let wanted = partitions.borrow_and_update().clone();
+            team.follow(&wanted);
+            if team.tasks.is_empty() && (team.stop.is_cancelled() || !open) {
+                return team.first.map_or(Ok(()), Err);
+            }
+            tokio::select! {
+                Some(ended) = team.tasks.join_next() => team.ended(ended),
+                changed = partitions.changed(), if open => open = changed.is_ok(),
+                () = team.stop.cancelled(), if team.tasks.is_empty() => {}
             }
         }
-        first
     }
+}
+
+/// The partitions at work.
+struct Team {
+    shared: Arc<Shared>,
+    park: Arc<Park>,
+    stop: CancellationToken,
+    running: HashMap<Partition, CancellationToken>,
+    /// Not begun again before they were away.
+    failed: BTreeSet<Partition>,
+    tasks: JoinSet<(Partition, Result<(), Ended>)>,
+    first: Option<SinkError>,
+}
+
+impl Team {
+    /// Begins with partitions that are new, and ends those that went.
+    fn follow(&mut self, wanted: &BTreeSet<Partition>) {
+        self.running.iter().filter(|(p, _)| !wanted.contains(*p)).for_each(|(_, token)| token.cancel());
+        self.failed.retain(|p| wanted.contains(p));
+        for &partition in wanted {
+            if self.stop.is_cancelled() || self.failed.contains(&partition) || self.running.contains_key(&partition) {
+                continue;
+            }
+            let token = self.stop.child_token();
+            self.running.insert(partition, token.clone());
+            let (shared, park) = (Arc::clone(&self.shared), Arc::clone(&self.park));
+            self.tasks.spawn(async move { (partition, run_partition(&shared, park, partition, &token).await) });
+        }
+    }
+
+    fn ended(&mut self, ended: Result<(Partition, Result<(), Ended>), JoinError>) {
+        let (partition, result) = match ended {
+            Ok(ended) => ended,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            // The runtime goes down, and this future with it.
+            Err(_) => return,
+        };
+        self.running.remove(&partition);
+        match result {
+            Err(Ended::Failed(error)) => {
+                tracing::error!(sink = self.shared.sink.name(), partition, %error, "partition stopped");
+                self.shared.progress.stop(partition, &error.to_string());
+                self.failed.insert(partition);
+                self.first.get_or_insert(error);
+            }
+            // The log closed: there is nothing more to come.
+            Ok(()) => {
+                self.failed.insert(partition);
+            }
+            Err(Ended::Stopped) if self.stop.is_cancelled() => {}
+            Err(Ended::Stopped) => self.shared.progress.end(partition),
+        }
+    }
+}
+
+/// A sink's cursor of a partition; for a new sink the start of the log, which is stored first: from then on nothing is
+/// deleted that this sink has not delivered. Blocks.
+pub fn cursor_or_start(log: &dyn EventLog, sink: &str, partition: Partition) -> Result<SinkCursor, LogError> {
+    if let Some(cursor) = log.cursor(sink, partition)? {
+        return Ok(cursor);
+    }
+    let clean = log.bounds(LogName::Clean, partition)?.start;
+    let audit = log.bounds(LogName::Audit, partition)?.start;
+    let cursor = SinkCursor { clean, audit, epoch: 0 };
+    log.store_cursor(sink, partition, cursor)?;
+    Ok(cursor)
 }
 
 async fn run_partition(shared: &Arc<Shared>, park: Arc<Park>, partition: Partition, stop: &CancellationToken) -> Result<(), Ended> {
     let cursor = begin(shared, partition, stop).await?;
-    shared.progress.begin(partition, cursor.epoch.saturating_sub(1), park.list(partition));
+    let (kept, held) = (Arc::clone(&park), blocking(move || park.list(partition)).await);
+    let parked = held.map_err(|e| Ended::Failed(SinkError::Permanent { doing: "reading what is parked".into(), detail: e.to_string() }))?;
+    let targets = parked.iter().map(|p| p.target.clone()).collect();
+    shared.progress.begin(partition, cursor.epoch.saturating_sub(1), parked);
     metrics::tables_parked(shared.sink.name(), shared.progress.parked().len());
     let selection = shared.options.tables.clone();
     let mut follower = Follower::new(Arc::clone(&shared.log), partition, shared.sink.grain(), selection, cursor);
-    let mut deliveries = Deliveries::new(Arc::clone(shared), park, partition);
+    let mut deliveries = Deliveries::new(Arc::clone(shared), kept, partition, targets);
     let mut pause = RETRY_FIRST;
     loop {
         wait_while_paused(shared, stop).await?;
@@ -180,30 +246,14 @@ async fn run_partition(shared: &Arc<Shared>, park: Arc<Park>, partition: Partiti
     }
 }
 
-/// The stored cursor; for a new sink the start of the log, which is stored first: from then on nothing is deleted
-/// that this sink has not delivered.
+/// [`cursor_or_start`], until it succeeds.
 async fn begin(shared: &Arc<Shared>, partition: Partition, stop: &CancellationToken) -> Result<SinkCursor, Ended> {
     let mut pause = RETRY_FIRST;
     loop {
-        let found = on_log(shared, move |log, sink| {
-            Ok(match log.cursor(sink, partition)? {
-                Some(cursor) => (cursor, false),
-                None => {
-                    let clean = log.bounds(LogName::Clean, partition)?.start;
-                    let audit = log.bounds(LogName::Audit, partition)?.start;
-                    (SinkCursor { clean, audit, epoch: 0 }, true)
-                }
-            })
-        });
-        match found.await {
-            Ok((cursor, new)) => {
-                if new {
-                    store_cursor(shared, partition, cursor, stop).await?;
-                }
-                return Ok(cursor);
-            }
+        match on_log(shared, move |log, sink| cursor_or_start(log, sink, partition)).await {
+            Ok(cursor) => return Ok(cursor),
             Err(LogError::Closed) => return Err(Ended::Stopped),
-            Err(error @ LogError::Io { .. }) => {
+            Err(error @ (LogError::Io { .. } | LogError::Full { .. })) => {
                 retry_after(shared, stop, &mut pause, &format!("finding the cursor of partition {partition}"), &error.to_string()).await?;
             }
             Err(error) => return Err(failed(format!("finding the cursor of partition {partition}"), &error)),

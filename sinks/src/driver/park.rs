@@ -62,34 +62,39 @@ pub struct Park {
     folder: PathBuf,
     bytes_max: u64,
     bytes: AtomicU64,
-    found: Vec<Parked>,
 }
 
 impl Park {
-    /// Reads what is parked already.
+    /// Finds out how much is parked already.
     pub fn open(root: &Path, sink: &str, log: LogId, bytes_max: u64) -> io::Result<Self> {
         let folder = root.join(sink).join(log.to_string());
         fs::create_dir_all(&folder)?;
-        let (mut bytes, mut found) = (0, Vec::new());
+        let mut bytes = 0;
+        walk(&folder, &mut |path| {
+            if path.extension().is_some_and(|e| e == "arrow") {
+                bytes += fs::metadata(path)?.len();
+            }
+            Ok(())
+        })?;
+        Ok(Self { folder, bytes_max, bytes: AtomicU64::new(bytes) })
+    }
+
+    /// What is parked of a partition, by whichever process.
+    pub fn list(&self, partition: Partition) -> io::Result<Vec<Parked>> {
+        let (folder, mut found) = (self.folder.join(partition.to_string()), Vec::new());
+        if !folder.exists() {
+            return Ok(found);
+        }
         walk(&folder, &mut |path| {
             match path.extension().and_then(|e| e.to_str()) {
-                Some("arrow") => bytes += fs::metadata(path)?.len(),
-                Some("json") => {
-                    let note: Note = serde_json::from_slice(&fs::read(path)?)?;
-                    found.push(Parked::from(note));
-                }
-                // Left by a crash while it was written.
+                Some("json") => found.push(Parked::from(serde_json::from_slice::<Note>(&fs::read(path)?)?)),
+                // Left by a crash while it was written: whoever asks is about to work on the partition.
                 Some("part") => fs::remove_file(path)?,
                 _ => {}
             }
             Ok(())
         })?;
-        Ok(Self { folder, bytes_max, bytes: AtomicU64::new(bytes), found })
-    }
-
-    /// What was parked in a partition when this was opened.
-    pub fn list(&self, partition: Partition) -> Vec<Parked> {
-        self.found.iter().filter(|p| p.partition == partition).cloned().collect()
+        Ok(found)
     }
 
     /// Bytes kept.

@@ -24,6 +24,7 @@ pub struct Lag {
 
 #[derive(Default)]
 struct State {
+    active: bool,
     read: Epoch,
     read_at: Micros,
     settled: Epoch,
@@ -50,6 +51,11 @@ impl Progress {
             resumed: Notify::new(),
             failing: Mutex::new(None),
         }
+    }
+
+    /// Whether this process delivers the partition: nothing is known here of others.
+    pub fn is_active(&self, partition: Partition) -> bool {
+        self.state(partition).is_some_and(|s| s.active)
     }
 
     /// Every row of every epoch up to this one is durable in the sink. Parked rows are not.
@@ -111,9 +117,15 @@ impl Progress {
 
     pub(super) fn begin(&self, partition: Partition, settled: Epoch, parked: Vec<Parked>) {
         if let Some(mut state) = self.state(partition) {
-            state.read = settled;
+            *state = State { active: true, read: settled, ..State::default() };
             state.parked = parked.into_iter().map(|p| (p.target.clone(), p)).collect();
             state.settle();
+        }
+    }
+
+    pub(super) fn end(&self, partition: Partition) {
+        if let Some(mut state) = self.state(partition) {
+            *state = State::default();
         }
     }
 

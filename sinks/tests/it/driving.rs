@@ -2,7 +2,7 @@
 
 use crate::log::{LOG, MemoryLog, header};
 use crate::rows::{blocks, table, target};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -13,6 +13,7 @@ use tidegate_schemas::ids::{Epoch, LogId, Partition};
 use tidegate_schemas::log::{EventLog, SinkCursor};
 use tidegate_schemas::sink::*;
 use tidegate_sinks::driver::{Driver, DriverOptions, Progress};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -95,7 +96,7 @@ impl Running {
         let options = DriverOptions { retry_seconds_max: 1, park_bytes_max, ..DriverOptions::new(park) };
         let driver = Driver::new(Arc::clone(log) as _, Arc::clone(sink) as _, options);
         let (progress, stop, mut task) = (driver.progress(), CancellationToken::new(), JoinSet::new());
-        task.spawn(driver.run(stop.clone()));
+        task.spawn(driver.run(crate::log::all(log), stop.clone()));
         Self { progress, stop, task }
     }
 
@@ -166,6 +167,52 @@ async fn all_partitions_are_delivered_once_over_failures_and_restarts() {
         assert!(running.progress.parked().is_empty());
         running.until(|_| log.cursor("fake", 2).unwrap().is_some_and(|c| c.epoch == 151)).await;
         running.stop().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn partitions_come_and_go_between_two_drivers() {
+    let (log, park, sink) = (Arc::new(MemoryLog::new(3)), tempfile::tempdir().unwrap(), Arc::new(Fake::default()));
+    let stop = CancellationToken::new();
+    let mut tasks = JoinSet::new();
+    let drivers: Vec<_> = (0..2)
+        .map(|_| {
+            let driver = Driver::new(Arc::clone(&log) as _, Arc::clone(&sink) as _, DriverOptions::new(park.path()));
+            let (progress, (tell, told)) = (driver.progress(), watch::channel(BTreeSet::new()));
+            tasks.spawn(driver.run(told, stop.clone()));
+            (progress, tell)
+        })
+        .collect();
+    for round in 0..6u64 {
+        (0..3).for_each(|p| fill(&log, p, round * 25 + 1..=round * 25 + 25));
+        // One of them has partition `round` alone, nobody has the next, the other one has the third.
+        let [alone, nobody, other] = [0, 1, 2].map(|i| ((round + i) % 3) as Partition);
+        for (driver, partition) in drivers.iter().zip([alone, other]) {
+            driver.1.send_replace(BTreeSet::from([partition]));
+            for _ in 0..2_000 {
+                if driver.0.is_active(partition) && driver.0.lag(partition).read == (round + 1) * 25 {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            assert_eq!(driver.0.lag(partition).read, (round + 1) * 25, "round {round}, partition {partition}");
+            assert!((0..3).filter(|p| *p != partition).all(|p| !driver.0.is_active(p)), "round {round}");
+        }
+        assert!(drivers.iter().all(|(progress, _)| progress.lag(nobody).read == 0), "round {round}");
+    }
+    (0..3).for_each(|p| close(&log, p, 151));
+    drivers[0].1.send_replace(BTreeSet::new());
+    drivers[1].1.send_replace((0..3).collect());
+    for _ in 0..2_000 {
+        if (0..3).all(|p| drivers[1].0.settled(p) == 151) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!((sink.rows("climate"), sink.rows("energy")), (3 * 150 * 3, 3 * 150));
+    stop.cancel();
+    while let Some(ended) = tasks.join_next().await {
+        ended.unwrap().unwrap();
     }
 }
 

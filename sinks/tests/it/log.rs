@@ -192,3 +192,8 @@ impl EventLog for MemoryLog {
 pub fn header(epoch: u64, seconds: f64, cut: CutParameters) -> EpochHeader {
     EpochHeader { epoch, recorded_at: (seconds * 1e6) as i64, revision: 1, cut, blocks: 0, audit: 0, bytes: 0 }
 }
+
+/// All partitions, and nobody who could name others.
+pub fn all(log: &MemoryLog) -> tokio::sync::watch::Receiver<std::collections::BTreeSet<Partition>> {
+    tokio::sync::watch::channel((0..log.partitions).collect()).1
+}

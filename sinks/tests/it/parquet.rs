@@ -323,12 +323,12 @@ proptest! {
             for pause in pauses {
                 let (driver, stop) = (driver(&log, broken.path()), CancellationToken::new());
                 // Dropped in the middle, not asked to stop.
-                let _ = tokio::time::timeout(Duration::from_millis(pause), driver.run(stop)).await;
+                let _ = tokio::time::timeout(Duration::from_millis(pause), driver.run(crate::log::all(&log), stop)).await;
             }
             let (driver, stop) = (driver(&log, broken.path()), CancellationToken::new());
             let progress = driver.progress();
             let mut task = tokio::task::JoinSet::new();
-            task.spawn(driver.run(stop.clone()));
+            task.spawn(driver.run(crate::log::all(&log), stop.clone()));
             for _ in 0..3_000 {
                 if (0..2).all(|p| progress.settled(p) == 61) {
                     break;

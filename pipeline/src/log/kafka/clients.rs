@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! publisher      one, idempotent: raw, control, meta        transactional  one for each owned partition: output, commits
-//! reader, probe  read committed records, in no group        member         the group over raw: membership, never a record
+//! reader, probe  read committed records, in no group        member         a group over raw or clean: membership, never a record
 //! asker          metadata and offsets                       admin          creates, describes, deletes
 //! ```
 
@@ -84,11 +84,11 @@ impl Clients {
         config.create_with_context(self.context("asker")).map_err(|e| self.failed("asker", &e))
     }
 
-    /// A member of the group over `raw`.
-    pub fn member(&self, context: impl FnOnce(Context) -> MemberContext) -> Result<BaseConsumer<MemberContext>, LogError> {
+    /// A member of a group.
+    pub fn member(&self, group: &str, context: impl FnOnce(Context) -> MemberContext) -> Result<BaseConsumer<MemberContext>, LogError> {
         let session = self.settings.session_milliseconds;
         let mut config = self.base()?;
-        config.set("group.id", self.settings.group()).set("partition.assignment.strategy", "cooperative-sticky");
+        config.set("group.id", group).set("partition.assignment.strategy", "cooperative-sticky");
         config
             .set("session.timeout.ms", session.to_string())
             .set("heartbeat.interval.ms", (session / 5).clamp(1, HEARTBEAT_MAX).to_string());

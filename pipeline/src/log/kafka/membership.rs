@@ -1,4 +1,4 @@
-//! Which partitions are this process's: a consumer group over `raw`, whose members read nothing by it. Records are read by
+//! Which partitions are this process's: a consumer group over a topic, whose members read nothing by it. Records are read by
 //! place; the group gives partitions to processes, and its metadata goes into each commit, so that a member that was left
 //! behind by a rebalance cannot commit.
 //!
@@ -73,11 +73,16 @@ pub struct MemberContext {
 
 impl Membership {
     /// Joins the group. Events must be taken: past [`limits::KAFKA_MEMBERSHIP_EVENTS_MAX`] the group waits for us.
-    pub(super) fn join(clients: &Clients, topic: &str, revoke: Duration) -> Result<(Self, Receiver<MembershipEvent>), LogError> {
+    pub(super) fn join(
+        clients: &Clients,
+        group: &str,
+        topic: &str,
+        revoke: Duration,
+    ) -> Result<(Self, Receiver<MembershipEvent>), LogError> {
         let (events, told) = bounded(limits::KAFKA_MEMBERSHIP_EVENTS_MAX);
         let shared = Arc::new(Shared { assigned: Mutex::default(), stop: AtomicBool::new(false) });
         let context = |context| MemberContext { context, shared: Arc::clone(&shared), events, revoke };
-        let consumer = Arc::new(clients.member(context)?);
+        let consumer = Arc::new(clients.member(group, context)?);
         consumer.subscribe(&[topic]).map_err(|e| io(format!("join the group over topic {topic}"), e))?;
         let (polled, stop) = (Arc::clone(&consumer), Arc::clone(&shared));
         let poll = move || {

@@ -121,9 +121,10 @@ impl Meta {
         Ok(cursors.map(|c| (c.clean, c.audit)).reduce(|a, b| (a.0.min(b.0), a.1.min(b.1))))
     }
 
-    /// Up to where Tidegate deleted a log.
-    pub fn trimmed(&self, log: LogName, partition: Partition) -> u64 {
-        self.state().highest(&trim_of(log, partition)).map_or(0, |s| s.rank)
+    /// Up to where Tidegate deleted a log. It is told before it is done, so whatever a log's start showed before this call is
+    /// known here.
+    pub fn trimmed(&self, log: LogName, partition: Partition) -> Result<u64, LogError> {
+        Ok(self.refreshed()?.highest(&trim_of(log, partition)).map_or(0, |s| s.rank))
     }
 
     /// Says so before it is done: what is missing beyond it was deleted by somebody else.

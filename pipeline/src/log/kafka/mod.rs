@@ -36,6 +36,7 @@ pub use settings::{KafkaSettings, Mechanism, Sasl, SecretPlace, Tls};
 
 use super::calls::{check_partition, check_size};
 use super::holds::Holds;
+use super::sharing::Work;
 use clients::Clients;
 use crossbeam_channel::Receiver;
 use meta::Meta;
@@ -72,6 +73,8 @@ pub struct Options {
     pub expected: Option<LogId>,
     /// Goes on where records were deleted by somebody else, and records the gap.
     pub accept_gap: bool,
+    /// Makes a log where there is none.
+    pub create: bool,
 }
 
 impl Default for Options {
@@ -84,6 +87,7 @@ impl Default for Options {
             audit_horizon: Duration::from_secs(7 * 24 * 3600),
             expected: None,
             accept_gap: false,
+            create: true,
         }
     }
 }
@@ -132,18 +136,31 @@ impl KafkaLog {
         Ok(Arc::new(log))
     }
 
-    /// Joins the group that shares the partitions of `raw`. From now on commits go with the group's metadata, and a
-    /// partition that the group gave away is not taken back. On a revocation the group waits for `revoke` at most.
-    pub fn join(&self, revoke: Duration) -> Result<(Arc<Membership>, Receiver<MembershipEvent>), LogError> {
-        let (membership, events) = Membership::join(&self.clients, self.names.of(Topic::Log(LogName::Raw)), revoke)?;
+    /// Joins the group of a kind of work; on a revocation the group waits for `revoke` at most. Where it is processing,
+    /// commits go with the group's metadata from now on, and a partition that the group gave away is not taken back.
+    pub fn join(&self, work: Work, revoke: Duration) -> Result<(Arc<Membership>, Receiver<MembershipEvent>), LogError> {
+        let prefix = &self.options.kafka.topic_prefix;
+        let (log, group) = match work {
+            Work::Process => (LogName::Raw, format!("{prefix}process")),
+            Work::Sink(sink) => (LogName::Clean, format!("{prefix}sink.{sink}")),
+        };
+        let (membership, events) = Membership::join(&self.clients, &group, self.names.of(Topic::Log(log)), revoke)?;
         let membership = Arc::new(membership);
-        self.owners.join(Some(Arc::clone(&membership)));
+        if work == Work::Process {
+            self.owners.join(Some(Arc::clone(&membership)));
+        }
         Ok((membership, events))
     }
 
-    /// Leaves the group, once nobody else holds the membership.
+    /// Leaves the group of processing, once nobody else holds the membership.
     pub fn leave(&self) {
         self.owners.join(None);
+        self.owners.release(0..self.partitions);
+    }
+
+    /// Drops the right to commit to partitions, and to trim them.
+    pub fn release(&self, partitions: &[Partition]) {
+        self.owners.release(partitions.iter().copied());
     }
 
     /// Looks whether the topics are as they were: all there, with as many partitions.
@@ -156,7 +173,7 @@ impl KafkaLog {
     pub fn close(&self) {
         self.publisher.close();
         self.owners.join(None);
-        self.owners.release();
+        self.owners.release(0..self.partitions);
     }
 
     /// Refuses where `bytes` more would pass `percent` of the budget.
@@ -218,6 +235,8 @@ fn identify(
         let others = logs.iter().try_fold(false, |any, topic| Ok::<_, LogError>(any || readers.ends.look(*topic)?.is_some()))?;
         if others {
             readers.ends.confirm(Topic::Meta, 0)?;
+        } else if !options.create {
+            return Err(absent(names));
         } else {
             topics.create(&[Topic::Meta])?;
         }
@@ -225,6 +244,7 @@ fn identify(
     let meta = Meta::open(Arc::clone(publisher), Arc::clone(readers), Arc::clone(names))?;
     let (id, partitions) = match meta.identity()? {
         Some(found) => found,
+        None if !options.create => return Err(absent(names)),
         None => {
             topics.create(&logs)?;
             for topic in logs {
@@ -250,6 +270,14 @@ fn identify(
     }
     check_counts(topics, id)?;
     Ok((id, meta))
+}
+
+fn absent(names: &Names) -> LogError {
+    LogError::Unfit {
+        place: format!("topic {}", names.of(Topic::Meta)),
+        detail: "there is no log under this log.kafka.topic_prefix".into(),
+        remedy: "name the prefix that processes run with, or start one: it makes the topics".into(),
+    }
 }
 
 fn check_counts(topics: &Topics<'_>, id: LogId) -> Result<(), LogError> {

@@ -77,10 +77,12 @@ impl Owners {
         Ok(Owner { partition, generation })
     }
 
-    /// Drops the right to a partition.
-    pub fn release(&self) {
-        for slot in &self.slots {
-            *slot.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    /// Drops the right to partitions. Where a commit is under way it is left: whoever comes next fences it.
+    pub fn release(&self, partitions: impl IntoIterator<Item = Partition>) {
+        for slot in partitions.into_iter().filter_map(|p| self.slots.get(p as usize)) {
+            if let Ok(mut slot) = slot.try_lock() {
+                *slot = None;
+            }
         }
     }
 

@@ -99,7 +99,10 @@ pub fn check_starts(log: &KafkaLog, accept_gap: bool) -> Result<(), LogError> {
     for name in LogName::ALL {
         for partition in 0..Topic::Log(name).width(log.partitions) {
             let start = log.readers.ends.fresh(Topic::Log(name), partition)?.start;
-            let from = log.meta.trimmed(name, partition);
+            if start == 0 {
+                continue;
+            }
+            let from = log.meta.trimmed(name, partition)?;
             if start <= from {
                 continue;
             }

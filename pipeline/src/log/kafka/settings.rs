@@ -104,6 +104,13 @@ pub enum SecretPlace {
 }
 
 impl SecretPlace {
+    fn file(&mut self) -> Option<&mut PathBuf> {
+        match self {
+            Self::File(path) => Some(path),
+            Self::Env(_) => None,
+        }
+    }
+
     /// Fetches it; `setting` is what an error names.
     pub fn load(&self, setting: &str) -> Result<Secret, LogError> {
         let unfit = |detail: String, remedy: &str| LogError::Unfit { place: setting.into(), detail, remedy: remedy.into() };
@@ -141,13 +148,18 @@ impl Default for KafkaSettings {
 }
 
 impl KafkaSettings {
+    /// Every file that is named.
+    pub fn files(&mut self) -> Vec<&mut PathBuf> {
+        let tls = self.tls.as_mut().map(|t| {
+            let password = t.key_password.as_mut().and_then(SecretPlace::file);
+            [t.ca_file.as_mut(), t.certificate_file.as_mut(), t.key_file.as_mut(), password]
+        });
+        let sasl = self.sasl.as_mut().and_then(|s| s.password.file());
+        tls.into_iter().flatten().chain([sasl]).flatten().collect()
+    }
+
     /// A record that no broker took by then has failed.
     pub fn delivery(&self) -> Duration {
         Duration::from_millis(self.delivery_milliseconds.into())
-    }
-
-    /// The consumer group whose members share `raw`.
-    pub fn group(&self) -> String {
-        format!("{}process", self.topic_prefix)
     }
 }

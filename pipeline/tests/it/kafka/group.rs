@@ -12,12 +12,13 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tidegate_pipeline::log::Work;
 use tidegate_pipeline::log::kafka::{KafkaLog, MembershipEvent, Options};
 use tidegate_schemas::log::{EventLog, LogError, LogName};
 
 /// Commits epochs to whatever partitions the group gives, until `stop`.
 fn serve(log: &KafkaLog, name: &str, stop: &AtomicBool, mut told: impl FnMut(u32, u64)) {
-    let (membership, events) = log.join(Duration::from_secs(2)).unwrap();
+    let (membership, events) = log.join(Work::Process, Duration::from_secs(2)).unwrap();
     let mut owned = BTreeMap::new();
     while !stop.load(Ordering::Relaxed) {
         while let Ok(event) = events.try_recv() {
@@ -155,7 +156,7 @@ fn partitions_are_handed_over() {
     options.kafka.session_milliseconds = 30_000;
     let (a, b) = (open(&options), open(&options));
     let patience = Duration::from_secs(60);
-    let (first, events) = a.join(patience).unwrap();
+    let (first, events) = a.join(Work::Process, patience).unwrap();
     let MembershipEvent::Assigned(mut all) = events.recv_timeout(patience).unwrap() else { panic!("not assigned") };
     all.sort_unstable();
     assert_eq!(all, [0, 1, 2]);
@@ -172,7 +173,7 @@ fn partitions_are_handed_over() {
     let committed = group.committed_offsets(asked, patience).unwrap();
     assert_eq!(committed.elements()[0].offset(), Offset::Offset(2), "the group knows what is processed");
 
-    let (second, other) = b.join(patience).unwrap();
+    let (second, other) = b.join(Work::Process, patience).unwrap();
     let (mut moved, mut given) = (Vec::new(), Vec::new());
     wait_for("partitions to move", patience, || {
         match events.recv_timeout(Duration::from_millis(100)) {

@@ -11,7 +11,7 @@ fn roundtrip(options: &Options) {
     publish(&*log, LogName::Raw, 0, &["in"]);
     let owner = log.fence(0).unwrap();
     commit(&*log, &owner, unit(1, &["out"], &[], 1));
-    let (_membership, events) = log.join(std::time::Duration::from_secs(1)).unwrap();
+    let (_membership, events) = log.join(tidegate_pipeline::log::Work::Process, std::time::Duration::from_secs(1)).unwrap();
     assert!(events.recv_timeout(std::time::Duration::from_secs(30)).is_ok());
     assert_eq!(only_texts(&*log, LogName::Clean, 0), ["out"]);
     assert!(log.trim().unwrap() > 0);

@@ -1,0 +1,166 @@
+//! Several real processes share a log on a real Kafka: killed, stopped, joined, left, with the broker killed once, under load.
+//! `TIDEGATE_CLUSTER_SECONDS=3600` goes on for an hour; CI takes two minutes.
+
+use super::broker::{self, Broker};
+use crate::crash::{Fleet, check};
+use crate::support::{Options, Place, Random, Running, seed, wait_for};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use tidegate_pipeline::config::Config;
+use tidegate_pipeline::log::open_to_read;
+use tidegate_schemas::ids::Partition;
+use tidegate_schemas::log::LogName;
+
+const PARTITIONS: u32 = 6;
+const SESSION: Duration = Duration::from_secs(2);
+
+/// A folder whose configuration names the broker.
+fn place(broker: &Broker) -> Place {
+    let extra = format!(
+        "[log]\nkind = \"kafka\"\npartitions = {PARTITIONS}\nraw_horizon_seconds = 0\naudit_horizon_seconds = 0\ntrim_milliseconds = 500\n\n\
+         [log.kafka]\nbrokers = [\"{}\"]\ntopic_prefix = \"cluster.\"\nreplication_factor = 1\nmin_insync_replicas = 1\nsession_milliseconds = {}\n\n\
+         [process]\nworkers = 2\nepoch_milliseconds = 50\ntick_milliseconds = 250\nsnapshot_epochs = 20\n\n\
+         [sink.parquet]\npath = \"tables\"\n\n[cut]\nrows = 200\nseconds_min = 0\nedge_seconds = 1\n",
+        broker.address(),
+        SESSION.as_millis()
+    );
+    Place::with_server("state_dir = \"state\"\n", &extra)
+}
+
+/// The processes of a test, each with a data folder of its own; one that is not there is `None`.
+struct Cluster<'a> {
+    place: &'a Place,
+    roles: &'a [&'a str],
+    members: Vec<Option<Running>>,
+    servers: Arc<Mutex<Vec<String>>>,
+}
+
+impl<'a> Cluster<'a> {
+    fn start(place: &'a Place, roles: &'a [&'a str]) -> Self {
+        let mut cluster = Self { place, roles, members: roles.iter().map(|_| None).collect(), servers: Arc::default() };
+        (0..roles.len()).for_each(|i| cluster.join(i));
+        cluster
+    }
+
+    fn join(&mut self, index: usize) {
+        let data = self.place.path(&format!("data-{index}"));
+        let args = ["--data-dir", data.to_str().unwrap(), "--role", self.roles[index]].map(str::to_owned).to_vec();
+        self.members[index] = Some(self.place.start(&Options { args, ..Options::default() }));
+        self.tell();
+    }
+
+    fn tell(&self) {
+        let takes_events = self.members.iter().zip(self.roles).filter(|(_, roles)| roles.contains("ingest"));
+        *self.servers.lock().unwrap() = takes_events.filter_map(|(m, _)| m.as_ref()).map(|m| m.address.clone()).collect();
+    }
+
+    fn take(&mut self, index: usize) -> Running {
+        let member = self.members[index].take().unwrap();
+        self.tell();
+        member
+    }
+
+    fn drain(&self) {
+        let member = self.members.iter().flatten().next_back().unwrap();
+        member.drain_within(Duration::from_secs(120));
+    }
+}
+
+/// How long each partition went without a commit; idle ones commit too.
+fn watch_stalls(config: &Path, stop: &Arc<AtomicBool>) -> std::thread::JoinHandle<Vec<Duration>> {
+    let (config, stop) = (Config::load(config).unwrap(), Arc::clone(stop));
+    std::thread::spawn(move || {
+        let log = open_to_read(&config).unwrap();
+        let mut seen = vec![(0, Instant::now(), Duration::ZERO); PARTITIONS as usize];
+        while !stop.load(Ordering::Relaxed) {
+            for (partition, (end, since, longest)) in seen.iter_mut().enumerate() {
+                let now = log.bounds(LogName::Commits, partition as Partition).map_or(*end, |b| b.end);
+                if now > *end {
+                    *longest = if *end == 0 { Duration::ZERO } else { since.elapsed().max(*longest) };
+                    (*end, *since) = (now, Instant::now());
+                }
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        seen.into_iter().map(|(_, since, longest)| longest.max(since.elapsed())).collect()
+    })
+}
+
+#[test]
+fn processes_come_and_go_and_every_event_is_there_once() {
+    let Some(mut broker) = broker::own() else { return };
+    let seconds: u64 = std::env::var("TIDEGATE_CLUSTER_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(90);
+    let place = place(&broker);
+    let mut cluster = Cluster::start(&place, &["ingest,process,sink"; 3]);
+    let (fleet, stop, mut random) = (Fleet::new(12), Arc::new(AtomicBool::new(false)), Random(seed()));
+    let stalls = watch_stalls(&place.path("tidegate.toml"), &stop);
+    let senders = fleet.drive_any(&cluster.servers, &place.keys, &stop, Duration::from_millis(5));
+    let (began, mut broker_is_due) = (Instant::now(), true);
+    let mut round = 0;
+    while began.elapsed() < Duration::from_secs(seconds) {
+        std::thread::sleep(3 * SESSION);
+        let chosen = random.below(3) as usize;
+        if broker_is_due && began.elapsed() > Duration::from_secs(seconds / 2) {
+            broker_is_due = false;
+            broker.kill();
+            std::thread::sleep(Duration::from_secs(2));
+            broker.resume();
+        } else if round % 2 == 0 {
+            cluster.take(chosen).kill();
+            std::thread::sleep(Duration::from_millis(random.below(6_000)));
+            cluster.join(chosen);
+        } else {
+            cluster.take(chosen).stop();
+            std::thread::sleep(Duration::from_millis(random.below(3_000)));
+            cluster.join(chosen);
+        }
+        round += 1;
+        println!("round {round}: {} events are acknowledged", fleet.ledger.lock().unwrap().acknowledged.len());
+    }
+    stop.store(true, Ordering::Relaxed);
+    senders.into_iter().for_each(|s| s.join().unwrap());
+    cluster.drain();
+    println!("longest stall of each partition: {:?}", stalls.join().unwrap());
+    (0..3).for_each(|i| cluster.take(i).stop());
+    let ledger = fleet.ledger.lock().unwrap();
+    check(&place, &place.path("tables"), &ledger);
+    println!("{} acknowledged events are there once", ledger.acknowledged.len());
+    assert!(ledger.acknowledged.len() as u64 > seconds * 10, "the fleet hardly sent anything");
+}
+
+#[test]
+fn each_role_in_a_process_of_its_own() {
+    let Some(broker) = broker::own() else { return };
+    let place = place(&broker);
+    let mut cluster = Cluster::start(&place, &["process", "sink", "ingest"]);
+    let (fleet, stop) = (Fleet::new(6), Arc::new(AtomicBool::new(false)));
+    let senders = fleet.drive_any(&cluster.servers, &place.keys, &stop, Duration::from_millis(5));
+    std::thread::sleep(Duration::from_secs(2));
+    // Where the role is not, events are not taken, and nothing else fails.
+    let mut processing = cluster.members[0].as_ref().unwrap().client();
+    let refused = processing.post("/v1/events", &place.keys[0], "application/json", b"{}");
+    assert_eq!((refused.status, refused.json()["type"].as_str().unwrap().ends_with("no-ingest")), (404, true));
+    assert_eq!(processing.get("/health", None).status, 200);
+    // Definitions reach every process by `control`, whichever published them: all of them did at their start.
+    let revisions: Vec<_> =
+        cluster.members.iter().flatten().map(|m| m.client().get("/ready", None).json()["catalog_revision"].clone()).collect();
+    assert!(revisions.iter().all(|r| *r == revisions[0]), "{revisions:?}");
+    // A receipt of the ingest process tells of rows that another process delivered.
+    let mut ingest = cluster.members[2].as_ref().unwrap().client();
+    let body = br#"{"device":"receipt","id":"receipt-1","seq":1,"temperature":1.0}"#;
+    let told = ingest.post("/v1/events", &place.keys[0], "application/json", body).json();
+    let path = format!("/v1/receipts/{}", told["receipt"].as_str().unwrap());
+    wait_for("the receipt to name a table", Duration::from_secs(60), || {
+        let answer = ingest.get(&path, Some(&place.keys[0])).json();
+        answer["events"][0]["sinks"][0]["durable"].as_bool().filter(|d| *d)
+    });
+    stop.store(true, Ordering::Relaxed);
+    senders.into_iter().for_each(|s| s.join().unwrap());
+    cluster.drain();
+    (0..3).for_each(|i| cluster.take(i).stop());
+    let mut ledger = fleet.ledger.lock().unwrap();
+    ledger.acknowledged.insert((0, "receipt-1".to_owned()));
+    check(&place, &place.path("tables"), &ledger);
+}
