@@ -70,7 +70,7 @@ fn unknown_settings_are_refused_with_their_place() {
     check(
         "[server]\nlissten = \"0.0.0.0:1\"\n",
         expect![
-            "tidegate.toml:2:1: unknown field `lissten`, expected one of `roles`, `data_dir`, `listen`, `connections_max`, `connections_per_address_max`, `head_seconds_max`, `body_seconds_max`, `idle_seconds_max`, `body_bytes_max`, `bodies_in_flight_bytes_max`, `publish_seconds_max`, `receipt_wait_seconds_max`, `shutdown_seconds_max`; tidegate.example.toml shows every setting"
+            "tidegate.toml:2:1: unknown field `lissten`, expected one of `roles`, `data_dir`, `state_dir`, `listen`, `connections_max`, `connections_per_address_max`, `head_seconds_max`, `body_seconds_max`, `idle_seconds_max`, `body_bytes_max`, `bodies_in_flight_bytes_max`, `publish_seconds_max`, `receipt_wait_seconds_max`, `shutdown_seconds_max`; tidegate.example.toml shows every setting"
         ],
     );
     check(
@@ -105,8 +105,8 @@ fn wrong_forms_are_told_with_their_place() {
         expect![[r#"tidegate.toml:2:14: invalid type: string "four", expected u32; tidegate.example.toml shows every setting"#]],
     );
     check(
-        "[log]\nkind = \"kafka\"\n",
-        expect!["tidegate.toml:2:8: unknown variant `kafka`, expected `embedded`; tidegate.example.toml shows every setting"],
+        "[log]\nkind = \"nats\"\n",
+        expect!["tidegate.toml:2:8: unknown variant `nats`, expected `embedded` or `kafka`; tidegate.example.toml shows every setting"],
     );
     check(
         "[process]\nepoch_events = -1\n",
