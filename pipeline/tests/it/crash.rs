@@ -1,7 +1,7 @@
 //! The real process, killed under load: every acknowledged event is in the table exactly once, nothing refused is, and
 //! `verify` says so. `TIDEGATE_CRASH_ROUNDS=300` kills it that often.
 
-use crate::support::{Options, Place, Random, Running, seed, wait_for};
+use crate::support::{Options, Place, Random, Running, seed};
 use crate::tables;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -183,7 +183,7 @@ fn killed_at_every_fault_point() {
             let Ok(mut server) = place.try_start(&options) else { continue };
             let stop = Arc::new(AtomicBool::new(false));
             let senders = fleet.drive(&server.address, &place.keys, &stop);
-            wait_for(&format!("the server to die at {point}:{nth}"), Duration::from_secs(30), || server.is_over().then_some(()));
+            server.ends(Duration::from_secs(30), &format!("{point}:{nth}"));
             stop.store(true, Ordering::Relaxed);
             senders.into_iter().for_each(|s| s.join().unwrap());
         }

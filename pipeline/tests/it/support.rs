@@ -170,8 +170,17 @@ impl Running {
         assert!(status.success(), "{status}\n{}", std::fs::read_to_string(&self.log).unwrap());
     }
 
-    pub fn is_over(&mut self) -> bool {
-        self.child.try_wait().unwrap().is_some()
+    /// Waits until the process ended by itself; where it does not, tells what it is about.
+    pub fn ends(&mut self, patience: Duration, why: &str) {
+        let started = Instant::now();
+        while self.child.try_wait().unwrap().is_none() {
+            if started.elapsed() > patience {
+                let ready = String::from_utf8_lossy(&self.client().get("/ready", None).body).into_owned();
+                let log = std::fs::read_to_string(&self.log).unwrap();
+                panic!("{patience:?} after its start the server lives on, which was to die at {why}: {ready}\n{log}");
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     pub fn client(&self) -> Client {
