@@ -44,8 +44,8 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Server {
-    /// What this process does: `ingest`, `process`, `sink`. The embedded log has one process, which does all; on Kafka any number
-    /// of processes share the work of each.
+    /// What this process does: `ingest`, `process`, `sink`. The embedded log has one process, so what is left out rests; on Kafka
+    /// any number of processes share the work of each role.
     pub roles: Vec<Role>,
     /// Holds the embedded log, the control socket, and by default snapshots and tables. Each process has one of its own.
     /// Relative to the configuration file's folder.

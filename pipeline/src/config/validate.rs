@@ -1,6 +1,6 @@
 //! What values a setting may have. Pure: forms are right before, and nothing is looked at but the values.
 
-use super::{Config, LogKind, Role};
+use super::Config;
 use tidegate_schemas::limits;
 use tidegate_schemas::system::SystemTable;
 
@@ -59,15 +59,9 @@ impl Config {
     }
 
     fn validate_roles(&self, found: &mut Vec<Objection>) {
-        let roles = &self.server.roles;
-        let objection = |detail: &str, remedy: &str| Objection { setting: "server.roles", detail: detail.into(), remedy: remedy.into() };
-        if roles.is_empty() {
-            found.push(objection("is empty", "name what this process does, or leave it out: then it does everything"));
-        } else if self.log.kind == LogKind::Embedded && !Role::ALL.iter().all(|r| roles.contains(r)) {
-            found.push(objection(
-                "leaves some out, and the embedded log has one process",
-                "leave it out: then this process does everything; several processes share a log on Kafka (log.kind)",
-            ));
+        if self.server.roles.is_empty() {
+            let (detail, remedy) = ("is empty".into(), "name what this process does, or leave it out: then it does everything".into());
+            found.push(Objection { setting: "server.roles", detail, remedy });
         }
     }
 
