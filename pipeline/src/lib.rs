@@ -14,6 +14,7 @@ pub mod config;
 pub mod definitions;
 pub mod delivery;
 pub mod demo;
+pub mod doctor;
 pub mod epoch;
 pub mod fault;
 pub mod graph;

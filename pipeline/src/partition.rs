@@ -186,8 +186,16 @@ impl Partitioned {
         Ok(worked)
     }
 
+    fn tell(&self, lag: u64, sealed: usize, sealed_bytes: u64) {
+        let partition = self.number.to_string();
+        metrics::gauge!("tidegate_raw_lag_records", "partition" => partition.clone()).set(lag as f64);
+        metrics::gauge!("tidegate_epochs_sealed", "partition" => partition.clone()).set(sealed as f64);
+        metrics::gauge!("tidegate_epochs_sealed_bytes", "partition" => partition).set(sealed_bytes as f64);
+    }
+
     /// Ends the partition's part of the dataflow.
     pub fn drop_from(mut self, worker: &mut Worker) {
+        self.tell(0, 0, 0);
         if let Some(graph) = self.graph.take() {
             graph.drop_from(worker);
         }
@@ -228,7 +236,7 @@ impl Partitioned {
         if self.last_seal.duration_since(self.last_lag) >= LAG_EVERY {
             self.last_lag = self.last_seal;
             let lag = self.around.log.bounds(LogName::Raw, self.number)?.end.saturating_sub(self.gathering.wants());
-            metrics::gauge!("tidegate_raw_lag_records", "partition" => self.number.to_string()).set(lag as f64);
+            self.tell(lag, self.sealed.len(), self.sealed.iter().sum());
         }
         let (input, settled) = self.run(worker, input)?;
         self.commit(&input, settled)

@@ -2,9 +2,16 @@
 //!
 //! Paths over HTTP start the server as a child process (this binary again, so that nothing but `cargo run` is needed),
 //! drive it over loopback with prepared bodies, read its CPU time from `/proc`, wait until everything is delivered, and
-//! count the rows that the tables hold: a lost or repeated row fails the run. Paths of stages run in this process.
+//! count the rows that the tables hold: a lost or repeated row fails the run. Paths of stages run in this process. Paths
+//! over Kafka start a broker of their own, whose CPU time does not count.
+
+/// The broker that the tests start, too.
+#[allow(dead_code, clippy::unwrap_used)]
+#[path = "../../../pipeline/tests/it/kafka/broker.rs"]
+mod broker;
 
 use anyhow::{Context, bail, ensure};
+use broker::Broker;
 use clap::Parser;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -43,6 +50,11 @@ struct Args {
 enum Kind {
     /// Over HTTP: events of a request, roles of the server, whether its rows are counted.
     Http { request: u64, roles: &'static str, rows: bool },
+    /// The same with every role, on a real Kafka.
+    Kafka { request: u64 },
+    /// 1,000 events a second in tens, on either log: how long a POST takes until its events are committed, and what
+    /// transactions cost where they are most of the work.
+    Paced { kafka: bool, epoch_milliseconds: u32 },
     /// The stages in this process: tenants, events of a burst.
     Stages { tenants: usize, burst: u64 },
 }
@@ -76,7 +88,21 @@ const PATHS: &[PathOf] = &[
     PathOf { name: "whole-w3", workload: Workload::W3, kind: Kind::Http { request: 100, roles: ALL, rows: true }, bar: 7.0 },
     PathOf { name: "whole-w2", workload: Workload::W2, kind: Kind::Http { request: 100, roles: ALL, rows: true }, bar: 6.0 },
     PathOf { name: "whole-w1", workload: Workload::W1, kind: Kind::Http { request: 100, roles: ALL, rows: true }, bar: f64::NAN },
+    PathOf { name: "kafka-whole-w3", workload: Workload::W3, kind: Kind::Kafka { request: 100 }, bar: 8.5 },
+    paced("paced-embedded-100ms", false, 100),
+    paced("paced-embedded-250ms", false, 250),
+    paced("paced-embedded-1000ms", false, 1_000),
+    paced("paced-kafka-100ms", true, 100),
+    paced("paced-kafka-250ms", true, 250),
+    paced("paced-kafka-1000ms", true, 1_000),
 ];
+
+const fn paced(name: &'static str, kafka: bool, epoch_milliseconds: u32) -> PathOf {
+    PathOf { name, workload: Workload::W3, kind: Kind::Paced { kafka, epoch_milliseconds }, bar: f64::NAN }
+}
+
+/// Events of a request, requests a second and seconds of a paced path; one request in so many waits for its receipt.
+const PACED: (u64, u64, u64, usize) = (10, 100, 20, 10);
 
 /// One measured pass.
 #[derive(serde::Serialize, Clone)]
@@ -86,6 +112,7 @@ struct Measured {
     rows: u64,
     cpu_s_per_million: f64,
     events_per_s: f64,
+    p50_ms: Option<f64>,
     p99_ms: Option<f64>,
     rss_max_bytes: u64,
     bar: Option<f64>,
@@ -100,8 +127,8 @@ fn main() -> anyhow::Result<ExitCode> {
     let commit = commit();
     if !args.json {
         println!(
-            "{:<26} {:>9} {:>9} {:>9} {:>7} {:>7} {:>11} {:>8} {:>8}",
-            "path", "events", "rows", "CPU s/M", "bar", "x bar", "events/s", "p99 ms", "RSS MB"
+            "{:<26} {:>9} {:>9} {:>9} {:>7} {:>7} {:>11} {:>8} {:>8} {:>8}",
+            "path", "events", "rows", "CPU s/M", "bar", "x bar", "events/s", "p50 ms", "p99 ms", "RSS MB"
         );
     }
     for path in PATHS.iter().filter(|p| p.name.starts_with(&args.only)) {
@@ -115,7 +142,7 @@ fn main() -> anyhow::Result<ExitCode> {
         }
         let optional = |v: Option<f64>| v.map_or("-".to_owned(), |v| format!("{v:.1}"));
         println!(
-            "{:<26} {:>9} {:>9} {:>9.2} {:>7} {:>7} {:>11.0} {:>8} {:>8.0}{}",
+            "{:<26} {:>9} {:>9} {:>9.2} {:>7} {:>7} {:>11.0} {:>8} {:>8} {:>8.0}{}",
             m.path,
             m.events,
             m.rows,
@@ -123,6 +150,7 @@ fn main() -> anyhow::Result<ExitCode> {
             optional(m.bar),
             optional(m.bar.map(|b| m.cpu_s_per_million / b)),
             m.events_per_s,
+            optional(m.p50_ms),
             optional(m.p99_ms),
             m.rss_max_bytes as f64 / 1e6,
             if args.passes > 1 { format!("   ({least:.2}–{most:.2})") } else { String::new() }
@@ -163,22 +191,27 @@ fn measure(path: &PathOf, events: u64, commit: &str) -> anyhow::Result<Measured>
                 rows: cost.rows,
                 cpu_s_per_million: cost.cpu_seconds / cost.events as f64 * 1e6,
                 events_per_s: cost.events as f64 / started.elapsed().as_secs_f64(),
+                p50_ms: None,
                 p99_ms: None,
                 rss_max_bytes: usage::rss_bytes(usage::SELF).1,
                 bar,
                 commit: commit.to_owned(),
             })
         }
-        Kind::Http { request, roles, rows } => {
-            let events = if request == 1 { events / 10 } else { events };
-            let run = over_http(path.workload, events, request, roles, rows).with_context(|| path.name)?;
+        _ => {
+            let setting = Setting::of(path, events);
+            let broker = setting.kafka.then(|| broker::own().context("no Kafka")).transpose()?;
+            let run = over_http(path.workload, &setting, broker.as_ref()).with_context(|| path.name)?;
+            let (events, part) =
+                (setting.events, |of_100: usize| run.latencies.get(run.latencies.len() * of_100 / 100).map(|l| l.as_secs_f64() * 1e3));
             Ok(Measured {
                 path: path.name,
                 events,
                 rows: run.rows,
                 cpu_s_per_million: run.cpu_seconds / events as f64 * 1e6,
                 events_per_s: events as f64 / run.seconds,
-                p99_ms: Some(run.p99_ms),
+                p50_ms: part(50),
+                p99_ms: part(99),
                 rss_max_bytes: run.rss_max_bytes,
                 bar,
                 commit: commit.to_owned(),
@@ -187,11 +220,40 @@ fn measure(path: &PathOf, events: u64, commit: &str) -> anyhow::Result<Measured>
     }
 }
 
+/// How a server is set and driven.
+struct Setting {
+    events: u64,
+    request: u64,
+    roles: &'static str,
+    rows: bool,
+    kafka: bool,
+    epoch_milliseconds: Option<u32>,
+}
+
+impl Setting {
+    fn of(path: &PathOf, events: u64) -> Self {
+        let whole = |request, kafka| Self { events, request, roles: ALL, rows: true, kafka, epoch_milliseconds: None };
+        match path.kind {
+            Kind::Http { request, roles, rows } => {
+                let events = if request == 1 { events / 10 } else { events };
+                Self { events, roles, rows, ..whole(request, false) }
+            }
+            Kind::Paced { kafka, epoch_milliseconds } => {
+                let (request, rate, seconds, _) = PACED;
+                Self { events: request * rate * seconds, epoch_milliseconds: Some(epoch_milliseconds), ..whole(request, kafka) }
+            }
+            Kind::Kafka { request } => whole(request, true),
+            Kind::Stages { burst, .. } => whole(burst, false),
+        }
+    }
+}
+
 struct Run {
     rows: u64,
     cpu_seconds: f64,
     seconds: f64,
-    p99_ms: f64,
+    /// In order.
+    latencies: Vec<Duration>,
     rss_max_bytes: u64,
 }
 
@@ -209,16 +271,18 @@ impl Drop for Server {
     }
 }
 
-fn over_http(workload: Workload, events: u64, request: u64, roles: &str, rows: bool) -> anyhow::Result<Run> {
+fn over_http(workload: Workload, setting: &Setting, broker: Option<&Broker>) -> anyhow::Result<Run> {
+    let Setting { events, request, rows, .. } = *setting;
     let folder = tempfile::tempdir()?;
-    let key = prepare(folder.path(), workload, roles)?;
+    let key = prepare(folder.path(), workload, setting, broker)?;
     let server = start(folder.path())?;
     let pid = server.child.id();
     let bodies: Arc<Vec<Vec<u8>>> = Arc::new((0..events / request).map(|i| body(workload, i * request, request)).collect());
     // One request of each connection beforehand: connections, scripts and code pages are there.
     let cpu = usage::cpu_seconds(pid);
     let started = Instant::now();
-    let mut latencies = drive(&server.address, &key, bodies)?;
+    let pace = setting.epoch_milliseconds.is_some();
+    let mut latencies = if pace { drive_paced(&server.address, &key, &bodies)? } else { drive(&server.address, &key, bodies)? };
     let sent = started.elapsed().as_secs_f64();
     let (mut seconds, mut found) = (sent, 0);
     if rows {
@@ -240,8 +304,7 @@ fn over_http(workload: Workload, events: u64, request: u64, roles: &str, rows: b
         );
     }
     latencies.sort_unstable();
-    let p99 = latencies.get(latencies.len() * 99 / 100).copied().unwrap_or_default();
-    Ok(Run { rows: found, cpu_seconds, seconds, p99_ms: p99.as_secs_f64() * 1e3, rss_max_bytes })
+    Ok(Run { rows: found, cpu_seconds, seconds, latencies, rss_max_bytes })
 }
 
 fn body(workload: Workload, from: u64, count: u64) -> Vec<u8> {
@@ -253,7 +316,7 @@ fn body(workload: Workload, from: u64, count: u64) -> Vec<u8> {
     out.into_bytes()
 }
 
-fn prepare(folder: &Path, workload: Workload, roles: &str) -> anyhow::Result<String> {
+fn prepare(folder: &Path, workload: Workload, setting: &Setting, broker: Option<&Broker>) -> anyhow::Result<String> {
     let target = folder.join("definitions");
     copy(&definitions(), &target)?;
     let (id, secret) = (CredentialId::new("bench")?, [7; 32]);
@@ -261,8 +324,14 @@ fn prepare(folder: &Path, workload: Workload, roles: &str) -> anyhow::Result<Str
     let keys =
         format!("[[key]]\nid = \"bench\"\ntenant = \"acme\"\nsource = \"{}\"\nsha256 = \"{hash}\"\n", workload.name().to_lowercase());
     std::fs::write(target.join("keys.toml"), keys)?;
+    let roles = setting.roles;
+    let kafka = broker.map_or(String::new(), |broker| {
+        let address = broker.address();
+        format!("[log]\nkind = \"kafka\"\n[log.kafka]\nbrokers = [\"{address}\"]\nreplication_factor = 1\nmin_insync_replicas = 1\n\n")
+    });
+    let epoch = setting.epoch_milliseconds.map_or(String::new(), |ms| format!("[process]\nepoch_milliseconds = {ms}\n\n"));
     let config = format!(
-        "[server]\nroles = {roles}\ndata_dir = \"data\"\nlisten = \"127.0.0.1:0\"\n\n[definitions]\nfolder = \"definitions\"\n\n\
+        "{kafka}{epoch}[server]\nroles = {roles}\ndata_dir = \"data\"\nlisten = \"127.0.0.1:0\"\n\n[definitions]\nfolder = \"definitions\"\n\n\
          [cut]\nseconds_min = 2\nedge_seconds = 5\n\n[telemetry]\nlog_filter = \"warn\"\n"
     );
     std::fs::write(folder.join("tidegate.toml"), config)?;
@@ -325,6 +394,32 @@ fn drive(address: &str, key: &str, bodies: Arc<Vec<Vec<u8>>>) -> anyhow::Result<
             all.extend(done??);
         }
         Ok(all)
+    })
+}
+
+/// One request after the other at a fixed pace, whatever becomes of those before; returns how long those took that waited for
+/// their receipt, from the moment when they were due.
+fn drive_paced(address: &str, key: &str, bodies: &[Vec<u8>]) -> anyhow::Result<Vec<Duration>> {
+    let (_, rate, _, waits) = PACED;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let (began, mut tasks, mut latencies) = (tokio::time::Instant::now(), tokio::task::JoinSet::new(), Vec::new());
+        for (i, body) in bodies.iter().enumerate() {
+            let due = began + Duration::from_secs_f64(i as f64 / rate as f64);
+            tokio::time::sleep_until(due).await;
+            let (address, key, body, wait) = (address.to_owned(), key.to_owned(), body.clone(), i % waits == 0);
+            tasks.spawn(async move {
+                let headers: &[_] = if wait { &[("prefer", "wait=20")] } else { &[] };
+                let post = Post { path: "/v1/events", key: Some(&key), content_type: "application/json", headers, body: &body };
+                let answer = Client::new(address).post(&post).await?;
+                ensure!(matches!(answer.status, 200 | 202), "the edge answered {}", answer.status);
+                Ok(wait.then(|| due.elapsed()))
+            });
+        }
+        while let Some(done) = tasks.join_next().await {
+            latencies.extend(done??);
+        }
+        Ok(latencies)
     })
 }
 

@@ -3,6 +3,7 @@
 mod apply;
 mod check;
 mod demo;
+mod doctor;
 mod run;
 mod verify;
 
@@ -24,12 +25,14 @@ struct Cli {
 enum Command {
     /// Show everything on this machine: server, organizations, a simulated fleet, tables.
     Demo(demo::Args),
-    /// Serve: ingest, processing and sinks in one process.
+    /// Serve: ingest, processing and sinks, in one process or in several that share Kafka.
     Run(run::Args),
     /// Publish a folder of definitions to a running server.
     Apply(apply::Args),
     /// Check a configuration and its definitions, templates' tests included, without running anything.
     Check(check::Args),
+    /// Try everything that the configuration names, and say what to do; exits 1 where something would not work.
+    Doctor(doctor::Args),
     /// Add up commit records against the rows that the tables hold; exits 1 on any difference.
     Verify(verify::Args),
     /// The demo's fleet, a process of its own so that the server's figures are the server's.
@@ -74,6 +77,7 @@ pub fn main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Run(args) => run::main(&args),
         Command::Apply(args) => apply::main(&args),
         Command::Check(args) => check::main(&args),
+        Command::Doctor(args) => doctor::main(&args),
         Command::Verify(args) => verify::main(&args),
         Command::DemoFleet(args) => demo::fleet(&args),
     });

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// Small segments, short horizons and fast edges, so that a short test passes every part of the code.
-const FAST: &str = "[log]\npartitions = 3\nsegment_bytes = 131072\nraw_horizon_seconds = 0\naudit_horizon_seconds = 0\ntrim_milliseconds = 200\n\n\
+pub const FAST: &str = "[log]\npartitions = 3\nsegment_bytes = 131072\nraw_horizon_seconds = 0\naudit_horizon_seconds = 0\ntrim_milliseconds = 200\n\n\
                     [process]\nworkers = 2\nepoch_milliseconds = 20\ntick_milliseconds = 50\nsnapshot_epochs = 5\n\n\
                     [cut]\nrows = 50\nseconds_min = 0\nedge_seconds = 1\n";
 
@@ -122,16 +122,7 @@ pub fn check(place: &Place, tables: &Path, ledger: &Ledger) {
     let (verified, ok) = place.verify();
     assert!(ok, "verify: {verified:#}");
     assert_eq!(verified["differences"].as_array().map(Vec::len), Some(0), "{verified:#}");
-    let rows = tables::rows(tables);
-    let mut seen: BTreeMap<(usize, String), usize> = BTreeMap::new();
-    for row in &rows {
-        *seen.entry((usize::from(row.tenant == "beta"), row.event_id.clone())).or_default() += 1;
-    }
-    let lost: Vec<_> = ledger.acknowledged.iter().filter(|e| !seen.contains_key(*e)).take(5).collect();
-    let twice: Vec<_> = seen.iter().filter(|(_, n)| **n > 1).take(5).collect();
-    let wrong: Vec<_> = ledger.refused.iter().filter(|e| seen.contains_key(*e)).take(5).collect();
-    assert!(lost.is_empty() && twice.is_empty() && wrong.is_empty(), "lost {lost:?}, twice {twice:?}, refused but there {wrong:?}");
-
+    let rows = there_once(tables, ledger);
     let mut by_asset: BTreeMap<(String, String), Vec<(tables::Place, i64)>> = BTreeMap::new();
     for row in rows {
         by_asset.entry((row.tenant, row.asset)).or_default().push((row.place, row.seq.unwrap()));
@@ -141,6 +132,20 @@ pub fn check(place: &Place, tables: &Path, ledger: &Ledger) {
         assert!(rows.is_sorted_by_key(|(_, seq)| *seq), "order of {asset:?}");
         assert_eq!(rows.iter().map(|(place, _)| place.0).collect::<BTreeSet<_>>().len(), 1, "{asset:?} is in one partition");
     }
+}
+
+/// Every acknowledged event is in the tables once, and nothing refused is.
+pub fn there_once(tables: &Path, ledger: &Ledger) -> Vec<tables::TableRow> {
+    let rows = tables::rows(tables);
+    let mut seen: BTreeMap<(usize, String), usize> = BTreeMap::new();
+    for row in &rows {
+        *seen.entry((usize::from(row.tenant == "beta"), row.event_id.clone())).or_default() += 1;
+    }
+    let lost: Vec<_> = ledger.acknowledged.iter().filter(|e| !seen.contains_key(*e)).take(5).collect();
+    let twice: Vec<_> = seen.iter().filter(|(_, n)| **n > 1).take(5).collect();
+    let wrong: Vec<_> = ledger.refused.iter().filter(|e| seen.contains_key(*e)).take(5).collect();
+    assert!(lost.is_empty() && twice.is_empty() && wrong.is_empty(), "lost {lost:?}, twice {twice:?}, refused but there {wrong:?}");
+    rows
 }
 
 fn finish(place: &Place, server: Running, fleet: &Fleet) {

@@ -205,6 +205,11 @@ fn trim_of(log: LogName, partition: Partition) -> String {
     format!("trim/{}/{partition}", log.as_str())
 }
 
+/// A record that says nothing, of a subject that nobody knows.
+pub fn nothing(subject: &str) -> Record {
+    record(&format!("{subject}/-"), "meta", Vec::new())
+}
+
 fn record(key: &str, kind: &'static str, value: Vec<u8>) -> Record {
     Record { key: key.to_owned().into(), headers: vec![Header::new("tg-kind", kind)], value: value.into() }
 }

@@ -15,6 +15,7 @@
 
 mod client;
 mod clients;
+mod doctor;
 mod ends;
 mod errors;
 mod membership;
@@ -31,6 +32,7 @@ mod settings;
 mod topics;
 mod transaction;
 
+pub use doctor::examine;
 pub use membership::{Ack, Membership, MembershipEvent};
 pub use settings::{KafkaSettings, Mechanism, Sasl, SecretPlace, Tls};
 

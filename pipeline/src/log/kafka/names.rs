@@ -37,6 +37,11 @@ impl Topic {
         if self == Self::Meta { "compact" } else { "delete" }
     }
 
+    /// Whose time records carry: that of `meta` tells how far clocks are apart.
+    pub fn clock(self) -> &'static str {
+        if self == Self::Meta { "LogAppendTime" } else { "CreateTime" }
+    }
+
     /// Whether an offset below the end may hold no record: markers of transactions take offsets, and compaction leaves
     /// gaps.
     pub fn has_gaps(self) -> bool {
@@ -91,6 +96,16 @@ impl Names {
     /// The name of a topic.
     pub fn of(&self, topic: Topic) -> &str {
         &self.topics[topic.index()]
+    }
+
+    /// What all of them begin with.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// The transactional id by which rights are tried; nothing is committed under it.
+    pub fn doctor(&self) -> String {
+        format!("{}doctor", self.prefix)
     }
 
     /// Who holds this id may commit to the partition; whoever takes it fences the one before.

@@ -125,6 +125,7 @@ impl<'a> Topics<'a> {
                     .set("max.message.bytes", &bytes)
                     .set("min.insync.replicas", &insync)
                     .set("compression.type", "producer")
+                    .set("message.timestamp.type", topic.clock())
             })
             .collect();
         let admin = self.admin()?;

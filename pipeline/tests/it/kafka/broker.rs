@@ -7,9 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::support::wait_for;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
@@ -149,14 +148,19 @@ impl Broker {
         let input = shell.stdin.take().unwrap();
         self.running = Some((shell, input));
         let asker: BaseConsumer = ClientConfig::new().set("bootstrap.servers", self.address()).create().unwrap();
-        wait_for("Kafka to answer", Duration::from_secs(90), || {
+        let started = Instant::now();
+        let answers = || {
             let output = self.folder().join("stdout.log");
             let pid = fs::read_to_string(self.folder().join("stdout.log.pid")).ok()?;
             // One that has ended is still listed, but has no program any more.
             let lives = fs::read_link(format!("/proc/{}/exe", pid.trim())).is_ok();
             assert!(lives, "{}", fs::read_to_string(output).unwrap());
             asker.fetch_metadata(None, Duration::from_millis(500)).ok().filter(|m| !m.brokers().is_empty())
-        });
+        };
+        while answers().is_none() {
+            assert!(started.elapsed() < Duration::from_secs(90), "Kafka does not answer");
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 
     /// As a power cut would end it.

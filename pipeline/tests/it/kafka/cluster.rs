@@ -2,9 +2,10 @@
 //! `TIDEGATE_CLUSTER_SECONDS=3600` goes on for an hour; CI takes two minutes.
 
 use super::broker::{self, Broker};
-use crate::crash::{Fleet, check};
-use crate::support::{Options, Place, Random, Running, seed, wait_for};
+use crate::crash::{FAST, Fleet, check, there_once};
+use crate::support::{BINARY, Options, Place, Random, Running, seed, wait_for};
 use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -16,13 +17,13 @@ use tidegate_schemas::log::LogName;
 const PARTITIONS: u32 = 6;
 const SESSION: Duration = Duration::from_secs(2);
 
-/// A folder whose configuration names the broker.
-fn place(broker: &Broker) -> Place {
+/// A folder whose configuration names the broker, and where its tables are.
+fn place(broker: &Broker, tables: &str) -> Place {
     let extra = format!(
         "[log]\nkind = \"kafka\"\npartitions = {PARTITIONS}\nraw_horizon_seconds = 0\naudit_horizon_seconds = 0\ntrim_milliseconds = 500\n\n\
          [log.kafka]\nbrokers = [\"{}\"]\ntopic_prefix = \"cluster.\"\nreplication_factor = 1\nmin_insync_replicas = 1\nsession_milliseconds = {}\n\n\
          [process]\nworkers = 2\nepoch_milliseconds = 50\ntick_milliseconds = 250\nsnapshot_epochs = 20\n\n\
-         [sink.parquet]\npath = \"tables\"\n\n[cut]\nrows = 200\nseconds_min = 0\nedge_seconds = 1\n",
+         [sink.parquet]\npath = \"{tables}\"\n\n[cut]\nrows = 200\nseconds_min = 0\nedge_seconds = 1\n",
         broker.address(),
         SESSION.as_millis()
     );
@@ -92,7 +93,7 @@ fn watch_stalls(config: &Path, stop: &Arc<AtomicBool>) -> std::thread::JoinHandl
 fn processes_come_and_go_and_every_event_is_there_once() {
     let Some(mut broker) = broker::own() else { return };
     let seconds: u64 = std::env::var("TIDEGATE_CLUSTER_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(90);
-    let place = place(&broker);
+    let place = place(&broker, "tables");
     let mut cluster = Cluster::start(&place, &["ingest,process,sink"; 3]);
     let (fleet, stop, mut random) = (Fleet::new(12), Arc::new(AtomicBool::new(false)), Random(seed()));
     let stalls = watch_stalls(&place.path("tidegate.toml"), &stop);
@@ -133,7 +134,7 @@ fn processes_come_and_go_and_every_event_is_there_once() {
 #[test]
 fn each_role_in_a_process_of_its_own() {
     let Some(broker) = broker::own() else { return };
-    let place = place(&broker);
+    let place = place(&broker, "tables");
     let mut cluster = Cluster::start(&place, &["process", "sink", "ingest"]);
     let (fleet, stop) = (Fleet::new(6), Arc::new(AtomicBool::new(false)));
     let senders = fleet.drive_any(&cluster.servers, &place.keys, &stop, Duration::from_millis(5));
@@ -163,4 +164,78 @@ fn each_role_in_a_process_of_its_own() {
     let mut ledger = fleet.ledger.lock().unwrap();
     ledger.acknowledged.insert((0, "receipt-1".to_owned()));
     check(&place, &place.path("tables"), &ledger);
+}
+
+/// The steps of `guides/kafka.md`, from embedded to Kafka.
+#[test]
+fn a_drained_embedded_log_is_followed_by_one_on_kafka() {
+    let Some(broker) = broker::own() else { return };
+    let tables = tempfile::tempdir().unwrap();
+    let path = tables.path().to_str().unwrap();
+    let (old, new) = (Place::new(&format!("{FAST}\n[sink.parquet]\npath = \"{path}\"\n")), place(&broker, path));
+    let fleet = Fleet::new(6);
+    let drive = |place: &Place, server: &Running| {
+        let stop = Arc::new(AtomicBool::new(false));
+        let servers = Arc::new(Mutex::new(vec![server.address.clone()]));
+        let senders = fleet.drive_any(&servers, &place.keys, &stop, Duration::ZERO);
+        std::thread::sleep(Duration::from_secs(1));
+        stop.store(true, Ordering::Relaxed);
+        senders.into_iter().for_each(|s| s.join().unwrap());
+    };
+    let server = old.start(&Options::default());
+    drive(&old, &server);
+    server.stop();
+    let server = old.start(&Options { args: ["--role", "process,sink"].map(str::to_owned).to_vec(), ..Options::default() });
+    let refused = server.client().post("/v1/events", &old.keys[0], "application/json", b"{}");
+    assert_eq!(refused.status, 404);
+    server.drain();
+    server.stop();
+    let (verified, ok) = old.verify();
+    assert!(ok && verified["rows_pending"] == 0, "{verified:#}");
+
+    let examined = examine(&new);
+    assert!(examined.iter().all(|(_, state)| state != "failed"), "{examined:?}");
+    let server = new.start(&Options::default());
+    drive(&new, &server);
+    server.drain();
+    let examined = examine(&new);
+    for name in ["Kafka", "topics", "transactions", "consumer groups", "clock", "snapshots", "sink.parquet.path", "definitions"] {
+        // One copy of everything is worth a warning.
+        let wanted = if name == "Kafka" { "warning" } else { "ok" };
+        assert_eq!(examined.iter().find(|(n, _)| n == name).map(|(_, state)| state.as_str()), Some(wanted), "{name}: {examined:?}");
+    }
+    server.stop();
+    let (verified, ok) = new.verify();
+    assert!(ok, "{verified:#}");
+    there_once(tables.path(), &fleet.ledger.lock().unwrap());
+}
+
+/// What `tidegate doctor` finds: name and state of each check.
+fn examine(place: &Place) -> Vec<(String, String)> {
+    let output = Command::new(BINARY).args(["doctor", "--json", "--config"]).arg(place.path("tidegate.toml")).output().unwrap();
+    let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(told["ok"].as_bool(), Some(output.status.success()));
+    let text = |v: &serde_json::Value| v.as_str().unwrap().to_owned();
+    told["findings"].as_array().unwrap().iter().map(|f| (text(&f["check"]), text(&f["state"]))).collect()
+}
+
+#[test]
+fn doctor_names_what_does_not_work() {
+    let Some(broker) = broker::shared() else { return };
+    let place = place(broker, "tables");
+    // Whatever else fails, every line names what was tried and what to do.
+    for (from, to, check) in [
+        ("replication_factor = 1", "replication_factor = 3", "Kafka"),
+        ("brokers = [\"127.0.0.1:", "brokers = [\"127.0.0.2:", "Kafka"),
+        ("path = \"tables\"", "path = \"/proc/tables\"", "sink.parquet.path"),
+        ("state_dir = \"state\"", "state_dir = \"/proc/state\"", "snapshots"),
+    ] {
+        let file = place.path("tidegate.toml");
+        let sound = std::fs::read_to_string(&file).unwrap();
+        assert!(sound.contains(from));
+        std::fs::write(&file, sound.replace(from, to)).unwrap();
+        let examined = examine(&place);
+        assert!(examined.contains(&(check.to_owned(), "failed".to_owned())), "{to}: {examined:?}");
+        std::fs::write(&file, sound).unwrap();
+    }
 }

@@ -1,0 +1,205 @@
+//! `tidegate doctor`: tries everything that the configuration names, the way the server would use it, and says what to do.
+//!
+//! Nothing is changed: what is written to try a permission is taken back, or stands where no reader looks.
+
+use crate::config::{Config, LogKind, Role};
+use crate::definitions::check;
+use crate::log::embedded::EmbeddedLog;
+use crate::log::kafka;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path as ObjectPath;
+use object_store::{Error as StoreError, ObjectStore, PutMode, PutOptions, PutPayload};
+use serde::Serialize;
+use std::fs;
+use std::path::Path;
+use tidegate_schemas::log::EventLog;
+
+/// Below this share of the log's budget left on the disk, the budget is not what bounds the log.
+const DISK_SHARE_PERCENT: u64 = 100;
+/// Several of them try the same name at once: exactly one may win.
+const RACERS: usize = 8;
+
+/// How a check ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// As it must be.
+    Ok,
+    /// It works, and somebody should know.
+    Warning,
+    /// The server would not work.
+    Failed,
+}
+
+/// One thing that was tried.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// What was tried.
+    pub check: String,
+    /// How it ended.
+    pub state: State,
+    /// What was seen, with the remedy where there is one.
+    pub detail: String,
+}
+
+impl Finding {
+    /// As it must be.
+    pub fn ok(check: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { check: check.into(), state: State::Ok, detail: detail.into() }
+    }
+
+    /// Somebody should know.
+    pub fn warning(check: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { check: check.into(), state: State::Warning, detail: detail.into() }
+    }
+
+    /// It would not work.
+    pub fn failed(check: impl Into<String>, detail: impl ToString) -> Self {
+        Self { check: check.into(), state: State::Failed, detail: detail.to_string() }
+    }
+
+    fn of<E: ToString>(check: &str, result: Result<String, E>) -> Self {
+        match result {
+            Ok(detail) => Self::ok(check, detail),
+            Err(error) => Self::failed(check, error.to_string()),
+        }
+    }
+}
+
+/// Tries everything; blocks, as long as brokers may take to answer.
+pub fn examine(config: &Config) -> Vec<Finding> {
+    let mut found = Vec::new();
+    if let Some(folder) = &config.definitions.folder {
+        let checked = check::check(folder).map(|c| format!("{} definitions, {} tests of templates", c.folder.definitions.len(), c.tests));
+        found.push(Finding::of("definitions", checked));
+    }
+    found.push(folder("server.data_dir", &config.server.data_dir));
+    match config.log.kind {
+        LogKind::Embedded => found.extend(embedded(config)),
+        LogKind::Kafka => {
+            found.extend(kafka::examine(&config.log.kafka, config.log.partitions));
+            found.extend(shared_folders(config));
+        }
+    }
+    let roles = &config.server.roles;
+    if roles.contains(&Role::Process) {
+        found.push(conditional_writes("snapshots", &config.state().join("state")));
+    }
+    if roles.contains(&Role::Sink) && config.sink.parquet.enabled {
+        found.push(conditional_writes("sink.parquet.path", &config.tables()));
+    }
+    found
+}
+
+/// Whether files can be made there, and how much room there is.
+fn folder(name: &str, path: &Path) -> Finding {
+    let probe = path.join(format!(".doctor-{}", std::process::id()));
+    let tried = fs::create_dir_all(path).and_then(|()| fs::write(&probe, b"probe")).and_then(|()| fs::File::open(&probe)?.sync_all());
+    // It may not be there; what failed before is what counts.
+    let _ = fs::remove_file(&probe);
+    match tried {
+        Ok(()) => Finding::ok(name, format!("{} can be written; {} free", path.display(), bytes(free(path)))),
+        Err(error) => Finding::failed(name, format!("{}: {error}; name a folder that this user may write to", path.display())),
+    }
+}
+
+fn embedded(config: &Config) -> Vec<Finding> {
+    let at = config.server.data_dir.join("log");
+    let mut found = Vec::new();
+    let used = if at.exists() {
+        match EmbeddedLog::read_only(&at) {
+            Ok(log) => {
+                let usage = log.usage();
+                let detail = format!("log {} with {} partitions, {} in use", log.log_id(), log.partitions(), bytes(usage.bytes));
+                found.push(if log.partitions() == config.log.partitions {
+                    Finding::ok("log", detail)
+                } else {
+                    Finding::failed(
+                        "log",
+                        format!("{detail}; log.partitions is {}: a log keeps those it was made with", config.log.partitions),
+                    )
+                });
+                usage.bytes
+            }
+            Err(error) => {
+                found.push(Finding::failed("log", error));
+                0
+            }
+        }
+    } else {
+        found.push(Finding::ok("log", format!("there is none yet in {}; `run` makes it", at.display())));
+        0
+    };
+    let (room, wanted) = (free(&config.server.data_dir), config.log.budget_bytes.saturating_sub(used));
+    let detail = format!("log.budget_bytes leaves {} to use, the disk {}", bytes(wanted), bytes(room));
+    found.push(if room >= wanted / 100 * DISK_SHARE_PERCENT {
+        Finding::ok("log.budget_bytes", detail)
+    } else {
+        Finding::warning("log.budget_bytes", format!("{detail}: the disk is full before the budget is; lower the budget"))
+    });
+    found
+}
+
+/// Partitions move between processes, and with them what stands in these folders.
+fn shared_folders(config: &Config) -> Option<Finding> {
+    let absent: Vec<&str> =
+        [("server.state_dir", config.server.state_dir.is_none()), ("sink.parquet.path", config.sink.parquet.path.is_none())]
+            .into_iter()
+            .filter_map(|(name, absent)| absent.then_some(name))
+            .collect();
+    (!absent.is_empty()).then(|| {
+        let detail = format!(
+            "{} not set: in the data folder of this process, where others do not find it; fine for one process alone",
+            absent.join(" and ")
+        );
+        Finding::warning("shared folders", detail)
+    })
+}
+
+/// Two writers may never both believe that they made the same file.
+fn conditional_writes(name: &str, path: &Path) -> Finding {
+    let tried = fs::create_dir_all(path).map_err(anyhow::Error::from).and_then(|()| race(path));
+    match tried {
+        Ok(1) => Finding::ok(name, format!("{}: of {RACERS} writers of one name exactly one wins", path.display())),
+        Ok(won) => Finding::failed(name, format!("{}: {won} of {RACERS} writers of one name won; use another file system", path.display())),
+        Err(error) => Finding::failed(name, format!("{}: {error:#}", path.display())),
+    }
+}
+
+fn race(path: &Path) -> anyhow::Result<usize> {
+    let store = LocalFileSystem::new_with_prefix(path)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build()?;
+    let at = ObjectPath::from(format!(".doctor-{}", std::process::id()));
+    let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+    runtime.block_on(async {
+        let store = std::sync::Arc::new(store);
+        let mut tasks = tokio::task::JoinSet::new();
+        for racer in 0..RACERS {
+            let (store, at, options) = (std::sync::Arc::clone(&store), at.clone(), options.clone());
+            tasks.spawn(async move { store.put_opts(&at, PutPayload::from(vec![racer as u8]), options).await });
+        }
+        let mut won = 0;
+        while let Some(ended) = tasks.join_next().await {
+            match ended? {
+                Ok(_) => won += 1,
+                Err(StoreError::AlreadyExists { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        object_store::ObjectStoreExt::delete(&*store, &at).await?;
+        Ok(won)
+    })
+}
+
+/// Bytes that this user may still write; 0 where nobody knows.
+fn free(path: &Path) -> u64 {
+    rustix::fs::statvfs(path).map_or(0, |s| s.f_bavail.saturating_mul(s.f_frsize))
+}
+
+fn bytes(count: u64) -> String {
+    match count {
+        0..1_000_000 => format!("{count} bytes"),
+        1_000_000..10_000_000_000 => format!("{} MB", count / 1_000_000),
+        _ => format!("{} GB", count / 1_000_000_000),
+    }
+}
