@@ -43,7 +43,8 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Server {
-    /// What this process does: `ingest`, `process`, `sink`. The embedded log has one process, which does all.
+    /// What this process does: `ingest`, `process`, `sink`. The embedded log has one process: all three, or `ingest` alone,
+    /// which keeps events for a later start.
     pub roles: Vec<Role>,
     /// Holds the log, snapshots, tables and the control socket. Relative to the configuration file's folder.
     pub data_dir: PathBuf,
@@ -311,7 +312,7 @@ pub enum ConfigError {
         cause: std::io::Error,
     },
     /// Its text is wrong.
-    #[error("{0}")]
+    #[error(transparent)]
     Invalid(#[from] Faults),
 }
 

@@ -3,10 +3,12 @@
 mod apply;
 mod check;
 mod demo;
+mod key;
 mod run;
 mod verify;
 
 use crate::config::Config;
+use crate::config::place::Faults;
 use clap::{Parser, Subcommand};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -30,6 +32,8 @@ enum Command {
     Apply(apply::Args),
     /// Check a configuration and its definitions, templates' tests included, without running anything.
     Check(check::Args),
+    /// Make a new API key; its secret is shown this once.
+    Key(key::Args),
     /// Add up commit records against the rows that the tables hold; exits 1 on any difference.
     Verify(verify::Args),
     /// The demo's fleet, a process of its own so that the server's figures are the server's.
@@ -61,6 +65,16 @@ impl Which {
     }
 }
 
+/// Tells what a person has to mend.
+fn faults(faults: &Faults, json: bool) -> ExitCode {
+    if json {
+        println!("{}", serde_json::json!({ "faults": faults.0.iter().map(ToString::to_string).collect::<Vec<_>>() }));
+    } else {
+        eprintln!("{faults}");
+    }
+    ExitCode::FAILURE
+}
+
 /// Runs the command line.
 pub fn main() -> ExitCode {
     main_from(std::env::args_os())
@@ -74,6 +88,7 @@ pub fn main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Run(args) => run::main(&args),
         Command::Apply(args) => apply::main(&args),
         Command::Check(args) => check::main(&args),
+        Command::Key(args) => key::main(&args),
         Command::Verify(args) => verify::main(&args),
         Command::DemoFleet(args) => demo::fleet(&args),
     });

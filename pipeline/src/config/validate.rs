@@ -1,6 +1,6 @@
 //! What values a setting may have. Pure: forms are right before, and nothing is looked at but the values.
 
-use super::Config;
+use super::{Config, Role};
 use tidegate_schemas::limits;
 use tidegate_schemas::system::SystemTable;
 
@@ -41,6 +41,13 @@ impl Config {
         ] {
             check(value > 0, setting, "is 0".into(), "a cut would never hold anything: leave it out for the default");
         }
+        for (setting, value, above, most) in [
+            ("cut.rows", cut.rows, "cut.rows_max", cut.rows_max),
+            ("cut.bytes_max", cut.bytes_max, "cut.open_bytes_max", cut.open_bytes_max),
+        ] {
+            let detail = format!("is {value}, above {above} ({most})");
+            check(value <= most, setting, detail, "it would never be reached: lower it, or raise the other");
+        }
         check(
             cut.seconds_min <= cut.edge_seconds,
             "cut.seconds_min",
@@ -54,12 +61,28 @@ impl Config {
             format!("is {}, above a quarter of log.budget_bytes for all partitions together ({share} for each)", cut.edge_bytes),
             "the log would fill up between two edges: lower it, or raise log.budget_bytes",
         );
-        check(!self.telemetry.log_filter.trim().is_empty(), "telemetry.log_filter", "is empty".into(), "\"off\" silences the log");
+        if let Err(wrong) = crate::telemetry::filter(&self.telemetry.log_filter) {
+            check(
+                false,
+                "telemetry.log_filter",
+                wrong,
+                "write a level (off, error, warn, info, debug, trace), or directives such as \"info,tidegate_sinks=debug\"",
+            );
+        }
         found
     }
 
     fn validate_server(&self, found: &mut Vec<Objection>) {
         let s = &self.server;
+        let alone = s.roles == [Role::Ingest];
+        if !alone && (s.roles.len() != Role::ALL.len() || !Role::ALL.iter().all(|role| s.roles.contains(role))) {
+            found.push(Objection {
+                setting: "server.roles",
+                detail: format!("is {:?}", s.roles).to_lowercase(),
+                remedy: "the embedded log has one process: name ingest, process and sink, or ingest alone to keep events for a later start"
+                    .into(),
+            });
+        }
         let mut bounded =
             |setting, value: u64, max: usize, reason: &str| found.extend(out_of_bounds(setting, value, 1, max as u64, reason));
         bounded("server.connections_max", s.connections_max.into(), 1 << 20, "each takes a file descriptor");

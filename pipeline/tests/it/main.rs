@@ -15,4 +15,5 @@ mod readers;
 mod recovery;
 mod support;
 mod tables;
+mod tools;
 mod workspace;
