@@ -10,7 +10,7 @@ use tidegate_operators::duplicates::Duplicates;
 use tidegate_operators::event::EpochContext;
 use tidegate_operators::script::{Host, HostOptions, Watch};
 use tidegate_operators::stages::open::{self, Slice};
-use tidegate_operators::stages::{decode, settle, transform, validate};
+use tidegate_operators::stages::{self, settle};
 use tidegate_pipeline::definitions::{Extent, Folder, Known, diff};
 use tidegate_pipeline::usage::thread_cpu_seconds;
 use tidegate_schemas::block::Attribution;
@@ -82,9 +82,7 @@ pub fn run(catalog: &Catalog, workload: Workload, events: u64, epoch: u64, tenan
         let started = thread_cpu_seconds();
         let mut bundles = open::apply(&slices, catalog, of.log, &|k| seen.contains(k));
         for bundle in &mut bundles {
-            decode::apply(bundle, &mut host, &context);
-            validate::apply(bundle, &mut host, &context);
-            transform::apply(bundle, &mut host, &context);
+            stages::apply(bundle, &mut host, &context);
         }
         let settled = settle::apply(&bundles, &seen, &of).context("settle")?;
         drop(bundles);

@@ -325,7 +325,7 @@ pub enum ConfigError {
         cause: std::io::Error,
     },
     /// Its text is wrong.
-    #[error("{0}")]
+    #[error(transparent)]
     Invalid(#[from] Faults),
 }
 

@@ -16,7 +16,7 @@ use tidegate_operators::duplicates::Duplicates;
 use tidegate_operators::event::{Bundle, EpochContext};
 use tidegate_operators::script::Host;
 use tidegate_operators::stages::settle::{SettleError, Settled};
-use tidegate_operators::stages::{decode, open, settle, transform, validate};
+use tidegate_operators::stages::{self, Stage, open, settle};
 use tidegate_schemas::ids::Epoch;
 use tidegate_schemas::verdict::StageName;
 use timely::container::CapacityContainerBuilder as Build;
@@ -64,16 +64,12 @@ impl Shared {
     }
 }
 
-type Stage = fn(&mut Bundle, &mut Host, &EpochContext);
-
-/// Draws the dataflow of one partition; a stage is a line here.
+/// Draws the dataflow of one partition; a stage is a line of [`stages::ALL`].
 fn draw<'scope>(scope: Scope<'scope, Epoch>, shared: &Shared) -> Handle<Epoch, Rc<EpochInput>> {
     let (input, epochs) = scope.new_input();
-    let opened = opened(epochs, shared);
-    let decoded = staged(opened, StageName::Decode, decode::apply, shared);
-    let validated = staged(decoded, StageName::Validate, validate::apply, shared);
-    let transformed = staged(validated, StageName::Transform, transform::apply, shared);
-    settled(transformed, shared);
+    // decode ▸ validate ▸ transform
+    let staged = stages::ALL.into_iter().fold(opened(epochs, shared), |bundles, (name, stage)| staged(bundles, name, stage, shared));
+    settled(staged, shared);
     input
 }
 

@@ -11,10 +11,28 @@ use tidegate_schemas::verdict::Code;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::FmtSpan;
 
+/// A filter of log lines.
+///
+/// # Errors
+/// What is wrong with the text; follows the setting's name. A word that is no level is one of the wrong things: it would be
+/// read as the name of a part whose every line is wanted, and silence all others.
+pub fn filter(text: &str) -> Result<EnvFilter, String> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let directives = || text.split(',').map(str::trim);
+    if directives().all(str::is_empty) {
+        return Err("is empty".into());
+    }
+    let bare = |d: &&str| !d.is_empty() && !d.contains(['=', '[']) && !LEVELS.iter().any(|l| l.eq_ignore_ascii_case(d));
+    if let Some(word) = directives().find(bare) {
+        return Err(format!("is {text:?}, and {word:?} is no level"));
+    }
+    EnvFilter::try_new(text).map_err(|error| format!("is {text:?}: {error}"))
+}
+
 /// Sends logs to standard error. A filter that cannot be read is told and replaced by `info`.
-pub fn logs(filter: &str, format: LogFormat) {
-    let parsed = EnvFilter::try_new(filter).unwrap_or_else(|error| {
-        eprintln!("tidegate: log filter {filter:?} cannot be read, \"info\" takes its place: {error}");
+pub fn logs(text: &str, format: LogFormat) {
+    let parsed = filter(text).unwrap_or_else(|wrong| {
+        eprintln!("tidegate: the log filter {wrong}; \"info\" takes its place");
         EnvFilter::new("info")
     });
     let builder = tracing_subscriber::fmt().with_env_filter(parsed).with_span_events(FmtSpan::NONE).with_writer(std::io::stderr);

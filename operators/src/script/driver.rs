@@ -119,7 +119,7 @@ fn only_declared_text(out: &mut String, fields: &[&str]) {
     for name in fields.iter().chain(&["occurred_at", "event_type"]) {
         let _ = writeln!(out, "rest[{}] = nil", quoted(name.as_bytes()));
     }
-    // An empty table is an empty list.
+    // An empty table is no row.
     out.push_str("only = next(rest) == nil and next(row) ~= nil\nend\nif only then\n");
 }
 

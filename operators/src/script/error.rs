@@ -2,6 +2,7 @@
 
 use crate::script::tide::root;
 use std::fmt;
+use tidegate_schemas::limits::REJECTION_DETAIL_BYTES_MAX;
 use tidegate_schemas::verdict::{Code, Rejection, StageName};
 
 /// Why a script cannot be published.
@@ -50,7 +51,37 @@ pub(crate) fn describe(stage: StageName, error: &mlua::Error) -> ScriptError {
         // What the library raised happened where the script called it: innermost comes first.
         _ => stack.lines().filter_map(|l| split_place(l.trim_start()).0).find(|p| p.script).map(|p| p.line),
     };
-    ScriptError { stage, line, message: without_address(message).to_owned() }
+    ScriptError { stage, line, message: shown(without_address(message)) }
+}
+
+/// A message as tables and terminals can hold it: never empty, and without control characters.
+fn shown(message: &str) -> String {
+    if message.is_empty() {
+        return "an error without a message was raised".to_owned();
+    }
+    let mut out = String::with_capacity(message.len());
+    for c in message.chars() {
+        if c.is_control() && !matches!(c, '\n' | '\t') {
+            out.extend(c.escape_default());
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+/// What a script raises that is no text of UTF-8 or would end at its first zero byte on the way out of Lua: its beginning,
+/// the bytes that cannot be shown as `\xNN`. None where it can go as it is.
+pub(crate) fn escaped(raised: &[u8]) -> Option<String> {
+    if !raised.contains(&0) && std::str::from_utf8(raised).is_ok() {
+        return None;
+    }
+    let mut out = String::new();
+    for chunk in raised[..raised.len().min(REJECTION_DETAIL_BYTES_MAX)].utf8_chunks() {
+        out.push_str(&chunk.valid().replace('\0', "\\x00"));
+        chunk.invalid().iter().for_each(|byte| out.push_str(&format!("\\x{byte:02x}")));
+    }
+    Some(out)
 }
 
 /// Where Luau says that something happened.
@@ -104,6 +135,8 @@ mod tests {
             ),
             ("table: 0x00007f\nstack traceback:\n\ttransform:2: in function 'transform'", Some(2), "a table was raised"),
             ("two\nlines: of text", None, "two\nlines: of text"),
+            ("decode:3: \nstack traceback:\n\tdecode:3: in function 'decode'", Some(3), "an error without a message was raised"),
+            ("decode:3: a\u{1b}[2Jb\nstack traceback:\n", Some(3), "a\\u{1b}[2Jb"),
         ];
         for (text, line, message) in cases {
             let found = describe(StageName::Decode, &mlua::Error::runtime(text));

@@ -93,10 +93,20 @@ pub(crate) fn cells(fields: &Fields<'_>, event: &Event, values: MultiValue, budg
 pub(crate) fn rows(fields: &Fields<'_>, event: &Event, table: &Table, budget: &mut Budget) -> Result<Vec<Row>, Problem> {
     let len = table.raw_len();
     if len == 0 {
-        return Ok(if table.is_empty() { Vec::new() } else { vec![row(fields, event, table, budget)?] });
+        return Ok(vec![row(fields, event, table, budget)?]);
     }
     if len > RESULT_ROWS_MAX {
         return Err(Problem::new(Code::OutputTooLarge, format!("{len} rows, above {RESULT_ROWS_MAX}")));
+    }
+    for pair in table.pairs::<Value, Value>() {
+        let (key, _) = pair.map_err(unreadable)?;
+        if !matches!(key, Value::Integer(i) if i >= 1 && i as u64 <= len as u64) {
+            let detail = format!(
+                "transform returned a list of rows that has the field {} as well: return a row, or a list of rows",
+                key_text(&key)?
+            );
+            return Err(Problem::new(Code::ResultInvalid, detail));
+        }
     }
     let mut rows = Vec::with_capacity(len);
     for i in 1..=len {
@@ -110,6 +120,11 @@ pub(crate) fn rows(fields: &Fields<'_>, event: &Event, table: &Table, budget: &m
 }
 
 fn row(fields: &Fields<'_>, event: &Event, table: &Table, budget: &mut Budget) -> Result<Row, Problem> {
+    if table.is_empty() {
+        // Neither a row nor `nil`: taken as either, something would be made up, or lost in silence.
+        let detail = "transform returned an empty table: return nil to leave an event out, or a row with a value";
+        return Err(Problem::new(Code::ResultInvalid, detail));
+    }
     let mut draft = Draft { cells: fields.empty(), ..Draft::default() };
     for declared in &fields.declared {
         let value = get(table, declared.field.name.as_str())?;

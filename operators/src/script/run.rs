@@ -258,7 +258,6 @@ fn outcome(work: &Work<'_>, event: &Event, mut results: MultiValue) -> Outcome {
         tag::ROWS => {
             let Value::Table(table) = next() else { return Outcome::Filtered };
             match leave::rows(&work.fields, event, &table, &mut budget) {
-                Ok(rows) if rows.is_empty() => Outcome::Filtered,
                 Ok(rows) => Outcome::Rows(rows),
                 Err(problem) => rejected(problem, StageName::Transform),
             }

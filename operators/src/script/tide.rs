@@ -8,6 +8,7 @@ mod random;
 
 pub(crate) use random::{Random, seed};
 
+use crate::script::error::escaped;
 use crate::script::meter::Meter;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
@@ -32,6 +33,16 @@ pub(crate) fn natives(lua: &Lua, meter: &Rc<Meter>) -> mlua::Result<Table> {
     natives.raw_set("out_of_memory", lua.create_function(move |_, ()| -> mlua::Result<()> { Err(of.out_of_memory()) })?)?;
     let of = Rc::clone(meter);
     natives.raw_set("caught", lua.create_function(move |_, value: Value| caught(&of, &value))?)?;
+    natives.raw_set(
+        "shown",
+        lua.create_function(|lua, raised: Value| match &raised {
+            Value::String(text) => match escaped(&text.as_bytes()) {
+                Some(text) => Ok(Value::String(lua.create_string(text)?)),
+                None => Ok(raised),
+            },
+            _ => Ok(raised),
+        })?,
+    )?;
     natives.raw_set("is_native", lua.create_function(|_, function: mlua::Function| Ok(function.info().what == "C"))?)?;
     let of = Rc::clone(meter);
     natives.raw_set("now", lua.create_function(move |_, ()| Ok(of.now()))?)?;

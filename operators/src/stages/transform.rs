@@ -9,7 +9,7 @@ use crate::script::{self, Host};
 use fields::{Draft, Fields, Problem, Scalar, absent, cell, event_type, occurred_at};
 use places::Both;
 use tidegate_schemas::definition::{Decode, Mapping, Template, Transform};
-use tidegate_schemas::document::Value;
+use tidegate_schemas::document::{Document, Value};
 use tidegate_schemas::row::{Cell, Row};
 use tidegate_schemas::table::{Field, FieldType};
 use tidegate_schemas::verdict::StageName;
@@ -27,6 +27,24 @@ pub fn apply(bundle: &mut Bundle, host: &mut Host, context: &EpochContext) {
             transform(bundle, &Mapped::new(template, fields(), &by_name));
         }
     }
+}
+
+/// Why an entry with a constant would refuse every event; nothing where it would not.
+///
+/// # Errors
+/// What is wrong with the constant, as a rejection words it.
+pub fn check_constant(fields: &[Field], mapping: &Mapping) -> Result<(), String> {
+    let Some(text) = mapping.constant.as_deref() else { return Ok(()) };
+    let checked = match (fields.iter().find(|f| f.name == mapping.field), mapping.field.as_str()) {
+        (Some(field), _) if field.kind == FieldType::Json => {
+            return Document::parse(text.to_owned().into()).map(drop).map_err(|e| format!("{} is no JSON: {e}", field.name));
+        }
+        (Some(field), _) => constant(field, Scalar::Text(text)).map(drop),
+        (None, "occurred_at") => occurred_at(Scalar::Text(text)).map(drop),
+        (None, "event_type") => event_type(Scalar::Text(text)).map(drop),
+        _ => Ok(()),
+    };
+    checked.map_err(|problem| problem.detail)
 }
 
 fn transform(bundle: &mut Bundle, mapped: &Mapped<'_>) {

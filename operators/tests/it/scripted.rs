@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tidegate_operators::event::{Bundle, EpochContext, Event, Plan, Progress};
 use tidegate_operators::script::{Host, HostOptions, Watch};
-use tidegate_operators::stages::{decode, transform, validate};
+use tidegate_operators::stages;
 use tidegate_schemas::catalog::{PinnedSource, PinnedTemplate};
 use tidegate_schemas::definition::*;
 use tidegate_schemas::document::Document;
@@ -160,9 +160,7 @@ pub fn bundle(tenant: &str, template: Template, events: &[&[u8]]) -> Bundle {
 
 /// All three stages.
 pub fn run(host: &mut Host, bundle: &mut Bundle) {
-    decode::apply(bundle, host, &CONTEXT);
-    validate::apply(bundle, host, &CONTEXT);
-    transform::apply(bundle, host, &CONTEXT);
+    stages::apply(bundle, host, &CONTEXT);
 }
 
 /// What became of one JSON event of a template.

@@ -91,6 +91,10 @@ fn results_of_decode() {
         ("\nstring.rep('x', 1e9)", "script_error", "string.rep makes more than 1048576 bytes"),
         ("\ntide.hex.decode('xy')", "script_error", "invalid character 'x' at position 0"),
         ("\nerror({})", "script_error", "a table was raised"),
+        ("\nerror('\\0\\255')", "script_error", "\\x00\\xff"),
+        ("\nerror('caf\u{e9} \\200 \\27[2J', 0)", "script_error", "caf\u{e9} \\xc8 \\u{1b}[2J"),
+        ("\nerror('')", "script_error", "an error without a message was raised"),
+        ("\nerror()", "script_error", "nil"),
     ] {
         let rejection = rejection(one(&mut host, template(&format!("function decode(input) {body} end")), "{}"));
         assert_eq!((rejection.code.as_str(), rejection.detail.as_str()), (code, detail), "{body}");
@@ -175,7 +179,6 @@ fn results_of_transform() {
     assert_eq!(list.iter().map(|r| r.cells[0].clone()).collect::<Vec<_>>(), [Cell::I64(1), Cell::I64(2)]);
     assert_eq!(list[1].occurred_at, 1_000_000);
     assert!(matches!(run("nil"), Progress::Filtered));
-    assert!(matches!(run("{}"), Progress::Filtered));
     assert_eq!(rows(run("setmetatable({ n = 1 }, { __index = { f = 2 } })"))[0].cells[..2], [Cell::I64(1), Cell::Null]);
 
     for (returned, code, pointer) in [
@@ -200,6 +203,13 @@ fn results_of_transform() {
         ("{ { n = 1 }, { n = 'x' } }", "wrong_type", "/1/n"),
         ("{ { n = 1 }, 7 }", "result_invalid", "/1"),
         ("{ [true] = 1 }", "result_invalid", ""),
+        // Only nil leaves an event out.
+        ("{}", "result_invalid", ""),
+        ("{ n = nil }", "result_invalid", ""),
+        ("{ { n = 1 }, n = 2 }", "result_invalid", ""),
+        ("{ { n = 1 }, { n = 2 }, [true] = 2 }", "result_invalid", ""),
+        ("{ { n = 1 }, nil, { n = 3 }, f = 1 }", "result_invalid", ""),
+        ("{ { n = 1 }, {} }", "result_invalid", "/1"),
         ("(function() local t = {} t.t = t return { j = t } end)()", "output_too_large", "/j/t/t/t/t/t/t/t/t/t/t/t/t/t/t/t/t"),
         ("{ t = ('x'):rep(70000) }", "output_too_large", ""),
         ("{ x = ('x'):rep(70000) }", "output_too_large", ""),

@@ -1,6 +1,6 @@
 //! `tidegate apply`: publish a folder of definitions to a running server.
 
-use crate::definitions::socket;
+use crate::definitions::socket::{self, ApplyError};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -18,7 +18,11 @@ pub struct Args {
 
 pub fn main(args: &Args) -> anyhow::Result<ExitCode> {
     let config = args.which.load()?;
-    let published = socket::apply(&args.folder, &config.control_socket())?;
+    let published = match socket::apply(&args.folder, &config.control_socket()) {
+        Ok(published) => published,
+        Err(ApplyError::Folder(faults)) => return Ok(super::faults(&faults, args.json)),
+        Err(error) => return Err(error.into()),
+    };
     if args.json {
         println!("{}", serde_json::to_string(&published)?);
     } else {

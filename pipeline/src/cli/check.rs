@@ -35,13 +35,6 @@ pub fn main(args: &Args) -> anyhow::Result<ExitCode> {
             }
             Ok(ExitCode::SUCCESS)
         }
-        Err(faults) => {
-            if args.json {
-                println!("{}", serde_json::json!({ "faults": faults.0.iter().map(ToString::to_string).collect::<Vec<_>>() }));
-            } else {
-                eprintln!("{faults}");
-            }
-            Ok(ExitCode::FAILURE)
-        }
+        Err(faults) => Ok(super::faults(&faults, args.json)),
     }
 }

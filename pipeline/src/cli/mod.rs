@@ -4,10 +4,12 @@ mod apply;
 mod check;
 mod demo;
 mod doctor;
+mod key;
 mod run;
 mod verify;
 
 use crate::config::Config;
+use crate::config::place::Faults;
 use clap::{Parser, Subcommand};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -33,6 +35,8 @@ enum Command {
     Check(check::Args),
     /// Try everything that the configuration names, and say what to do; exits 1 where something would not work.
     Doctor(doctor::Args),
+    /// Make a new API key; its secret is shown this once.
+    Key(key::Args),
     /// Add up commit records against the rows that the tables hold; exits 1 on any difference.
     Verify(verify::Args),
     /// The demo's fleet, a process of its own so that the server's figures are the server's.
@@ -64,6 +68,16 @@ impl Which {
     }
 }
 
+/// Tells what a person has to mend.
+fn faults(faults: &Faults, json: bool) -> ExitCode {
+    if json {
+        println!("{}", serde_json::json!({ "faults": faults.0.iter().map(ToString::to_string).collect::<Vec<_>>() }));
+    } else {
+        eprintln!("{faults}");
+    }
+    ExitCode::FAILURE
+}
+
 /// Runs the command line.
 pub fn main() -> ExitCode {
     main_from(std::env::args_os())
@@ -78,6 +92,7 @@ pub fn main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Apply(args) => apply::main(&args),
         Command::Check(args) => check::main(&args),
         Command::Doctor(args) => doctor::main(&args),
+        Command::Key(args) => key::main(&args),
         Command::Verify(args) => verify::main(&args),
         Command::DemoFleet(args) => demo::fleet(&args),
     });

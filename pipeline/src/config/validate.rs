@@ -41,6 +41,13 @@ impl Config {
         ] {
             check(value > 0, setting, "is 0".into(), "a cut would never hold anything: leave it out for the default");
         }
+        for (setting, value, above, most) in [
+            ("cut.rows", cut.rows, "cut.rows_max", cut.rows_max),
+            ("cut.bytes_max", cut.bytes_max, "cut.open_bytes_max", cut.open_bytes_max),
+        ] {
+            let detail = format!("is {value}, above {above} ({most})");
+            check(value <= most, setting, detail, "it would never be reached: lower it, or raise the other");
+        }
         check(
             cut.seconds_min <= cut.edge_seconds,
             "cut.seconds_min",
@@ -54,15 +61,26 @@ impl Config {
             format!("is {}, above a quarter of log.budget_bytes for all partitions together ({share} for each)", cut.edge_bytes),
             "the log would fill up between two edges: lower it, or raise log.budget_bytes",
         );
-        check(!self.telemetry.log_filter.trim().is_empty(), "telemetry.log_filter", "is empty".into(), "\"off\" silences the log");
+        if let Err(wrong) = crate::telemetry::filter(&self.telemetry.log_filter) {
+            check(
+                false,
+                "telemetry.log_filter",
+                wrong,
+                "write a level (off, error, warn, info, debug, trace), or directives such as \"info,tidegate_sinks=debug\"",
+            );
+        }
         found
     }
 
     fn validate_roles(&self, found: &mut Vec<Objection>) {
-        if self.server.roles.is_empty() {
-            let (detail, remedy) = ("is empty".into(), "name what this process does, or leave it out: then it does everything".into());
-            found.push(Objection { setting: "server.roles", detail, remedy });
-        }
+        let roles = &self.server.roles;
+        let detail = match roles.as_slice() {
+            [] => "is empty".to_owned(),
+            [.., last] if roles.iter().filter(|r| *r == last).count() > 1 => format!("names {last:?} twice").to_lowercase(),
+            _ => return,
+        };
+        let remedy = "name each thing that this process does once, or leave it out: then it does everything".into();
+        found.push(Objection { setting: "server.roles", detail, remedy });
     }
 
     fn validate_server(&self, found: &mut Vec<Objection>) {

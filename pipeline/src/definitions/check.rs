@@ -5,9 +5,11 @@ use super::diff::{Refusal, RefusalCause, stand_alone};
 use super::folder::{Files, Folder};
 use super::trial;
 use crate::config::place::{Fault, Faults, FilePlace};
+use std::collections::BTreeMap;
 use std::path::Path;
 use tidegate_schemas::catalog::{Catalog, CatalogError};
 use tidegate_schemas::definition::{Definition, Place};
+use tidegate_schemas::ids::CredentialId;
 
 /// A folder in which nothing was found.
 #[derive(Debug)]
@@ -39,7 +41,10 @@ fn check_folder(folder: Folder) -> Result<Checked, Faults> {
         faults.push(Fault::new(FilePlace::file("."), "the folder holds no definitions", remedy));
     }
     match catalog_of(&folder) {
-        Ok(catalog) => check_credentials(&folder, &catalog, &mut faults),
+        Ok(catalog) => {
+            check_credentials(&folder, &catalog, &mut faults);
+            check_secrets(&folder, &mut faults);
+        }
         Err(found) => faults = found,
     }
     for definition in &folder.definitions {
@@ -67,10 +72,24 @@ fn catalog_of(folder: &Folder) -> Result<Catalog, Vec<Fault>> {
             RefusalCause::Catalog(CatalogError::Missing { .. }) => "define it, or correct the name",
             RefusalCause::Catalog(_) | RefusalCause::Table(_) => "correct it",
             RefusalCause::Twice => "remove one of them",
+            RefusalCause::Circle(_) => "give one of them a parent outside the circle; a vendor has none",
         };
         Fault::new(place, refusal.cause.to_string(), remedy)
     };
     stand_alone(&folder.definitions).map_err(|refusals| refusals.into_iter().map(fault).collect())
+}
+
+/// Two keys with one secret are one key in two places: whoever holds the one holds the other, and neither can be taken back.
+fn check_secrets(folder: &Folder, faults: &mut Vec<Fault>) {
+    let mut seen: BTreeMap<String, &CredentialId> = BTreeMap::new();
+    for definition in &folder.definitions {
+        let Definition::Key(key) = definition else { continue };
+        if let Some(first) = seen.insert(key.sha256.to_ascii_lowercase(), &key.id) {
+            let place = folder.places.get(&definition.key()).cloned().unwrap_or_else(|| FilePlace::file("keys.toml"));
+            let detail = format!("key {} has the same sha256 as key {first}", key.id);
+            faults.push(Fault::new(place, detail, "make one of them anew: tidegate key ID"));
+        }
+    }
 }
 
 /// A source that takes the asset from the credential needs keys that are bound to one asset each.

@@ -33,6 +33,9 @@ pub enum RefusalCause {
     /// Its columns do not fit those that the published table has.
     #[error(transparent)]
     Table(#[from] TableError),
+    /// Organizations each of which stands below the next, and the last below the first; the first is named again at the end.
+    #[error("organizations stand in a circle: {}", .0.join(" below "))]
+    Circle(Vec<String>),
     /// The same key stands twice among those wanted.
     #[error("it is given twice")]
     Twice,
@@ -103,6 +106,9 @@ pub fn stand_alone(wanted: &[Definition]) -> Result<Catalog, Vec<Refusal>> {
 fn alone(wanted: &Wanted<'_>) -> Result<Catalog, Vec<Refusal>> {
     let nothing = Known::default();
     let mut trial = Trial::new(Catalog::default(), &nothing, "", 0);
+    for circle in circles(wanted) {
+        trial.refuse_circle(circle);
+    }
     for key in in_order(wanted) {
         trial.put(key, &wanted[key]);
         trial.changes.clear();
@@ -166,6 +172,37 @@ fn depth_of(depths: &BTreeMap<&str, usize>, key: &DefinitionKey) -> usize {
     if key.kind == ORGANIZATION { depths.get(key.id.as_str()).copied().unwrap_or(0) } else { 0 }
 }
 
+/// Circles among organizations: each once, from its least id on and back to it.
+fn circles(wanted: &Wanted<'_>) -> Vec<Vec<String>> {
+    let parents: BTreeMap<&str, &str> = wanted
+        .values()
+        .filter_map(|d| match &**d {
+            Definition::Organization(o) => Some((o.id.as_str(), o.parent.as_ref()?.as_str())),
+            _ => None,
+        })
+        .collect();
+    let mut known: BTreeSet<&str> = BTreeSet::new();
+    let mut found = Vec::new();
+    for start in parents.keys().copied() {
+        let mut way: Vec<&str> = Vec::new();
+        let mut at = Some(start);
+        while let Some(id) = at {
+            if let Some(first) = way.iter().position(|w| *w == id) {
+                let circle = &way[first..];
+                let least = circle.iter().enumerate().min_by_key(|(_, id)| **id).map_or(0, |(i, _)| i);
+                found.push(circle.iter().cycle().skip(least).take(circle.len() + 1).map(|id| (*id).to_owned()).collect());
+                break;
+            }
+            if !known.insert(id) {
+                break;
+            }
+            way.push(id);
+            at = parents.get(id).copied();
+        }
+    }
+    found
+}
+
 /// How many organizations stand above each; those in a circle count as deep as the walk goes.
 fn depths<'a>(definitions: impl Iterator<Item = &'a Definition>) -> BTreeMap<&'a str, usize> {
     let parents: BTreeMap<&str, Option<&NodeId>> = definitions
@@ -198,7 +235,18 @@ impl<'a> Trial<'a> {
         Self { catalog, known, changes: Vec::new(), refusals: Vec::new(), absent: BTreeSet::new(), actor, at }
     }
 
+    /// Refuses the organizations of a circle, in one message at the first of them.
+    fn refuse_circle(&mut self, circle: Vec<String>) {
+        let Some(first) = circle.first() else { return };
+        let definition = DefinitionKey { kind: ORGANIZATION.into(), owner: String::new(), id: first.clone() };
+        self.absent.extend(circle.iter().map(|id| format!("{ORGANIZATION} {id}")));
+        self.refusals.push(Refusal { definition, cause: RefusalCause::Circle(circle) });
+    }
+
     fn put(&mut self, key: &DefinitionKey, definition: &Definition) {
+        if key.kind == ORGANIZATION && self.absent.contains(&words(definition)) {
+            return;
+        }
         if !self.step(key, Some(definition.clone())) {
             self.absent.insert(words(definition));
         }

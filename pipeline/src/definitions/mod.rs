@@ -10,6 +10,7 @@ pub mod catalogs;
 pub mod check;
 pub mod diff;
 pub mod folder;
+pub mod key;
 pub mod known;
 mod metrics;
 pub mod publish;

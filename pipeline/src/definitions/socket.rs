@@ -74,7 +74,7 @@ pub struct SocketError {
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
     /// The folder is wrong; nothing was sent, or nothing was published.
-    #[error("{0}")]
+    #[error(transparent)]
     Folder(#[from] Faults),
     /// Nobody answers.
     #[error("{doing} {socket}; is tidegate running on this data folder, under this user?")]

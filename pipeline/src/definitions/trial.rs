@@ -35,6 +35,9 @@ use tidegate_schemas::table::Table;
 use tidegate_schemas::time;
 use tidegate_schemas::verdict::StageName;
 
+/// What mends a test that cannot be read.
+const FORM: &str = "see the form of tests in pipeline/src/definitions/README.md";
+
 /// A test as it is written.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -104,7 +107,7 @@ pub fn run(templates: &Templates<'_>, test: &TestFile, faults: &mut Vec<Fault>) 
             let place = FilePlace { at: Some((e.line(), e.column())), ..place };
             let message = e.to_string();
             let detail = message.split(" at line ").next().unwrap_or_default();
-            return faults.push(Fault::new(place, detail, "see the form of tests in the manual"));
+            return faults.push(Fault::new(place, detail, FORM));
         }
     };
     for (detail, remedy) in outcome_differs(template, table, &form) {
@@ -114,7 +117,6 @@ pub fn run(templates: &Templates<'_>, test: &TestFile, faults: &mut Vec<Fault>) 
 
 /// What differs from what is expected, each with what mends it.
 fn outcome_differs(template: &Template, table: &Table, form: &TestForm<'_>) -> Vec<(String, &'static str)> {
-    const FORM: &str = "see the form of tests in the manual";
     const OUTCOME: &str = "correct the template, or what the test expects";
     let ends = [form.rows.is_some(), form.rejected.is_some(), form.filtered == Some(true)];
     if ends.iter().filter(|e| **e).count() != 1 {

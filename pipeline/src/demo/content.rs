@@ -2,12 +2,11 @@
 //! since a secret that is the same everywhere is none.
 
 use crate::definitions::folder::Files;
+use crate::definitions::key;
 use include_dir::{Dir, include_dir};
 use std::fmt::Write;
 use std::io;
 use std::path::{Path, PathBuf};
-use tidegate_ingest_http::{hash_secret, issue_key};
-use tidegate_schemas::ids::{CredentialId, IdError};
 use tidegate_schemas::secret::Secret;
 
 static FOLDER: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/src/demo/definitions");
@@ -51,12 +50,9 @@ pub enum ContentError {
         #[source]
         cause: io::Error,
     },
-    /// The system gives no randomness.
-    #[error("no random numbers for keys: {0}")]
-    Random(String),
-    /// A defect.
-    #[error("a key's id is none")]
-    Id(#[from] IdError),
+    /// A key cannot be made.
+    #[error(transparent)]
+    Key(#[from] key::IssueError),
 }
 
 /// The embedded files, without `keys.toml`.
@@ -79,16 +75,11 @@ pub fn issue_keys() -> Result<(String, Vec<SenderKey>), ContentError> {
     let mut toml = String::from("# Made at the start of the demonstration; each start makes others. Only hashes are kept.\n");
     let mut keys = Vec::new();
     for (id, tenant, source, asset) in KEYS {
-        let mut secret = [0; 32];
-        getrandom::fill(&mut secret).map_err(|e| ContentError::Random(e.to_string()))?;
-        let hash = hash_secret(&secret);
+        let issued = key::issue(id)?;
+        let assets: Vec<String> = asset.into_iter().map(str::to_owned).collect();
         // Writing to a String cannot fail.
-        let _ = write!(toml, "\n[[key]]\nid = \"{id}\"\ntenant = \"{tenant}\"\nsource = \"{source}\"\nsha256 = \"{hash}\"\n");
-        if let Some(asset) = asset {
-            let _ = writeln!(toml, "assets = [\"{asset}\"]");
-        }
-        let key = issue_key(&CredentialId::new(id)?, &secret).into_bytes();
-        keys.push(SenderKey { tenant: tenant.to_owned(), source: source.to_owned(), key: Secret::new(key) });
+        let _ = write!(toml, "\n{}", issued.entry(tenant, source, &assets));
+        keys.push(SenderKey { tenant: tenant.to_owned(), source: source.to_owned(), key: issued.key });
     }
     Ok((toml, keys))
 }

@@ -147,5 +147,40 @@ fn wrong_values_are_told_all_at_once() {
         tidegate.toml:2:16: cut.edge_seconds is 0; a cut would never hold anything: leave it out for the default
         tidegate.toml:1:2: cut.seconds_min is 60, above cut.edge_seconds (0); all cuts close at each edge, so a smaller value is meant"#]],
     );
-    check("[telemetry]\nlog_filter = \"\"\n", expect![[r#"tidegate.toml:2:14: telemetry.log_filter is empty; "off" silences the log"#]]);
+}
+
+/// What is said about each of some texts.
+fn told(texts: impl IntoIterator<Item = String>) -> String {
+    texts
+        .into_iter()
+        .map(|t| Config::parse(&t, "t.toml").map_or_else(|e| e.to_string(), |_| format!("taken: {t}")))
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+#[test]
+fn values_that_only_the_start_would_find_wrong() {
+    expect![[r#"
+        t.toml:2:8: cut.rows is 600000, above cut.rows_max (500000); it would never be reached: lower it, or raise the other
+        t.toml:1:2: cut.bytes_max is 33554432, above cut.open_bytes_max (1000); it would never be reached: lower it, or raise the other"#]]
+    .assert_eq(&told(["[cut]\nrows = 600_000\nopen_bytes_max = 1000\n".to_owned()]));
+    let filters = ["", " ,", "loud", "info,tidegate_sinks=loud", "info,loud"].map(|f| format!("[telemetry]\nlog_filter = \"{f}\"\n"));
+    expect![[r#"
+        t.toml:2:14: telemetry.log_filter is empty; write a level (off, error, warn, info, debug, trace), or directives such as "info,tidegate_sinks=debug"
+        t.toml:2:14: telemetry.log_filter is empty; write a level (off, error, warn, info, debug, trace), or directives such as "info,tidegate_sinks=debug"
+        t.toml:2:14: telemetry.log_filter is "loud", and "loud" is no level; write a level (off, error, warn, info, debug, trace), or directives such as "info,tidegate_sinks=debug"
+        t.toml:2:14: telemetry.log_filter is "info,tidegate_sinks=loud": error parsing level filter: expected one of "off", "error", "warn", "info", "debug", "trace", or a number 0-5; write a level (off, error, warn, info, debug, trace), or directives such as "info,tidegate_sinks=debug"
+        t.toml:2:14: telemetry.log_filter is "info,loud", and "loud" is no level; write a level (off, error, warn, info, debug, trace), or directives such as "info,tidegate_sinks=debug""#]].assert_eq(&told(filters));
+    for filter in ["off", "WARN", "info,tidegate_sinks=debug", "tidegate_sinks[span{field=1}]=debug,error"] {
+        assert!(Config::parse(&format!("[telemetry]\nlog_filter = \"{filter}\"\n"), "t").is_ok(), "{filter}");
+    }
+    let roles = ["", "'process', 'process'", "'ingest', 'all'"].map(|r| format!("[server]\nroles = [{r}]\n"));
+    expect![[r#"
+        t.toml:2:9: server.roles is empty; name each thing that this process does once, or leave it out: then it does everything
+        t.toml:2:9: server.roles names process twice; name each thing that this process does once, or leave it out: then it does everything
+        t.toml:2:20: unknown variant `all`, expected one of `ingest`, `process`, `sink`; tidegate.example.toml shows every setting"#]]
+    .assert_eq(&told(roles));
+    for roles in ["'sink', 'ingest', 'process'", "'ingest'", "'process', 'sink'"] {
+        assert!(Config::parse(&format!("[server]\nroles = [{roles}]\n"), "t").is_ok(), "{roles}");
+    }
 }

@@ -4,6 +4,7 @@ mod applied;
 pub mod control_log;
 mod demo;
 mod faults;
+mod manual;
 
 use tidegate_pipeline::definitions::folder::Files;
 

@@ -16,4 +16,5 @@ mod readers;
 mod recovery;
 mod support;
 mod tables;
+mod tools;
 mod workspace;

@@ -6,6 +6,8 @@
 //!                              decode.luau validate.luau transform.luau
 //!                              tests/*.json                     see `definitions::trial`
 //! ```
+//! Every file and field of it: `README.md` in the folder above this one.
+//!
 //! Reading collects texts, parsing is pure, and everything that is wrong is told at once. A file that has no place in this
 //! layout is refused, since it would be a definition that somebody believes to be in effect.
 
@@ -20,6 +22,9 @@ use tidegate_schemas::definition::{Definition, DefinitionKey};
 use tidegate_schemas::limits::CONTROL_SOCKET_BYTES_MAX;
 
 pub use template::{TestFile, table_id};
+
+/// Where the layout and every form in it are described.
+pub const MANUAL: &str = "pipeline/src/definitions/README.md";
 
 /// The files of a folder: path from the folder on with `/`, and text.
 pub type Files = BTreeMap<String, String>;
@@ -59,7 +64,7 @@ impl Folder {
                 _ => faults.push(Fault::new(
                     FilePlace::file(path),
                     "this file has no place in a folder of definitions",
-                    "move it, or see the layout in the manual (files *.md and those whose name begins with a dot are ignored)",
+                    format!("move it, or see the layout in {MANUAL} (files *.md and those whose name begins with a dot are ignored)"),
                 )),
             }
         }
@@ -93,6 +98,8 @@ fn read_files(folder: &Path) -> Result<Files, Faults> {
 
 /// Folders below the root: templates, owner, template, tests.
 const FOLDERS_DEPTH_MAX: usize = 4;
+/// How many of them stand above the files of a template.
+const TEMPLATE_DEPTH: usize = 3;
 
 struct Reading<'a> {
     root: &'a Path,
@@ -113,19 +120,25 @@ impl Reading<'_> {
             if name.starts_with('.') || name.ends_with(".md") {
                 continue;
             }
-            if !path.is_dir() {
-                self.file(&path);
-            } else if depth < FOLDERS_DEPTH_MAX {
-                self.folder(&path, depth + 1);
-            } else {
-                self.fault(&path, "folder is deeper than the layout goes".into(), "move it away");
+            // Of what a link leads to. Opening anything but a file may wait for ever, or never end.
+            match path.metadata() {
+                Ok(found) if found.is_file() => self.file(&path, found.len()),
+                Ok(found) if !found.is_dir() => {
+                    self.fault(&path, "this is no regular file".into(), "definitions are plain files: move it away")
+                }
+                Ok(_) if depth < FOLDERS_DEPTH_MAX => self.folder(&path, depth + 1),
+                Ok(_) => self.fault(&path, "folder is deeper than the layout goes".into(), "move it away"),
+                Err(e) => self.fault(&path, format!("file cannot be read: {e}"), "definitions are UTF-8 texts that this user may read"),
             }
+        }
+        let is_template = depth == TEMPLATE_DEPTH && folder.strip_prefix(self.root).is_ok_and(|inner| inner.starts_with("templates"));
+        if is_template && std::fs::symlink_metadata(folder.join("template.toml")).is_err() {
+            self.fault(&folder.join("template.toml"), "file is missing".into(), "add it, or remove the folder of the template");
         }
     }
 
-    fn file(&mut self, path: &Path) {
-        let size = path.metadata().map_or(0, |m| usize::try_from(m.len()).unwrap_or(usize::MAX));
-        self.bytes = self.bytes.saturating_add(size);
+    fn file(&mut self, path: &Path, bytes: u64) {
+        self.bytes = self.bytes.saturating_add(usize::try_from(bytes).unwrap_or(usize::MAX));
         if self.bytes > CONTROL_SOCKET_BYTES_MAX {
             let remedy = "split it into several organizations' folders, or move what is no definition away";
             return self.fault(path, format!("the folder holds more than {CONTROL_SOCKET_BYTES_MAX} bytes"), remedy);

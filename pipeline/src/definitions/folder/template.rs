@@ -7,12 +7,13 @@ use crate::config::place::{Fault, FilePlace};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
+use tidegate_operators::stages::transform;
 use tidegate_schemas::definition::{
     Decode, Definition, DefinitionKey, Encoding, Mapping, Payload, Rule, Script, ScriptLimits, Template, Transform, Validate,
 };
 use tidegate_schemas::ids::{NodeId, TableId, TemplateId};
 use tidegate_schemas::limits;
-use tidegate_schemas::table::{Field, Table};
+use tidegate_schemas::table::{Field, FieldType, Table};
 use toml::de::DeTable;
 
 /// A test of a template, not yet read.
@@ -142,11 +143,15 @@ fn one(toml: &TomlText<'_>, owner: &str, id: &str, parts: &[Part<'_>], faults: &
         check_field(field, place, faults);
     }
     for (rule, place) in rules.iter().flatten() {
-        check_pointer(&rule.at, place, faults);
-        check_bounds(rule.min, rule.max, place, faults);
+        check_rule(rule, place, faults);
     }
+    let mut mapped: Vec<&str> = Vec::new();
     for (mapping, place) in mappings.iter().flatten() {
-        check_mapping(mapping, place, faults);
+        check_mapping(mapping, &fields, place, faults);
+        if mapped.contains(&mapping.field.as_str()) {
+            faults.push(Fault::new(place.clone(), format!("field {} is mapped twice", mapping.field), "remove one of them"));
+        }
+        mapped.push(&mapping.field);
     }
     let mut script = |name: &str, declared: bool| script_of(name, declared, toml.file, parts, faults);
     let decode = script("decode", head.decode.is_some());
@@ -208,6 +213,11 @@ fn check_head(head: &Head, place: &FilePlace, faults: &mut Vec<Fault>) {
 
 fn check_field(field: &Field, place: &FilePlace, faults: &mut Vec<Fault>) {
     check_bounds(field.min, field.max, place, faults);
+    let bounded = field.min.is_some() || field.max.is_some();
+    if bounded && !matches!(field.kind, FieldType::I64 | FieldType::F64) {
+        let detail = format!("field {} is no number (type {}), and has min or max", field.name, word(field.kind));
+        faults.push(Fault::new(place.clone(), detail, "remove them: bounds are for i64 and f64"));
+    }
     if field.unit.as_ref().is_some_and(|u| u.is_empty() || u.len() > 32 || !u.bytes().all(|b| b.is_ascii_graphic())) {
         let detail = format!("unit of field {} is no UCUM code", field.name);
         faults.push(Fault::new(place.clone(), detail, "write it like \"Cel\", \"%\", \"V\" or \"[ppm]\", or leave it out"));
@@ -223,6 +233,35 @@ fn check_bounds(min: Option<f64>, max: Option<f64>, place: &FilePlace, faults: &
     }
 }
 
+/// What a rule asks of a value must be possible for its type, or it would refuse every event.
+fn check_rule(rule: &Rule, place: &FilePlace, faults: &mut Vec<Fault>) {
+    check_pointer(&rule.at, place, faults);
+    check_bounds(rule.min, rule.max, place, faults);
+    let Some(kind) = rule.kind else { return };
+    let (bounded, listed) = (rule.min.is_some() || rule.max.is_some(), !rule.one_of.is_empty() || rule.pattern.is_some());
+    for (given, what, possible) in [
+        (bounded, "min or max", !matches!(kind, FieldType::Bool | FieldType::Text)),
+        (listed, "one_of or pattern", !matches!(kind, FieldType::Bool | FieldType::I64 | FieldType::F64)),
+    ] {
+        if given && !possible {
+            let detail = format!("the rule for {:?} wants type {}, and has {what}", rule.at, word(kind));
+            faults.push(Fault::new(place.clone(), detail, "no value can be both: correct the type, or remove them"));
+        }
+    }
+}
+
+/// A type as it is written.
+fn word(kind: FieldType) -> &'static str {
+    match kind {
+        FieldType::Bool => "bool",
+        FieldType::I64 => "i64",
+        FieldType::F64 => "f64",
+        FieldType::Text => "text",
+        FieldType::Timestamp => "timestamp",
+        FieldType::Json => "json",
+    }
+}
+
 /// TOML has numbers that JSON has not: a definition with one would be read back without it, and so as another version.
 fn check_finite(numbers: &[(&str, Option<f64>)], place: &FilePlace, faults: &mut Vec<Fault>) {
     for (name, number) in numbers {
@@ -232,7 +271,7 @@ fn check_finite(numbers: &[(&str, Option<f64>)], place: &FilePlace, faults: &mut
     }
 }
 
-fn check_mapping(mapping: &Mapping, place: &FilePlace, faults: &mut Vec<Fault>) {
+fn check_mapping(mapping: &Mapping, fields: &[Field], place: &FilePlace, faults: &mut Vec<Fault>) {
     check_finite(&[("scale", mapping.scale), ("offset", mapping.offset)], place, faults);
     match (&mapping.from, &mapping.constant) {
         (Some(pointer), None) => check_pointer(pointer, place, faults),
@@ -241,6 +280,18 @@ fn check_mapping(mapping: &Mapping, place: &FilePlace, faults: &mut Vec<Fault>) 
             let detail = format!("field {} has both a place and a constant, or neither", mapping.field);
             faults.push(Fault::new(place.clone(), detail, "give it either from or constant"));
         }
+    }
+    let field = fields.iter().find(|f| f.name == mapping.field);
+    if let Err(detail) = transform::check_constant(fields, mapping) {
+        let kind = field.map_or("", |f| word(f.kind));
+        let remedy =
+            if kind.is_empty() { "correct it".to_owned() } else { format!("write a constant of type {kind} (as text), within its bounds") };
+        faults.push(Fault::new(place.clone(), format!("constant {:?}: {detail}", mapping.constant.as_deref().unwrap_or_default()), remedy));
+    }
+    let no_number = field.is_some_and(|f| matches!(f.kind, FieldType::Bool | FieldType::Text | FieldType::Json));
+    if (mapping.scale.is_some() || mapping.offset.is_some()) && (mapping.constant.is_some() || no_number) {
+        let detail = format!("field {} has scale or offset, and no number to convert", mapping.field);
+        faults.push(Fault::new(place.clone(), detail, "remove them: they are for numbers from a place"));
     }
 }
 

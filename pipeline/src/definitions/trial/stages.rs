@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use tidegate_operators::event::{Bundle, EpochContext, Event, Plan, Progress};
 use tidegate_operators::script::{self, Host, HostOptions, Watch};
+use tidegate_operators::stages;
 use tidegate_operators::stages::open::NO_KEY;
-use tidegate_operators::stages::{decode, transform, validate};
 use tidegate_schemas::catalog::{PinnedSource, PinnedTemplate};
 use tidegate_schemas::definition::{Asset, Decode, Place, Source, Template, Transform, Validate};
 use tidegate_schemas::document::Document;
@@ -53,7 +53,7 @@ pub fn check_scripts(template: &Template, faults: &mut Vec<Fault>) {
 
 /// Runs one event; every run has script states of its own, so no test leans on another.
 pub(super) fn run(template: &Template, table: &Table, input: &Input) -> Ended {
-    let event = match through(&[decode::apply, validate::apply, transform::apply], template, table, input) {
+    let event = match through(template, table, input) {
         Ok(event) => event,
         Err(rejection) => return Ended::Rejected(rejection),
     };
@@ -66,25 +66,21 @@ pub(super) fn run(template: &Template, table: &Table, input: &Input) -> Ended {
     }
 }
 
-/// What decode returns as `data`: seen where a stage comes after it that is no script.
+/// What decode returns as `data`: seen where the stages after it are no scripts.
 pub(super) fn decoded(template: &Template, table: &Table, input: &Input) -> Option<Value> {
     let native = (Some(Validate::Rules(Vec::new())), Some(Transform::Mapping(Vec::new())));
     let alone = Template { validate: native.0, transform: native.1, ..template.clone() };
-    let event = through(&[decode::apply], &alone, table, input).ok()?;
+    let event = through(&alone, table, input).ok()?;
     let mut text = String::new();
     event.decoded?.root().write_json(&mut text);
     serde_json::from_str(&text).ok()
 }
 
-type Stage = fn(&mut Bundle, &mut Host, &EpochContext);
-
-fn through(stages: &[Stage], template: &Template, table: &Table, input: &Input) -> Result<Event, Rejection> {
+fn through(template: &Template, table: &Table, input: &Input) -> Result<Event, Rejection> {
     let mut bundle = bundle(template, table, input)?;
     let mut host = Host::new(HostOptions { states_max: 1, native: false }, Arc::new(Watch::default()));
     let context = EpochContext { recorded_at: input.received_at };
-    for stage in stages {
-        stage(&mut bundle, &mut host, &context);
-    }
+    stages::apply(&mut bundle, &mut host, &context);
     bundle.events.pop().ok_or_else(|| refused("the stages lost the event"))
 }
 

@@ -39,9 +39,9 @@ fn files_without_a_place() {
     check(
         &[("source.toml", "#"), ("templates/vend/readme.txt", "x"), ("templates/vend/t1/rules.luau", "x")],
         expect![[r#"
-        source.toml: this file has no place in a folder of definitions; move it, or see the layout in the manual (files *.md and those whose name begins with a dot are ignored)
-        templates/vend/readme.txt: this file has no place in a folder of definitions; move it, or see the layout in the manual (files *.md and those whose name begins with a dot are ignored)
-        templates/vend/t1/rules.luau: this file has no place in a folder of definitions; move it, or see the layout in the manual (files *.md and those whose name begins with a dot are ignored)"#]],
+            source.toml: this file has no place in a folder of definitions; move it, or see the layout in pipeline/src/definitions/README.md (files *.md and those whose name begins with a dot are ignored)
+            templates/vend/readme.txt: this file has no place in a folder of definitions; move it, or see the layout in pipeline/src/definitions/README.md (files *.md and those whose name begins with a dot are ignored)
+            templates/vend/t1/rules.luau: this file has no place in a folder of definitions; move it, or see the layout in pipeline/src/definitions/README.md (files *.md and those whose name begins with a dot are ignored)"#]],
     );
     check(&[(TOML, "")], expect!["templates/vend/t1/template.toml: file is missing; add it, or remove the folder of the template"]);
 }
@@ -129,12 +129,22 @@ fn references_that_lead_nowhere() {
         templates/vend: table Climate refers to organization vend, which is not there; define it, or correct the name
         templates/vend/t1/template.toml: template t1 refers to organization vend, which is not there; define it, or correct the name"#]],
     );
+    let node =
+        |id: &str, parent: &str| format!("[[organization]]\nid = \"{id}\"\nkind = \"site\"\nname = \"N\"\nparent = \"{parent}\"\n\n");
+    let nodes = [node("b", "c"), node("c", "a"), node("a", "b"), node("below", "c"), node("self", "self")];
+    let vendor = &base()["organizations.toml"];
+    check(
+        &[("organizations.toml", &format!("{vendor}\n{}", nodes.concat()))],
+        expect![[r#"
+        organizations.toml:25:6: organizations stand in a circle: a below b below c below a; give one of them a parent outside the circle; a vendor has none
+        organizations.toml:37:6: organizations stand in a circle: self below self; give one of them a parent outside the circle; a vendor has none"#]],
+    );
     let circle = "[[organization]]\nid = \"cust\"\nkind = \"site\"\nname = \"C\"\nparent = \"vend\"\n\n\
                   [[organization]]\nid = \"vend\"\nkind = \"site\"\nname = \"V\"\nparent = \"cust\"\n";
     check(
         &[("organizations.toml", circle)],
         expect![
-            "organizations.toml:2:6: organization cust refers to organization vend, which is not there; define it, or correct the name"
+            "organizations.toml:2:6: organizations stand in a circle: cust below vend below cust; give one of them a parent outside the circle; a vendor has none"
         ],
     );
 }
@@ -169,6 +179,15 @@ fn templates_that_cannot_be() {
             r#"templates/vend/t1/template.toml:8:1: unit of field temperature is no UCUM code; write it like "Cel", "%", "V" or "[ppm]", or leave it out"#
         ]],
     );
+    // Not a list of UCUM codes is kept, only their form: empty, long, with a control character, not of ASCII.
+    for unit in ["", &"x".repeat(33), "C\\u0007", "\u{b0}C"] {
+        check(
+            &[(TOML, &template(|t| t.replace("\"Cel\"", &format!("\"{unit}\""))))],
+            expect![[
+                r#"templates/vend/t1/template.toml:8:1: unit of field temperature is no UCUM code; write it like "Cel", "%", "V" or "[ppm]", or leave it out"#
+            ]],
+        );
+    }
     check(
         &[(TOML, &template(|t| t.replace("name = \"temperature\"", "name = \"tenant\"")))],
         expect![[
@@ -204,6 +223,164 @@ fn templates_that_cannot_be() {
     );
 }
 
+/// What would refuse every event, or nothing at all, is found before an event comes.
+#[test]
+fn templates_that_could_never_work() {
+    let field = |kind: &str, more: &str| format!("{TEMPLATE}\n[[fields]]\nname = \"f\"\ntype = \"{kind}\"\n{more}\n");
+    let fields: String = ["bool", "text", "timestamp", "json"]
+        .map(|kind| field(kind, "min = 1").replace(TEMPLATE, "").replace("\"f\"", &format!("\"{kind}\"")))
+        .concat();
+    check(
+        &[(TOML, &format!("{TEMPLATE}{fields}"))],
+        expect![[r#"
+        templates/vend/t1/template.toml:13:1: field bool is no number (type bool), and has min or max; remove them: bounds are for i64 and f64
+        templates/vend/t1/template.toml:18:1: field text is no number (type text), and has min or max; remove them: bounds are for i64 and f64
+        templates/vend/t1/template.toml:23:1: field timestamp is no number (type timestamp), and has min or max; remove them: bounds are for i64 and f64
+        templates/vend/t1/template.toml:28:1: field json is no number (type json), and has min or max; remove them: bounds are for i64 and f64"#]],
+    );
+    let rules =
+        |rules: &[&str]| format!("{TEMPLATE}\n{}", rules.iter().map(|r| format!("[[validate]]\nat = \"/f\"\n{r}\n")).collect::<String>());
+    check(
+        &[(
+            TOML,
+            &rules(&[
+                "type = \"text\"\nmax = 1",
+                "type = \"bool\"\nmin = 1",
+                "type = \"f64\"\none_of = [\"1\"]",
+                "type = \"i64\"\npattern = \"1\"",
+                "type = \"bool\"\none_of = [\"true\"]",
+            ]),
+        )],
+        expect![[r#"
+            templates/vend/t1/template.toml:13:1: the rule for "/f" wants type text, and has min or max; no value can be both: correct the type, or remove them
+            templates/vend/t1/template.toml:17:1: the rule for "/f" wants type bool, and has min or max; no value can be both: correct the type, or remove them
+            templates/vend/t1/template.toml:21:1: the rule for "/f" wants type f64, and has one_of or pattern; no value can be both: correct the type, or remove them
+            templates/vend/t1/template.toml:25:1: the rule for "/f" wants type i64, and has one_of or pattern; no value can be both: correct the type, or remove them
+            templates/vend/t1/template.toml:29:1: the rule for "/f" wants type bool, and has one_of or pattern; no value can be both: correct the type, or remove them"#]],
+    );
+    check(
+        &[(
+            TOML,
+            &rules(&[
+                "type = \"i64\"\nmax = 1",
+                "type = \"timestamp\"\nmin = 1\npattern = \"Z$\"",
+                "type = \"json\"\none_of = [\"1\"]\nmin = 0",
+                "max = 1",
+            ]),
+        )],
+        expect!["ok, 1 tests"],
+    );
+    let mapped = |kind: &str, more: &str, mappings: &[&str]| {
+        let mappings: String = mappings.iter().map(|m| format!("\n[[transform]]\n{m}\n")).collect();
+        format!("{}{mappings}", field(kind, more))
+    };
+    let check_mapping = |kind: &str, more: &str, mappings: &[&str], message: Expect| {
+        check(&[("templates/vend/t1/transform.luau", ""), (TEST, ""), (TOML, &mapped(kind, more, mappings))], message);
+    };
+    let constant = |c: &str| format!("field = \"f\"\nconstant = '{c}'");
+    for (kind, good) in
+        [("bool", "true"), ("i64", "-7"), ("f64", "1.5"), ("text", ""), ("timestamp", "2026-01-01T00:00:00Z"), ("json", "[1]")]
+    {
+        check_mapping(kind, "", &[&constant(good)], expect!["ok, 0 tests"]);
+    }
+    let told = ["bool=yes", "i64=1.5", "i64=x", "f64=warm", "f64=NaN", "timestamp=soon", "json=[1"].map(|case| {
+        let (kind, bad) = case.split_once('=').unwrap();
+        let mut files = base();
+        files.remove("templates/vend/t1/transform.luau");
+        files.remove(TEST);
+        files.insert(TOML.into(), mapped(kind, "", &[&constant(bad)]));
+        check::check_files(&files).map_or_else(|faults| faults.to_string(), |_| format!("{case} is taken"))
+    });
+    expect![[r#"
+        templates/vend/t1/template.toml:18:1: constant "yes": f is text, not a boolean; write a constant of type bool (as text), within its bounds
+        templates/vend/t1/template.toml:18:1: constant "1.5": f is text, not an integer; write a constant of type i64 (as text), within its bounds
+        templates/vend/t1/template.toml:18:1: constant "x": f is text, not an integer; write a constant of type i64 (as text), within its bounds
+        templates/vend/t1/template.toml:18:1: constant "warm": f is text, not a number; write a constant of type f64 (as text), within its bounds
+        templates/vend/t1/template.toml:18:1: constant "NaN": f is number, not finite (NaN); write a constant of type f64 (as text), within its bounds
+        templates/vend/t1/template.toml:18:1: constant "soon": f is text, not milliseconds since 1970 or RFC 3339; write a constant of type timestamp (as text), within its bounds
+        templates/vend/t1/template.toml:18:1: constant "[1": f is no JSON: not JSON: EOF while parsing a list at byte 1; write a constant of type json (as text), within its bounds"#]].assert_eq(&told.join("\n"));
+    check_mapping(
+        "f64",
+        "max = 10",
+        &[&constant("11")],
+        expect![[
+            r#"templates/vend/t1/template.toml:18:1: constant "11": f is 11, above 10; write a constant of type f64 (as text), within its bounds"#
+        ]],
+    );
+    check_mapping(
+        "text",
+        "",
+        &["field = \"occurred_at\"\nconstant = \"soon\"", "field = \"event_type\"\nconstant = \"\""],
+        expect![[r#"
+        templates/vend/t1/template.toml:18:1: constant "soon": occurred_at is neither milliseconds since 1970 nor RFC 3339; correct it
+        templates/vend/t1/template.toml:22:1: constant "": event_type is no text; correct it"#]],
+    );
+    check_mapping(
+        "text",
+        "",
+        &["field = \"f\"\nfrom = \"/f\"\nscale = 2", "field = \"temperature\"\nconstant = \"1\"\noffset = 1"],
+        expect![[r#"
+            templates/vend/t1/template.toml:18:1: field f has scale or offset, and no number to convert; remove them: they are for numbers from a place
+            templates/vend/t1/template.toml:23:1: field temperature has scale or offset, and no number to convert; remove them: they are for numbers from a place"#]],
+    );
+    check_mapping(
+        "text",
+        "",
+        &["field = \"f\"\nfrom = \"/f\"", "field = \"x\"\nfrom = \"/x\"", "field = \"f\"\nfrom = \"/g\""],
+        expect!["templates/vend/t1/template.toml:26:1: field f is mapped twice; remove one of them"],
+    );
+}
+
+#[test]
+fn two_keys_of_one_secret() {
+    let key =
+        |id: &str, hash: &str| format!("[[key]]\nid = \"{id}\"\ntenant = \"cust\"\nsource = \"src\"\nsha256 = \"{}\"\n\n", hash.repeat(32));
+    check(
+        &[("keys.toml", &[key("k1", "ab"), key("k2", "cd"), key("k3", "AB"), key("k4", "ef")].concat())],
+        expect!["keys.toml:14:6: key k3 has the same sha256 as key k1; make one of them anew: tidegate key ID"],
+    );
+}
+
+/// What a folder may hold that is no text: nothing of it is opened, and everything is named.
+#[test]
+fn folders_with_other_things_in_them() {
+    let place = tempfile::tempdir().unwrap();
+    for (name, text) in base() {
+        let file = place.path().join(name);
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(file, text).unwrap();
+    }
+    let told = || match check::check(place.path()) {
+        Ok(checked) => format!("ok, {} tests", checked.tests),
+        Err(faults) => faults.to_string().replace(&place.path().display().to_string(), "DIR"),
+    };
+    expect!["ok, 1 tests"].assert_eq(&told());
+    let pipe = |name: &str| {
+        let status = std::process::Command::new("mkfifo").arg(place.path().join(name)).status().unwrap();
+        assert!(status.success());
+    };
+    pipe("assets2.toml");
+    pipe("templates/vend/t1/validate.luau");
+    let _socket = std::os::unix::net::UnixListener::bind(place.path().join("templates/s")).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", place.path().join("zero.toml")).unwrap();
+    std::os::unix::fs::symlink("nowhere", place.path().join("lost.toml")).unwrap();
+    std::os::unix::fs::symlink("keys.toml", place.path().join("to-keys.md")).unwrap();
+    std::fs::create_dir_all(place.path().join("templates/vend/t2/tests")).unwrap();
+    std::fs::create_dir_all(place.path().join("templates/vend/t3")).unwrap();
+    std::fs::write(place.path().join("templates/vend/t3/README.md"), "# T3").unwrap();
+    let mut lines: Vec<String> = told().lines().map(str::to_owned).collect();
+    lines.sort();
+    expect![[r#"
+        DIR/assets2.toml: this is no regular file; definitions are plain files: move it away
+        DIR/lost.toml: file cannot be read: No such file or directory (os error 2); definitions are UTF-8 texts that this user may read
+        DIR/templates/s: this is no regular file; definitions are plain files: move it away
+        DIR/templates/vend/t1/validate.luau: this is no regular file; definitions are plain files: move it away
+        DIR/templates/vend/t2/template.toml: file is missing; add it, or remove the folder of the template
+        DIR/templates/vend/t3/template.toml: file is missing; add it, or remove the folder of the template
+        DIR/zero.toml: this is no regular file; definitions are plain files: move it away"#]]
+    .assert_eq(&lines.join("\n"));
+}
+
 #[test]
 fn tables_of_one_owner_agree() {
     let second = "id = \"t2\"\ntitle = \"Two\"\ntable = \"Climate\"\n\n[[fields]]\nname = \"temperature\"\ntype = \"f64\"\nunit = \"K\"\n";
@@ -234,25 +411,25 @@ fn tests_that_fail() {
     check_test(
         "{'description': 'a', 'evnt': 1}",
         expect![
-            "templates/vend/t1/tests/one.json:1:27: unknown field `evnt`, expected one of `description`, `event`, `bytes_hex`, `fPort`, `asset`, `attributes`, `received_at`, `decoded`, `valid`, `rows`, `rejected`, `filtered`; see the form of tests in the manual"
+            "templates/vend/t1/tests/one.json:1:27: unknown field `evnt`, expected one of `description`, `event`, `bytes_hex`, `fPort`, `asset`, `attributes`, `received_at`, `decoded`, `valid`, `rows`, `rejected`, `filtered`; see the form of tests in pipeline/src/definitions/README.md"
         ],
     );
     check_test(
         "{'description': 'a', 'event': {'temperature': 2}}",
         expect![[
-            r#"templates/vend/t1/tests/one.json: test "a": exactly one of rows, rejected and filtered is expected; see the form of tests in the manual"#
+            r#"templates/vend/t1/tests/one.json: test "a": exactly one of rows, rejected and filtered is expected; see the form of tests in pipeline/src/definitions/README.md"#
         ]],
     );
     check_test(
         "{'description': 'a', 'rows': []}",
         expect![[
-            r#"templates/vend/t1/tests/one.json: test "a": an input is needed: event, bytes_hex, or both; see the form of tests in the manual"#
+            r#"templates/vend/t1/tests/one.json: test "a": an input is needed: event, bytes_hex, or both; see the form of tests in pipeline/src/definitions/README.md"#
         ]],
     );
     check_test(
         "{'description': 'a', 'bytes_hex': '00', 'rows': []}",
         expect![[
-            r#"templates/vend/t1/tests/one.json: test "a": bytes_hex is given, and the template names no payload; see the form of tests in the manual"#
+            r#"templates/vend/t1/tests/one.json: test "a": bytes_hex is given, and the template names no payload; see the form of tests in pipeline/src/definitions/README.md"#
         ]],
     );
     check_test(
