@@ -74,10 +74,11 @@ impl Config {
 
     fn validate_roles(&self, found: &mut Vec<Objection>) {
         let roles = &self.server.roles;
-        let detail = match roles.as_slice() {
-            [] => "is empty".to_owned(),
-            [.., last] if roles.iter().filter(|r| *r == last).count() > 1 => format!("names {last:?} twice").to_lowercase(),
-            _ => return,
+        let twice = roles.iter().enumerate().find(|(i, role)| roles[..*i].contains(role));
+        let detail = match twice {
+            Some((_, role)) => format!("names {role:?} twice").to_lowercase(),
+            None if roles.is_empty() => "is empty".to_owned(),
+            None => return,
         };
         let remedy = "name each thing that this process does once, or leave it out: then it does everything".into();
         found.push(Objection { setting: "server.roles", detail, remedy });

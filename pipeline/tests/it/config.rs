@@ -174,7 +174,7 @@ fn values_that_only_the_start_would_find_wrong() {
     for filter in ["off", "WARN", "info,tidegate_sinks=debug", "tidegate_sinks[span{field=1}]=debug,error"] {
         assert!(Config::parse(&format!("[telemetry]\nlog_filter = \"{filter}\"\n"), "t").is_ok(), "{filter}");
     }
-    let roles = ["", "'process', 'process'", "'ingest', 'all'"].map(|r| format!("[server]\nroles = [{r}]\n"));
+    let roles = ["", "'process', 'process', 'sink'", "'ingest', 'all'"].map(|r| format!("[server]\nroles = [{r}]\n"));
     expect![[r#"
         t.toml:2:9: server.roles is empty; name each thing that this process does once, or leave it out: then it does everything
         t.toml:2:9: server.roles names process twice; name each thing that this process does once, or leave it out: then it does everything

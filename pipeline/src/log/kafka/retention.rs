@@ -84,8 +84,12 @@ pub fn measure(log: &KafkaLog) -> Result<(), LogError> {
                 continue;
             }
             if log.sizes.mean(topic).is_none() {
-                let entries = log.readers.read(topic, partition, bounds.start + count / 2, SAMPLE_BYTES)?;
-                log.sizes.see(topic, entries.len(), entries.iter().map(|e| e.record.size()).sum());
+                match log.readers.read(topic, partition, bounds.start + count / 2, SAMPLE_BYTES) {
+                    Ok(entries) => log.sizes.see(topic, entries.len(), entries.iter().map(|e| e.record.size()).sum()),
+                    // Another process deleted it just now: another partition's records will do.
+                    Err(LogError::Gone { .. }) => {}
+                    Err(error) => return Err(error),
+                }
             }
             sum = sum.saturating_add(count.saturating_mul(log.sizes.mean(topic).unwrap_or(FRAME_BYTES)));
         }

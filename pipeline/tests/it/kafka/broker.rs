@@ -24,8 +24,8 @@ const POM: &str = "<project><modelVersion>4.0.0</modelVersion><groupId>test</gro
 const LOGGING: &str = "status=error\nappender.f.type=File\nappender.f.name=f\nappender.f.fileName=${sys:kafka.logs.dir}/server.log\n\
     appender.f.layout.type=PatternLayout\nappender.f.layout.pattern=[%d] %p %m (%c)%n\nrootLogger.level=INFO\nrootLogger.appenderRef.f.ref=f\n";
 
-/// One node, which is broker and controller. Internal topics have few partitions, a broker that was killed may come back at
-/// once, and groups notice a dead member within a second.
+/// One node, which is broker and controller. Internal topics have few partitions; groups notice a dead member within a second;
+/// the broker keeps its place through some seconds of a busy machine, which is also what it waits for after it was killed.
 const SERVER: &str = "process.roles=broker,controller\nnode.id=1\ncontroller.quorum.voters=1@127.0.0.1:CONTROLLER_PORT\n\
     controller.listener.names=CONTROLLER\n\
     listeners=PLAINTEXT://127.0.0.1:PLAIN_PORT,CONTROLLER://127.0.0.1:CONTROLLER_PORT,SASL_SSL://127.0.0.1:SCRAM_PORT,SSL://127.0.0.1:MTLS_PORT\n\
@@ -42,7 +42,7 @@ const SERVER: &str = "process.roles=broker,controller\nnode.id=1\ncontroller.quo
     share.coordinator.state.topic.num.partitions=1\ngroup.initial.rebalance.delay.ms=0\ngroup.min.session.timeout.ms=1000\n\
     num.network.threads=2\nnum.io.threads=4\nnum.recovery.threads.per.data.dir=2\nbackground.threads=2\n\
     log.cleaner.dedupe.buffer.size=16777216\nlog.cleaner.backoff.ms=1000\nlog.segment.bytes=67108864\n\
-    broker.session.timeout.ms=1000\nbroker.heartbeat.interval.ms=250\n\
+    broker.session.timeout.ms=5000\nbroker.heartbeat.interval.ms=500\n\
     transaction.abort.timed.out.transaction.cleanup.interval.ms=1000\nauto.create.topics.enable=false\n";
 
 pub const USER: &str = "tidegate";

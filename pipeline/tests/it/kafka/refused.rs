@@ -2,6 +2,7 @@
 
 use super::{broker, open, options};
 use crate::log::{commit, only_texts, publish, record, unit, wait};
+use crate::support::wait_for;
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewPartitions, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
@@ -73,7 +74,10 @@ fn topics_changed_behind_our_back() {
         let config = all.iter().fold(AlterConfig::new(ResourceSpecifier::Topic(&name)), |c, (k, v)| c.set(k, v));
         wait(admin.alter_configs(&[config], &patience())).unwrap()[0].as_ref().unwrap();
         // A controller's word reaches its broker a moment later.
-        std::thread::sleep(Duration::from_millis(300));
+        wait_for("the broker to know the setting", Duration::from_secs(30), || {
+            let told = wait(admin.describe_configs(&[ResourceSpecifier::Topic(&name)], &patience())).unwrap().remove(0).unwrap();
+            (told.get(key)?.value.as_deref() == Some(value)).then_some(())
+        });
     };
     for (name, key, wrong, right) in [
         ("raw", "retention.ms", "604800000", "-1"),
@@ -105,7 +109,7 @@ fn topics_changed_behind_our_back() {
     assert_eq!(only_texts(&*open(&options), LogName::Raw, 1), ["c"]);
 
     wait(admin.create_partitions(&[NewPartitions::new(&topic("audit"), 5)], &patience())).unwrap();
-    std::thread::sleep(Duration::from_millis(300));
+    wait_for("the partitions to be there", Duration::from_secs(30), || log.check().is_err().then_some(()));
     refused(&options, &[&topic("audit"), "5 partitions", "made with 3"]);
     assert!(log.check().unwrap_err().to_string().contains(&topic("audit")));
 }
