@@ -162,7 +162,7 @@ fn definitions_are_applied_to_a_running_server() {
         (answer.json()["events"][0]["code"] == "out_of_range").then_some(())
     });
     std::fs::write(&script, "function transform(e return end\n").unwrap();
-    let (ok, _, errors) = apply();
-    assert!(!ok && errors.contains("transform.luau"), "{errors}");
+    let (ok, told, errors) = apply();
+    assert!(!ok && told.contains("transform.luau"), "{told}{errors}");
     server.stop();
 }

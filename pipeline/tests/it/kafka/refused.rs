@@ -125,7 +125,7 @@ fn topics_deleted_behind_our_back() {
     commit(&*log, &owner, unit(1, &["x"], &[], 1));
     let delete = |name: &str| {
         wait(admin.delete_topics(&[&topic(name)], &patience())).unwrap()[0].as_ref().unwrap();
-        std::thread::sleep(Duration::from_millis(300));
+        wait_for("the topic to be gone", Duration::from_secs(30), || log.check().is_err().then_some(()));
     };
     delete("raw");
     let told = log.read(LogName::Raw, 0, 0, 100).err().or_else(|| log.bounds(LogName::Raw, 0).err());
