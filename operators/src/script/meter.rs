@@ -4,7 +4,7 @@
 use crate::script::tide::Random;
 use crate::script::watch::Watch;
 use mlua::{Error, Lua, VmState};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use tidegate_schemas::limits::SCRIPT_LOG_BYTES_MAX;
 use tidegate_schemas::verdict::{Code, StageName};
@@ -51,7 +51,18 @@ pub(crate) struct Meter {
     memory: Cell<usize>,
     now: Cell<f64>,
     log_left: Cell<usize>,
+    /// What scripts log, where somebody asked for it.
+    notes: RefCell<Option<Vec<Note>>>,
     random: Random,
+}
+
+/// What a script logged with `tide.log`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// The script's stage.
+    pub stage: StageName,
+    /// Cut where the event's log was full.
+    pub text: String,
 }
 
 /// What an event may spend.
@@ -80,6 +91,7 @@ impl Meter {
             memory: Cell::new(0),
             now: Cell::new(0.0),
             log_left: Cell::new(0),
+            notes: RefCell::new(None),
             random: Random::default(),
         }
     }
@@ -216,6 +228,20 @@ impl Meter {
     /// The number of the run at hand: no two have the same.
     pub(crate) fn serial(&self) -> u64 {
         self.serial.get()
+    }
+    /// Keeps notes from now on.
+    pub(crate) fn keep_notes(&self) {
+        self.notes.borrow_mut().get_or_insert_default();
+    }
+    /// The notes since they were last taken.
+    pub(crate) fn take_notes(&self) -> Vec<Note> {
+        self.notes.borrow_mut().as_mut().map(std::mem::take).unwrap_or_default()
+    }
+    /// Keeps a note, where they are kept.
+    pub(crate) fn note(&self, text: &str) {
+        if let (Some(notes), Some(stage)) = (self.notes.borrow_mut().as_mut(), self.stage()) {
+            notes.push(Note { stage, text: text.to_owned() });
+        }
     }
     /// Takes up to `bytes` of what may still be logged.
     pub(crate) fn take_log(&self, bytes: usize) -> usize {

@@ -25,6 +25,7 @@ mod watch;
 
 pub use compile::check;
 pub use error::ScriptError;
+pub use meter::Note;
 pub(crate) use run::fused;
 pub use watch::Watch;
 
@@ -69,6 +70,21 @@ impl Host {
     /// Events that timed out or ran out of memory since the last call: a replay honours them.
     pub fn take_faults(&mut self) -> Vec<Fault> {
         std::mem::take(&mut self.faults)
+    }
+
+    /// Keeps what scripts log, for whoever tries a template: [`Host::take_notes`] has to be called after every few events.
+    pub fn keep_notes(&mut self) {
+        self.meter.keep_notes();
+    }
+
+    /// What scripts logged since the last call, where notes are kept.
+    pub fn take_notes(&mut self) -> Vec<Note> {
+        self.meter.take_notes()
+    }
+
+    /// Bytes that a tenant's state takes now, its libraries included; none where it has no state.
+    pub fn used_memory(&self, tenant: &TenantId) -> Option<usize> {
+        self.states.get(tenant).map(|state| state.lua.used_memory())
     }
 
     /// Takes a tenant's state out for a bundle.

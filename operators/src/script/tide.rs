@@ -53,7 +53,9 @@ pub(crate) fn natives(lua: &Lua, meter: &Rc<Meter>) -> mlua::Result<Table> {
             let taken = of.take_log(text.as_bytes().len());
             if taken > 0 {
                 let tenant = lua.app_data_ref::<Tenant>().map_or_else(String::new, |t| t.0.clone());
-                tracing::debug!(tenant, stage = of.stage().map_or("", |s| s.as_str()), text = cut(text.to_string_lossy(), taken), "script");
+                let text = cut(text.to_string_lossy(), taken);
+                of.note(&text);
+                tracing::debug!(tenant, stage = of.stage().map_or("", |s| s.as_str()), text, "script");
             }
             Ok(())
         })?,

@@ -6,6 +6,7 @@ mod demo;
 mod doctor;
 mod key;
 mod run;
+mod template;
 mod verify;
 
 use crate::config::Config;
@@ -37,6 +38,8 @@ enum Command {
     Doctor(doctor::Args),
     /// Make a new API key; its secret is shown this once.
     Key(key::Args),
+    /// Make, check, test, try and measure a template, without a server.
+    Template(template::Args),
     /// Add up commit records against the rows that the tables hold; exits 1 on any difference.
     Verify(verify::Args),
     /// The demo's fleet, a process of its own so that the server's figures are the server's.
@@ -93,6 +96,7 @@ pub fn main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Check(args) => check::main(&args),
         Command::Doctor(args) => doctor::main(&args),
         Command::Key(args) => key::main(&args),
+        Command::Template(args) => template::main(&args),
         Command::Verify(args) => verify::main(&args),
         Command::DemoFleet(args) => demo::fleet(&args),
     });

@@ -34,24 +34,7 @@ pub fn check_files(files: &Files) -> Result<Checked, Faults> {
 }
 
 fn check_folder(folder: Folder) -> Result<Checked, Faults> {
-    let mut faults = Vec::new();
-    if folder.definitions.is_empty() {
-        // Published, it would take every definition away: nobody means that by the name of an empty folder.
-        let remedy = "name the folder that holds organizations.toml, sources.toml, keys.toml and templates";
-        faults.push(Fault::new(FilePlace::file("."), "the folder holds no definitions", remedy));
-    }
-    match catalog_of(&folder) {
-        Ok(catalog) => {
-            check_credentials(&folder, &catalog, &mut faults);
-            check_secrets(&folder, &mut faults);
-        }
-        Err(found) => faults = found,
-    }
-    for definition in &folder.definitions {
-        if let Definition::Template(template) = definition {
-            trial::check_scripts(template, &mut faults);
-        }
-    }
+    let mut faults = unsound(&folder);
     if faults.is_empty() {
         let templates = trial::Templates::of(&folder);
         folder.tests.iter().for_each(|test| trial::run(&templates, test, &mut faults));
@@ -62,6 +45,29 @@ fn check_folder(folder: Folder) -> Result<Checked, Faults> {
     }
     faults.sort();
     Err(Faults(faults))
+}
+
+/// What is wrong with references and scripts; tests only run where nothing is.
+pub(super) fn unsound(folder: &Folder) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    if folder.definitions.is_empty() {
+        // Published, it would take every definition away: nobody means that by the name of an empty folder.
+        let remedy = "name the folder that holds organizations.toml, sources.toml, keys.toml and templates";
+        faults.push(Fault::new(FilePlace::file("."), "the folder holds no definitions", remedy));
+    }
+    match catalog_of(folder) {
+        Ok(catalog) => {
+            check_credentials(folder, &catalog, &mut faults);
+            check_secrets(folder, &mut faults);
+        }
+        Err(found) => faults = found,
+    }
+    for definition in &folder.definitions {
+        if let Definition::Template(template) = definition {
+            trial::check_scripts(template, &mut faults);
+        }
+    }
+    faults
 }
 
 /// The catalog that the folder alone makes.

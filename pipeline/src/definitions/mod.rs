@@ -14,6 +14,8 @@ pub mod key;
 pub mod known;
 mod metrics;
 pub mod publish;
+pub mod scaffold;
+pub mod single;
 pub mod socket;
 pub mod store;
 pub mod trial;

@@ -16,63 +16,33 @@
 //!   compared where they are given. Numbers may differ in the last digits of a float.
 
 mod compare;
+mod cost;
+mod form;
+mod lines;
 mod stages;
+mod trace;
+mod update;
 
+pub use cost::Cost;
+pub use lines::ScriptLine;
 pub use stages::check_scripts;
+pub use trace::{Logged, Refused, StageTrace, Taken, Trace, trace};
+pub use update::line;
 
 use super::folder::{Folder, TestFile};
 use crate::config::place::{Fault, FilePlace};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
-use serde::Deserialize;
-use serde_json::Value;
-use serde_json::value::RawValue;
+use form::TestForm;
 use stages::{Ended, Input};
 use std::collections::BTreeMap;
-use tidegate_schemas::definition::{Definition, DefinitionKey, Encoding, Template};
+use tidegate_schemas::definition::{Definition, DefinitionKey, Template};
 use tidegate_schemas::ids::TableId;
 use tidegate_schemas::table::Table;
-use tidegate_schemas::time;
 use tidegate_schemas::verdict::StageName;
 
 /// What mends a test that cannot be read.
 const FORM: &str = "see the form of tests in pipeline/src/definitions/README.md";
-
-/// A test as it is written.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct TestForm<'a> {
-    description: String,
-    #[serde(borrow, default)]
-    event: Option<&'a RawValue>,
-    #[serde(default)]
-    bytes_hex: Option<String>,
-    #[serde(default, rename = "fPort")]
-    f_port: Option<u32>,
-    #[serde(default)]
-    asset: Option<String>,
-    #[serde(default)]
-    attributes: BTreeMap<String, String>,
-    #[serde(default)]
-    received_at: Option<String>,
-    #[serde(default)]
-    decoded: Option<Value>,
-    #[serde(default)]
-    valid: Option<bool>,
-    #[serde(default)]
-    rows: Option<Vec<serde_json::Map<String, Value>>>,
-    #[serde(default)]
-    rejected: Option<RejectedForm>,
-    #[serde(default)]
-    filtered: Option<bool>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RejectedForm {
-    stage: StageName,
-    code: String,
-}
+/// What mends a test that fails.
+const OUTCOME: &str = "correct the template, or what the test expects";
 
 /// A folder's templates and tables, to be found by its tests.
 pub struct Templates<'a> {
@@ -93,115 +63,141 @@ impl<'a> Templates<'a> {
         }
         found
     }
+
+    /// A template with its table. A folder is whole before its tests run.
+    pub fn find(&self, key: &DefinitionKey) -> Option<(&'a Template, &'a Table)> {
+        let template = *self.templates.get(key)?;
+        Some((template, self.tables.get(&template.table)?))
+    }
+}
+
+/// What differs from what a test expects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// What was found, and what was expected.
+    pub text: String,
+    /// The script's line that made it, or sets the member that differs.
+    pub at: Option<ScriptLine>,
+}
+
+impl std::fmt::Display for Difference {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.at {
+            Some(at) => write!(f, "{} ({at})", self.text),
+            None => f.write_str(&self.text),
+        }
+    }
+}
+
+/// A test that was run.
+#[derive(Clone, Debug)]
+pub struct Tested {
+    /// The test's own words.
+    pub description: String,
+    /// None where it passed.
+    pub differences: Vec<Difference>,
+}
+
+/// Runs one test for `check`.
+pub fn run(templates: &Templates<'_>, test: &TestFile, faults: &mut Vec<Fault>) {
+    match tested(templates, test) {
+        Ok(tested) => faults.extend(
+            tested
+                .differences
+                .iter()
+                .map(|difference| Fault::new(FilePlace::file(&test.file), format!("test {:?}: {difference}", tested.description), OUTCOME)),
+        ),
+        Err(fault) => faults.push(*fault),
+    }
 }
 
 /// Runs one test.
-pub fn run(templates: &Templates<'_>, test: &TestFile, faults: &mut Vec<Fault>) {
-    let place = FilePlace::file(&test.file);
-    // A folder is whole before its tests run.
-    let Some(template) = templates.templates.get(&test.template) else { return };
-    let Some(table) = templates.tables.get(&template.table) else { return };
-    let form: TestForm<'_> = match serde_json::from_str(&test.text) {
-        Ok(form) => form,
-        Err(e) => {
-            let place = FilePlace { at: Some((e.line(), e.column())), ..place };
-            let message = e.to_string();
-            let detail = message.split(" at line ").next().unwrap_or_default();
-            return faults.push(Fault::new(place, detail, FORM));
-        }
-    };
-    for (detail, remedy) in outcome_differs(template, table, &form) {
-        faults.push(Fault::new(place.clone(), format!("test {:?}: {detail}", form.description), remedy));
+///
+/// # Errors
+/// A test that is none.
+pub fn tested(templates: &Templates<'_>, test: &TestFile) -> Result<Tested, Box<Fault>> {
+    let form = form(test)?;
+    let mut tested = Tested { description: form.description.clone(), differences: Vec::new() };
+    let Some((template, table)) = templates.find(&test.template) else { return Ok(tested) };
+    if form.ends() != 1 {
+        return Err(of_form(test, &form, "exactly one of rows, rejected and filtered is expected"));
     }
+    let input = form.input(template).map_err(|detail| of_form(test, &form, &detail))?;
+    tested.differences = differences(template, table, &form, &input, &stages::run(template, table, &input));
+    Ok(tested)
 }
 
-/// What differs from what is expected, each with what mends it.
-fn outcome_differs(template: &Template, table: &Table, form: &TestForm<'_>) -> Vec<(String, &'static str)> {
-    const OUTCOME: &str = "correct the template, or what the test expects";
-    let ends = [form.rows.is_some(), form.rejected.is_some(), form.filtered == Some(true)];
-    if ends.iter().filter(|e| **e).count() != 1 {
-        return vec![("exactly one of rows, rejected and filtered is expected".into(), FORM)];
-    }
-    let input = match input(template, form) {
-        Ok(input) => input,
-        Err(detail) => return vec![(detail, FORM)],
-    };
-    let mut differences = Vec::new();
-    if let Some(expected) = &form.decoded {
-        match stages::decoded(template, table, &input) {
-            Some(found) if compare::same(expected, &found) => {}
-            Some(found) => differences.push(format!("decode returned {found}, expected {expected}")),
-            None => differences.push(format!("decode returned nothing, expected {expected}")),
-        }
-    }
+/// The text of a test that expects what is found now; nothing where it does so already.
+///
+/// # Errors
+/// As [`tested`]; only that an end is expected is not asked for.
+pub fn updated(templates: &Templates<'_>, test: &TestFile) -> Result<Option<String>, Box<Fault>> {
+    let form = form(test)?;
+    let Some((template, table)) = templates.find(&test.template) else { return Ok(None) };
+    let input = form.input(template).map_err(|detail| of_form(test, &form, &detail))?;
     let ended = stages::run(template, table, &input);
-    let refused = matches!(&ended, Ended::Rejected(r) if r.stage == StageName::Validate);
-    if let Some(valid) = form.valid
-        && valid == refused
-    {
-        differences.push(format!("validate says {}, expected {valid}", !refused));
+    if form.ends() == 1 && differences(template, table, &form, &input, &ended).is_empty() {
+        return Ok(None);
     }
-    let expected = (&form.rows, &form.rejected, &ended);
-    match expected {
-        (Some(expected), _, Ended::Rows(found)) => differences.extend(compare::rows(expected, found, table)),
+    Ok(Some(update::text(template, table, &form, &input, &ended)))
+}
+
+/// What the event of a test costs.
+///
+/// # Errors
+/// A test that is none.
+pub fn cost(templates: &Templates<'_>, test: &TestFile, events: usize) -> Result<Option<(String, Cost)>, Box<Fault>> {
+    let form = form(test)?;
+    let Some((template, table)) = templates.find(&test.template) else { return Ok(None) };
+    let measured = form.input(template).and_then(|input| cost::cost(template, table, &input, events));
+    let cost = measured.map_err(|detail| of_form(test, &form, &detail))?;
+    Ok(Some((form.description, cost)))
+}
+
+fn form(test: &TestFile) -> Result<TestForm<'_>, Box<Fault>> {
+    serde_json::from_str(&test.text).map_err(|e| {
+        let place = FilePlace { at: Some((e.line(), e.column())), ..FilePlace::file(&test.file) };
+        let message = e.to_string();
+        Box::new(Fault::new(place, message.split(" at line ").next().unwrap_or_default(), FORM))
+    })
+}
+
+fn of_form(test: &TestFile, form: &TestForm<'_>, detail: &str) -> Box<Fault> {
+    Box::new(Fault::new(FilePlace::file(&test.file), format!("test {:?}: {detail}", form.description), FORM))
+}
+
+fn differences(template: &Template, table: &Table, form: &TestForm<'_>, input: &Input, ended: &Ended) -> Vec<Difference> {
+    let mut found = Vec::new();
+    let by_name = |stage: StageName| {
+        move |(name, text): compare::Found| Difference { text, at: name.and_then(|name| lines::that_sets(template, stage, &name)) }
+    };
+    if let Some(expected) = &form.decoded {
+        let mut members = Vec::new();
+        match stages::decoded(template, table, input) {
+            Some(decoded) => compare::values("decoded", expected, &decoded, &mut members),
+            None => members.push((None, format!("decode returned nothing, expected {expected}"))),
+        }
+        found.extend(members.into_iter().map(by_name(StageName::Decode)));
+    }
+    let refused = matches!(ended, Ended::Rejected(r) if r.stage == StageName::Validate);
+    if let Some(valid) = form.valid.filter(|valid| *valid == refused) {
+        found.push(Difference { text: format!("validate says {}, expected {valid}", !refused), at: None });
+    }
+    match (&form.rows, &form.rejected, ended) {
+        (Some(expected), _, Ended::Rows(rows)) => {
+            found.extend(compare::rows(expected, rows, table).into_iter().map(by_name(StageName::Transform)));
+        }
         (_, Some(expected), Ended::Rejected(found)) if expected.stage == found.stage && expected.code == found.code => {}
         (None, None, Ended::Filtered) => {}
-        (expected_rows, expected_rejection, found) => {
-            let wanted = match (expected_rows, expected_rejection) {
-                (Some(rows), _) => format!("{} rows", rows.len()),
+        (rows, rejected, _) => {
+            let wanted = match (rows, rejected) {
+                (Some(rows), _) => compare::counted(rows.len()),
                 (_, Some(r)) => format!("rejection {} at {}", r.code, r.stage.as_str()),
                 _ => "no output".into(),
             };
-            differences.push(format!("{}, expected {wanted}", compare::ended(found, table)));
+            let at = if let Ended::Rejected(r) = ended { lines::of(template, r) } else { None };
+            found.push(Difference { text: format!("{}, expected {wanted}", compare::ended(ended, table)), at });
         }
     }
-    differences.into_iter().map(|d| (d, OUTCOME)).collect()
-}
-
-/// The event that a test describes.
-fn input(template: &Template, form: &TestForm<'_>) -> Result<Input, String> {
-    let received_at = match &form.received_at {
-        Some(text) => time::parse(text).ok_or_else(|| format!("received_at {text:?} is no RFC 3339 time"))?,
-        None => 0,
-    };
-    let (bytes, raw) = event_bytes(template, form)?;
-    let asset = form.asset.clone().unwrap_or_else(|| "test-asset".into());
-    Ok(Input { bytes: bytes.into(), raw, asset, attributes: form.attributes.clone(), received_at })
-}
-
-/// The bytes, and whether they are no JSON.
-fn event_bytes(template: &Template, form: &TestForm<'_>) -> Result<(Vec<u8>, bool), String> {
-    let Some(digits) = &form.bytes_hex else {
-        let event = form.event.ok_or("an input is needed: event, bytes_hex, or both")?;
-        return Ok((event.get().as_bytes().to_vec(), false));
-    };
-    let payload = hex::decode(digits).map_err(|e| format!("bytes_hex {digits:?}: {e}"))?;
-    let place = template.payload.as_ref().ok_or("bytes_hex is given, and the template names no payload")?;
-    let Some(at) = &place.at else { return Ok((payload, true)) };
-    let text = match place.encoding {
-        Encoding::Base64 => BASE64.encode(&payload),
-        Encoding::Hex => hex::encode(&payload),
-        Encoding::None => String::from_utf8(payload).map_err(|_| "bytes_hex is no text, and the payload's encoding is none")?,
-    };
-    let mut event: Value = match form.event {
-        Some(event) => serde_json::from_str(event.get()).map_err(|e| e.to_string())?,
-        None => Value::Object(serde_json::Map::new()),
-    };
-    put(&mut event, at, Value::String(text))?;
-    if let (Some(at), Some(port)) = (&place.f_port, form.f_port) {
-        put(&mut event, at, port.into())?;
-    }
-    Ok((serde_json::to_vec(&event).map_err(|e| e.to_string())?, false))
-}
-
-/// Puts a value at a pointer, making the objects on the way.
-fn put(event: &mut Value, pointer: &str, value: Value) -> Result<(), String> {
-    let mut at = event;
-    for token in pointer.split('/').skip(1) {
-        let key = token.replace("~1", "/").replace("~0", "~");
-        let object = at.as_object_mut().ok_or_else(|| format!("{pointer} does not lead through objects in this event"))?;
-        at = object.entry(key).or_insert_with(|| Value::Object(serde_json::Map::new()));
-    }
-    *at = value;
-    Ok(())
+    found
 }

@@ -93,3 +93,330 @@ fn faults_are_told_once() {
     assert_eq!(refused.status.code(), Some(2));
     assert_eq!(text(&refused.stderr).matches("is no level").count(), 1, "{refused:?}");
 }
+
+/// A new template in a folder of definitions, where its owner is known.
+fn new_template() -> (tempfile::TempDir, std::path::PathBuf) {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("templates/vend/probe");
+    std::fs::create_dir_all(dir.parent().unwrap()).unwrap();
+    assert!(tidegate(&["template", "new", arg(&dir)]).status.success());
+    (root, dir)
+}
+
+fn edit(file: &Path, from: &str, to: &str) {
+    let text = std::fs::read_to_string(file).unwrap();
+    assert!(text.contains(from), "{from} is not in {}", file.display());
+    std::fs::write(file, text.replacen(from, to, 1)).unwrap();
+}
+
+/// What a command says to people, and how it exits; the folder is DIR.
+fn said(dir: &Path, arguments: &[&str]) -> String {
+    let output = tidegate(arguments);
+    let all = format!("{}{}exit {}", text(&output.stdout), text(&output.stderr), output.status.code().unwrap());
+    all.replace(arg(dir), "DIR")
+}
+
+#[test]
+fn a_new_template_is_sound_and_its_tests_pass() {
+    let (root, dir) = new_template();
+    expect![[r#"
+        template ok; 2 tests passed
+        exit 0"#]]
+    .assert_eq(&said(&dir, &["template", "check", arg(&dir)]));
+    expect![[r#"
+        ok       tests/reading.json  a reading
+        ok       tests/short.json  a byte is missing
+        2 tests, 0 differ
+        exit 0"#]]
+    .assert_eq(&said(&dir, &["template", "test", arg(&dir)]));
+    let checked = json(&tidegate(&["template", "check", arg(&dir), "--json"]));
+    assert_eq!(checked, serde_json::json!({ "template": "ok", "tests": 2 }));
+    // What was written is what --update would write.
+    let before = std::fs::read_to_string(dir.join("tests/reading.json")).unwrap();
+    std::fs::write(dir.join("tests/reading.json"), before.replace("40", "41")).unwrap();
+    assert!(tidegate(&["template", "test", arg(&dir), "--update"]).status.success());
+    assert_eq!(std::fs::read_to_string(dir.join("tests/reading.json")).unwrap(), before);
+    // It has its place in a folder of definitions.
+    std::fs::write(root.path().join("organizations.toml"), "[[organization]]\nid = \"vend\"\nkind = \"vendor\"\nname = \"V\"\n").unwrap();
+    let whole = json(&tidegate(&["check", "--definitions", arg(root.path()), "--json"]));
+    assert_eq!((&whole["definitions"], &whole["tests"]), (&3.into(), &2.into()));
+    // Nothing is written over, and a name that is no id is refused.
+    expect![[""]].assert_eq(&said(&dir, &["template", "new", arg(&dir)]));
+    let odd = root.path().join("a b");
+    expect![[""]].assert_eq(&said(root.path(), &["template", "new", arg(&odd)]));
+    assert!(!odd.exists());
+}
+
+#[test]
+fn faults_of_a_template_have_their_places() {
+    let (_root, dir) = new_template();
+    edit(&dir.join("decode.luau"), "function decode(input)", "function decode(input");
+    edit(&dir.join("template.toml"), "\"Cel\"", "\"grad C\"");
+    let told = said(&dir, &["template", "check", arg(&dir)]);
+    expect![[r#"
+        DIR/template.toml:13:1: unit of field temperature is no UCUM code; write it like "Cel", "%", "V" or "[ppm]", or leave it out
+        exit 1"#]]
+    .assert_eq(&told);
+    assert_eq!((said(&dir, &["template", "test", arg(&dir)]), said(&dir, &["template", "bench", arg(&dir)])), (told.clone(), told));
+    edit(&dir.join("template.toml"), "\"grad C\"", "\"Cel\"");
+    expect![[r#"
+        DIR/tests/reading.json: test "a reading": decode returned nothing, expected {"battery":3.1,"humidity":40.0,"temperature":23.45}; correct the template, or what the test expects
+        DIR/tests/reading.json: test "a reading": rejection script_error at decode (attempt to call a nil value), expected 1 rows (decode.luau:7); correct the template, or what the test expects
+        exit 1"#]].assert_eq(&said(&dir, &["template", "check", arg(&dir)]));
+    let machine = tidegate(&["template", "check", arg(&dir), "--json"]);
+    assert_eq!(json(&machine)["faults"].as_array().unwrap().len(), 1);
+    std::fs::remove_file(dir.join("template.toml")).unwrap();
+    expect![[""]].assert_eq(&said(&dir, &["template", "test", arg(&dir)]));
+    expect![[""]].assert_eq(&said(&dir, &["template", "test", arg(&dir.join("nowhere"))]));
+}
+
+#[test]
+fn tests_that_differ_are_shown_with_the_scripts_line_and_can_be_updated() {
+    let (_root, dir) = new_template();
+    edit(&dir.join("decode.luau"), "/ 100,", "/ 10,");
+    edit(&dir.join("decode.luau"), "humidity = tide.read.u8(p, 2) / 2,", "humidity = tide.read.u8(p, 2) / 2, seq = 7,");
+    let differs = &said(&dir, &["template", "test", arg(&dir)]);
+    expect![[r#"
+        DIFFERS  tests/reading.json  a reading
+                 decoded/seq is 7, expected null (decode.luau:10)
+                 decoded/temperature is 234.5, expected 23.45 (decode.luau:9)
+                 rejection out_of_range at transform at /temperature (temperature is 234.5, above 85), expected 1 rows
+        ok       tests/short.json  a byte is missing
+        2 tests, 1 differ
+        exit 1"#]]
+    .assert_eq(differs);
+    expect![[r#"
+        DIR/tests/reading.json: test "a reading": decoded/seq is 7, expected null (decode.luau:10); correct the template, or what the test expects
+        DIR/tests/reading.json: test "a reading": decoded/temperature is 234.5, expected 23.45 (decode.luau:9); correct the template, or what the test expects
+        DIR/tests/reading.json: test "a reading": rejection out_of_range at transform at /temperature (temperature is 234.5, above 85), expected 1 rows; correct the template, or what the test expects
+        exit 1"#]].assert_eq(&said(&dir, &["template", "check", arg(&dir)]));
+    // The rejection names the line that raised.
+    edit(&dir.join("decode.luau"), "/ 10,", "/ 100,");
+    edit(&dir.join("decode.luau"), "~= 5", "< 4");
+    expect![[r#"
+        DIFFERS  tests/reading.json  a reading
+                 decoded/seq is 7, expected null (decode.luau:10)
+        DIFFERS  tests/short.json  a byte is missing
+                 rejection script_error at decode (2 bytes at 3 are outside of the 4 that there are), expected rejection decode_failed at decode (decode.luau:11)
+        2 tests, 2 differ
+        exit 1"#]].assert_eq(&said(&dir, &["template", "test", arg(&dir)]));
+    let machine = tidegate(&["template", "test", arg(&dir), "--json"]);
+    let told = json(&machine);
+    assert_eq!((machine.status.code(), &told["failed"]), (Some(1), &2.into()), "{told}");
+    assert_eq!(told["tests"][1]["differences"].as_array().unwrap().len(), 1);
+    // A new test gets all that can be said; one that passes is left as it is written; a broken one is told.
+    edit(&dir.join("decode.luau"), "< 4", "~= 5");
+    let new = dir.join("tests/new.json");
+    std::fs::write(
+        &new,
+        "{\"description\":\"new\",\"bytes_hex\":\"ff9c320bb8\",\"event\":{\"a\" :  1},\"received_at\":\"2026-01-01T00:00:00Z\"}",
+    )
+    .unwrap();
+    let kept = std::fs::read_to_string(dir.join("tests/short.json")).unwrap().replace("  ", "\t");
+    std::fs::write(dir.join("tests/short.json"), &kept).unwrap();
+    std::fs::write(dir.join("tests/bad.json"), "{\"description\": 1}").unwrap();
+    expect![[r#"
+        DIFFERS  tests/bad.json  
+                 DIR/tests/bad.json:1:17: invalid type: integer `1`, expected a string; see the form of tests in pipeline/src/definitions/README.md
+        updated  tests/new.json  
+        updated  tests/reading.json  a reading
+                 decoded/seq is 7, expected null (decode.luau:10)
+        ok       tests/short.json  a byte is missing
+        4 tests, 1 differ
+        exit 1"#]].assert_eq(&said(&dir, &["template", "test", arg(&dir), "--update"]));
+    expect![[r#"
+        {
+          "description": "new",
+          "bytes_hex": "ff9c320bb8",
+          "event": {"a" :  1},
+          "received_at": "2026-01-01T00:00:00Z",
+          "decoded": {"battery": 3, "humidity": 25, "seq": 7, "temperature": -1},
+          "rows": [
+            {"battery": 3.0, "event_type": "probe", "humidity": 25.0, "occurred_at": "2026-01-01T00:00:00Z", "temperature": -1.0}
+          ]
+        }
+    "#]]
+    .assert_eq(&std::fs::read_to_string(&new).unwrap());
+    expect![[r#"
+        {
+          "description": "a reading",
+          "bytes_hex": "0929500c1c",
+          "fPort": 1,
+          "decoded": {"battery": 3.1, "humidity": 40, "seq": 7, "temperature": 23.45},
+          "rows": [
+            {"battery": 3.1, "humidity": 40.0, "temperature": 23.45}
+          ]
+        }
+    "#]]
+    .assert_eq(&std::fs::read_to_string(dir.join("tests/reading.json")).unwrap());
+    assert_eq!(std::fs::read_to_string(dir.join("tests/short.json")).unwrap(), kept);
+    assert_eq!(std::fs::read_to_string(dir.join("tests/bad.json")).unwrap(), "{\"description\": 1}");
+    std::fs::remove_file(dir.join("tests/bad.json")).unwrap();
+    assert!(tidegate(&["template", "test", arg(&dir)]).status.success());
+}
+
+#[test]
+fn a_payload_is_shown_stage_by_stage() {
+    let (root, dir) = new_template();
+    edit(
+        &dir.join("decode.luau"),
+        "  return {\n    data",
+        "  tide.log(\"port\", input.fPort, \"asset\", input.asset.id)\n  return {\n    data",
+    );
+    let payload = root.path().join("payload");
+    let shown = |bytes: &[u8], more: &[&str]| {
+        std::fs::write(&payload, bytes).unwrap();
+        let all = [&["template", "run", arg(&dir), "--payload", arg(&payload)], more].concat();
+        let text = said(&dir, &all).replace(arg(&payload), "PAYLOAD");
+        // Versions change with the text of the template, memory with the library.
+        let lines = text.lines().map(|l| match l.split_once(['@']) {
+            Some((start, _)) if l.starts_with("template") => format!("{start}@VERSION"),
+            _ if l.starts_with("memory") => "memory     …".to_owned(),
+            _ => l.to_owned(),
+        });
+        lines.collect::<Vec<_>>().join("\n")
+    };
+    expect![[r#"
+        template   probe@VERSION
+        asset      d7
+        event      {"payload":"0929500c1c","port":3}
+        decode     by decode.luau, 39 steps
+                   {"battery": 3.1, "humidity": 40, "temperature": 23.45}
+        validate   by nothing
+        transform  by fields by their names
+        row 0      {"battery": 3.1, "event_type": "probe", "humidity": 40.0, "occurred_at": "1970-01-01T00:00:00Z", "temperature": 23.45}
+        log        decode: port 3 asset d7
+        steps      39 of 10000
+        memory     …
+        exit 0"#]]
+    .assert_eq(&shown(b"{\"payload\":\"0929500c1c\",\"port\":3}", &["--asset", "d7"]));
+    expect![[r#"
+        template   probe@VERSION
+        asset      test-asset
+        event      {"payload":"0929500c1c","port":9}
+        decode     by decode.luau, 39 steps
+                   {"battery": 3.1, "humidity": 40, "temperature": 23.45}
+        validate   by nothing
+        transform  by fields by their names
+        row 0      {"battery": 3.1, "event_type": "probe", "humidity": 40.0, "occurred_at": "1970-01-01T00:00:00Z", "temperature": 23.45}
+        log        decode: port 9 asset test-asset
+        steps      39 of 10000
+        memory     …
+        exit 0"#]]
+    .assert_eq(&shown(b"09 29 50 0c 1c\n", &["--f-port", "9"]));
+    assert_eq!(shown(b"\x09\x29\x50\x0c\x1c", &["--f-port", "9"]), shown(b"0929500C1C", &["--f-port", "9"]));
+    expect![[r#"
+        template   probe@VERSION
+        asset      test-asset
+        event      {"payload":"0929500c","port":1}
+        decode     by decode.luau, 10 steps
+                   REJECTED decode_failed: 5 bytes are wanted, not 4
+        validate   by nothing, not reached
+        transform  by fields by their names, not reached
+        steps      10 of 10000
+        memory     …
+        exit 0"#]]
+    .assert_eq(&shown(&std::fs::read(dir.join("tests/short.json")).unwrap(), &[]));
+    expect![[r#"
+        template   probe@VERSION
+        asset      test-asset
+        event      {"payload":"7fff500c1c"}
+        decode     by decode.luau, 39 steps
+                   {"battery": 3.1, "humidity": 40, "temperature": 327.67}
+        validate   by nothing
+        transform  by fields by their names
+                   REJECTED out_of_range at /temperature: temperature is 327.67, above 85
+        log        decode: port nil asset test-asset
+        steps      39 of 10000
+        memory     …
+        exit 0"#]]
+    .assert_eq(&shown(b"{\"payload\":\"7fff500c1c\"}", &[]));
+    edit(&dir.join("decode.luau"), "input.fPort", "input.fPort.x");
+    expect![[r#"
+        template   probe@VERSION
+        asset      test-asset
+        event      {"payload":"0929500c1c"}
+        decode     by decode.luau, 2 steps
+                   REJECTED script_error: attempt to index nil with 'x' (decode.luau:7)
+        validate   by nothing, not reached
+        transform  by fields by their names, not reached
+        steps      2 of 10000
+        memory     …
+        exit 0"#]]
+    .assert_eq(&shown(b"0929500c1c", &[]));
+    std::fs::write(dir.join("transform.luau"), "function transform(event)\n  if event.decoded.temperature > 20 then return nil end\n  return { temperature = 1, odd = { 1, 2 } }\nend\n").unwrap();
+    edit(&dir.join("decode.luau"), "input.fPort.x", "input.fPort");
+    expect![[r#"
+        template   probe@VERSION
+        asset      test-asset
+        event      {"payload":"0929500c1c"}
+        decode     by decode.luau, 38 steps
+                   {"battery": 3.1, "humidity": 40, "temperature": 23.45}
+        validate   by nothing
+        transform  by transform.luau, 3 steps
+        filtered   left out on purpose
+        log        decode: port nil asset test-asset
+        steps      41 of 10000
+        memory     …
+        exit 0"#]]
+    .assert_eq(&shown(b"0929500c1c", &[]));
+    std::fs::write(&payload, "0000500c1c").unwrap();
+    let traced = json(&tidegate(&["template", "run", arg(&dir), "--payload", arg(&payload), "--json"]));
+    assert_eq!(traced["end"], "rows");
+    assert_eq!(traced["rows"][0]["attributes"]["odd"], "[1,2]");
+    assert_eq!(traced["decoded"]["battery"], 3.1);
+    assert_eq!(traced["log"][0]["stage"], "decode");
+    let stages: Vec<&str> = traced["stages"].as_array().unwrap().iter().map(|s| s["by"].as_str().unwrap()).collect();
+    assert_eq!(stages, ["decode.luau", "nothing", "transform.luau"]);
+    let of = |i: usize| traced["stages"][i]["steps"].as_u64().unwrap();
+    assert_eq!(traced["steps"].as_u64().unwrap(), of(0) + of(2));
+    assert!(traced["memory_bytes"].as_u64().unwrap() > 10_000);
+    let nowhere = tidegate(&["template", "run", arg(&dir), "--payload", "nowhere"]);
+    assert_eq!(nowhere.status.code(), Some(2));
+    assert!(text(&nowhere.stderr).contains("payload nowhere: No such file"), "{nowhere:?}");
+}
+
+/// Templates without a payload, and those whose event is the payload.
+#[test]
+fn events_of_every_kind_can_be_tried() {
+    let (root, dir) = new_template();
+    let payload = root.path().join("payload");
+    let ran = |bytes: &[u8]| {
+        std::fs::write(&payload, bytes).unwrap();
+        tidegate(&["template", "run", arg(&dir), "--payload", arg(&payload), "--json"])
+    };
+    edit(&dir.join("template.toml"), "at = \"/payload\"\nencoding = \"hex\"\nf_port = \"/port\"", "encoding = \"none\"");
+    let raw = json(&ran(b"\x09\x29\x50\x0c\x1c"));
+    assert_eq!((&raw["event"], &raw["rows"][0]["temperature"]), (&"0929500c1c".into(), &23.45.into()));
+    std::fs::remove_file(dir.join("decode.luau")).unwrap();
+    edit(&dir.join("template.toml"), "[payload]\nencoding = \"none\"", "");
+    let plain = json(&ran(b"{\"temperature\":1}"));
+    assert_eq!((&plain["decoded"], &plain["rows"][0]["temperature"]), (&Value::Null, &1.0.into()));
+    let broken = ran(b"{\"temperature\":");
+    assert_eq!(broken.status.code(), Some(2), "{broken:?}");
+    let large = ran(&vec![b' '; 600_000]);
+    assert!(text(&large.stderr).contains("an event of 600000 bytes, above 524288"), "{large:?}");
+}
+
+#[test]
+fn a_template_is_measured() {
+    let (_root, dir) = new_template();
+    let measured = json(&tidegate(&["template", "bench", arg(&dir), "--events", "3000", "--json"]));
+    let tests = measured["tests"].as_array().unwrap();
+    let ends: Vec<&str> = tests.iter().map(|t| t["cost"]["end"].as_str().unwrap()).collect();
+    assert_eq!(ends, ["rows", "rejected"]);
+    for test in tests {
+        let steps = test["cost"]["steps"].as_u64().unwrap();
+        assert!((2..100).contains(&steps) && test["cost"]["nanoseconds"].is_u64() && test["cost"]["events"] == 3000, "{test}");
+        // What is measured is what is run.
+        let file = dir.join(test["file"].as_str().unwrap());
+        assert_eq!(json(&tidegate(&["template", "run", arg(&dir), "--payload", arg(&file), "--json"]))["steps"], steps);
+    }
+    let people = text(&tidegate(&["template", "bench", arg(&dir), "--events", "10"]).stdout);
+    assert!(people.contains("rows      tests/reading.json  a reading"), "{people}");
+    std::fs::remove_dir_all(dir.join("tests")).unwrap();
+    expect![[r#"
+        tidegate: there is nothing to measure; add a test: DIR/tests/NAME.json
+        exit 2"#]]
+    .assert_eq(&said(&dir, &["template", "bench", arg(&dir)]));
+}

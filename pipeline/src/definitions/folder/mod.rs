@@ -90,7 +90,7 @@ impl Folder {
 }
 
 /// The texts of a folder. The layout is of a fixed depth, so links cannot lead in circles.
-fn read_files(folder: &Path) -> Result<Files, Faults> {
+pub(super) fn read_files(folder: &Path) -> Result<Files, Faults> {
     let mut reading = Reading { root: folder, files: Files::new(), bytes: 0, faults: Vec::new() };
     reading.folder(folder, 0);
     if reading.faults.is_empty() { Ok(reading.files) } else { Err(Faults(reading.faults)) }

@@ -31,28 +31,52 @@ fn same_number(a: &Number, b: &Number) -> bool {
     }
 }
 
+/// A difference, and the member that differs, where it is one.
+pub(super) type Found = (Option<String>, String);
+
+/// Differences between two values, member by member.
+pub(super) fn values(place: &str, expected: &Value, found: &Value, out: &mut Vec<Found>) {
+    match (expected, found) {
+        _ if same(expected, found) => {}
+        (Value::Object(a), Value::Object(b)) => {
+            let mut keys: Vec<&String> = a.keys().chain(b.keys()).collect();
+            keys.sort();
+            keys.dedup();
+            for key in keys {
+                let member = |map: &Map<String, Value>| map.get(key).cloned().unwrap_or(Value::Null);
+                values(&format!("{place}/{key}"), &member(a), &member(b), out);
+            }
+        }
+        (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
+            a.iter().zip(b).enumerate().for_each(|(i, (a, b))| values(&format!("{place}/{i}"), a, b, out));
+        }
+        _ => {
+            let name = place.rsplit('/').find(|step| step.parse::<usize>().is_err()).filter(|_| place.contains('/'));
+            out.push((name.map(str::to_owned), format!("{place} is {found}, expected {expected}")));
+        }
+    }
+}
+
 /// Differences between expected and found rows.
-pub(super) fn rows(expected: &[Map<String, Value>], found: &[Row], table: &Table) -> Vec<String> {
-    let shown = || show_rows(found, table);
+pub(super) fn rows(expected: &[Map<String, Value>], found: &[Row], table: &Table) -> Vec<Found> {
     if expected.len() != found.len() {
-        return vec![format!("{} rows, expected {}: {}", found.len(), expected.len(), shown())];
+        return vec![(None, format!("{}, expected {}: {}", counted(found.len()), expected.len(), show_rows(found, table)))];
     }
     let mut differences = Vec::new();
     for (i, (expected, found)) in expected.iter().zip(found).enumerate() {
+        let mut differs = |name: &str, found: &Value, wanted: &Value| {
+            differences.push((Some(name.to_owned()), format!("row {i}: {name} is {found}, expected {wanted}")));
+        };
         for (name, value) in expected {
             let found = match name.as_str() {
                 "event_type" => Value::String(found.event_type.to_string()),
                 "occurred_at" => Value::String(time::format(found.occurred_at)),
                 "attributes" => attributes(found),
-                name if table.fields.iter().any(|c| c.name == name) => continue,
-                name => {
-                    differences.push(format!("row {i}: {name} is no field of table {}", table.name));
-                    continue;
-                }
+                _ => continue,
             };
             let wanted = if name == "occurred_at" { normal_time(value) } else { value.clone() };
             if !same(&wanted, &found) {
-                differences.push(format!("row {i}: {name} is {found}, expected {value}"));
+                differs(name, &found, value);
             }
         }
         for (column, cell) in table.fields.iter().zip(&found.cells) {
@@ -60,9 +84,13 @@ pub(super) fn rows(expected: &[Map<String, Value>], found: &[Row], table: &Table
             let wanted = if column.kind == FieldType::Timestamp { normal_time(wanted) } else { wanted.clone() };
             let cell = value_of(cell, column.kind);
             if !same(&wanted, &cell) {
-                differences.push(format!("row {i}: {} is {cell}, expected {wanted}", column.name));
+                differs(&column.name, &cell, &wanted);
             }
         }
+        let is_known =
+            |name: &str| matches!(name, "event_type" | "occurred_at" | "attributes") || table.fields.iter().any(|c| c.name == name);
+        let unknown = expected.keys().filter(|name| !is_known(name));
+        differences.extend(unknown.map(|name| (None, format!("row {i}: {name} is no field of table {}", table.name))));
     }
     differences
 }
@@ -89,34 +117,55 @@ fn attributes(row: &Row) -> Value {
     Value::Object(row.attributes.iter().map(|(k, v)| (k.to_string(), Value::from(&**v))).collect())
 }
 
+/// So many rows.
+pub(super) fn counted(rows: usize) -> String {
+    if rows == 1 { "1 row".into() } else { format!("{rows} rows") }
+}
+
 /// An end as people read it.
 pub(super) fn ended(ended: &Ended, table: &Table) -> String {
     match ended {
-        Ended::Rows(rows) => format!("{} rows: {}", rows.len(), show_rows(rows, table)),
+        Ended::Rows(rows) => format!("{}: {}", counted(rows.len()), show_rows(rows, table)),
         Ended::Filtered => "no output".into(),
         Ended::Rejected(r) => {
-            let line = r.line.map(|l| format!(" in line {l}")).unwrap_or_default();
             let at = if r.pointer.is_empty() { String::new() } else { format!(" at {}", r.pointer) };
-            format!("rejection {} at {}{line}{at} ({})", r.code, r.stage.as_str(), r.detail)
+            format!("rejection {} at {}{at} ({})", r.code, r.stage.as_str(), r.detail)
         }
     }
 }
 
+/// What a row states besides its fields.
+pub(super) struct Members {
+    pub(super) event_type: bool,
+    pub(super) occurred_at: bool,
+    pub(super) attributes: bool,
+}
+
+/// All of it, or nothing.
+pub(super) fn members(all: bool) -> Members {
+    Members { event_type: all, occurred_at: all, attributes: all }
+}
+
 /// Rows as a test would state them.
-fn show_rows(rows: &[Row], table: &Table) -> String {
+pub(super) fn value_rows(rows: &[Row], table: &Table, wanted: &Members) -> Vec<Map<String, Value>> {
     let row = |row: &Row| {
-        let mut members: Map<String, Value> = table
-            .fields
-            .iter()
-            .zip(&row.cells)
-            .filter(|(_, cell)| **cell != Cell::Null)
-            .map(|(column, cell)| (column.name.clone(), value_of(cell, column.kind)))
-            .collect();
-        members.insert("event_type".into(), Value::from(&*row.event_type));
-        if !row.attributes.is_empty() {
+        let fields = table.fields.iter().zip(&row.cells).filter(|(_, cell)| **cell != Cell::Null);
+        let mut members: Map<String, Value> = fields.map(|(column, cell)| (column.name.clone(), value_of(cell, column.kind))).collect();
+        if wanted.event_type {
+            members.insert("event_type".into(), Value::from(&*row.event_type));
+        }
+        if wanted.occurred_at {
+            members.insert("occurred_at".into(), Value::from(time::format(row.occurred_at)));
+        }
+        if wanted.attributes && !row.attributes.is_empty() {
             members.insert("attributes".into(), attributes(row));
         }
-        Value::Object(members)
+        members
     };
-    Value::Array(rows.iter().map(row).collect()).to_string()
+    rows.iter().map(row).collect()
+}
+
+fn show_rows(rows: &[Row], table: &Table) -> String {
+    let wanted = Members { occurred_at: false, ..members(true) };
+    Value::from_iter(value_rows(rows, table, &wanted)).to_string()
 }

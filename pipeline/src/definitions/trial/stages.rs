@@ -6,9 +6,10 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tidegate_operators::event::{Bundle, EpochContext, Event, Plan, Progress};
-use tidegate_operators::script::{self, Host, HostOptions, Watch};
+use tidegate_operators::script::{self, Host, HostOptions, Note, Watch};
 use tidegate_operators::stages;
 use tidegate_operators::stages::open::NO_KEY;
+use tidegate_schemas::block::ScriptRun;
 use tidegate_schemas::catalog::{PinnedSource, PinnedTemplate};
 use tidegate_schemas::definition::{Asset, Decode, Place, Source, Template, Transform, Validate};
 use tidegate_schemas::document::Document;
@@ -53,10 +54,14 @@ pub fn check_scripts(template: &Template, faults: &mut Vec<Fault>) {
 
 /// Runs one event; every run has script states of its own, so no test leans on another.
 pub(super) fn run(template: &Template, table: &Table, input: &Input) -> Ended {
-    let event = match through(template, table, input) {
-        Ok(event) => event,
-        Err(rejection) => return Ended::Rejected(rejection),
-    };
+    match through(template, table, input) {
+        Ok(seen) => ended(seen.event),
+        Err(rejection) => Ended::Rejected(rejection),
+    }
+}
+
+/// How an event ended.
+pub(super) fn ended(event: Event) -> Ended {
     match event.progress {
         Progress::Transformed(rows) => Ended::Rows(rows),
         Progress::Filtered => Ended::Filtered,
@@ -66,22 +71,46 @@ pub(super) fn run(template: &Template, table: &Table, input: &Input) -> Ended {
     }
 }
 
+impl Ended {
+    /// In one word, as a test names it.
+    pub(super) fn word(&self) -> &'static str {
+        match self {
+            Self::Rows(_) => "rows",
+            Self::Filtered => "filtered",
+            Self::Rejected(_) => "rejected",
+        }
+    }
+}
+
 /// What decode returns as `data`: seen where the stages after it are no scripts.
 pub(super) fn decoded(template: &Template, table: &Table, input: &Input) -> Option<Value> {
     let native = (Some(Validate::Rules(Vec::new())), Some(Transform::Mapping(Vec::new())));
     let alone = Template { validate: native.0, transform: native.1, ..template.clone() };
-    let event = through(&alone, table, input).ok()?;
+    let seen = through(&alone, table, input).ok()?;
     let mut text = String::new();
-    event.decoded?.root().write_json(&mut text);
+    seen.event.decoded?.root().write_json(&mut text);
     serde_json::from_str(&text).ok()
 }
 
-fn through(template: &Template, table: &Table, input: &Input) -> Result<Event, Rejection> {
-    let mut bundle = bundle(template, table, input)?;
+/// One event that went through all stages, and what they left behind.
+pub(super) struct Seen {
+    pub(super) event: Event,
+    /// The template's id and version.
+    pub(super) label: String,
+    pub(super) runs: Vec<ScriptRun>,
+    pub(super) notes: Vec<Note>,
+    pub(super) memory_bytes: usize,
+}
+
+pub(super) fn through(template: &Template, table: &Table, input: &Input) -> Result<Seen, Rejection> {
+    let mut bundle = bundle(template, table, input, 1)?;
     let mut host = Host::new(HostOptions { states_max: 1, native: false }, Arc::new(Watch::default()));
-    let context = EpochContext { recorded_at: input.received_at };
-    stages::apply(&mut bundle, &mut host, &context);
-    bundle.events.pop().ok_or_else(|| refused("the stages lost the event"))
+    host.keep_notes();
+    stages::apply(&mut bundle, &mut host, &EpochContext { recorded_at: input.received_at });
+    let memory_bytes = bundle.source.as_ref().and_then(|s| host.used_memory(&s.tenant)).unwrap_or(0);
+    let label = bundle.plan.as_ref().map_or_else(String::new, |p| p.template.label.to_string());
+    let event = bundle.events.pop().ok_or_else(|| refused("the stages lost the event"))?;
+    Ok(Seen { event, label, runs: bundle.runs, notes: host.take_notes(), memory_bytes })
 }
 
 /// The test itself, or the stages, are wrong: no event of a tenant ever ends so.
@@ -89,38 +118,43 @@ fn refused(detail: impl Into<String>) -> Rejection {
     Rejection::new(StageName::Open, tidegate_schemas::verdict::Code::Syntax, detail)
 }
 
-/// A bundle of one event, as `open` makes it.
-fn bundle(template: &Template, table: &Table, input: &Input) -> Result<Bundle, Rejection> {
-    let document = match input.raw {
-        true => Document::null(),
-        false => Document::parse(input.bytes.clone()).map_err(|e| refused(e.to_string()))?,
+/// A bundle of so many times the same event, as `open` makes it.
+pub(super) fn bundle(template: &Template, table: &Table, input: &Input, count: usize) -> Result<Bundle, Rejection> {
+    let document = || match input.raw {
+        true => Ok(Document::null()),
+        false => Document::parse(input.bytes.clone()).map_err(|e| refused(e.to_string())),
     };
     let (source, envelope) = surroundings(template, input).map_err(|e| refused(e.to_string()))?;
     let version = template.version();
     let label = format!("{}@{}", template.id, &version[..12]).into();
     let pinned = PinnedTemplate { template: template.clone(), version, label };
     let asset = Asset { id: input.asset.clone(), node: template.owner.clone(), template: None, attributes: input.attributes.clone() };
-    let event = Event {
-        origin: Origin {
+    let (asset, envelope) = (Arc::new(asset), Arc::new(envelope));
+    let event = |index: usize| {
+        let origin = Origin {
             at: Position::default(),
-            index: 0,
+            index: u32::try_from(index).unwrap_or(u32::MAX),
             event_id: "test".into(),
             asset: input.asset.as_str().into(),
             received_at: input.received_at,
-        },
-        key: NO_KEY,
-        envelope: Arc::new(envelope),
-        bytes: input.bytes.clone(),
-        document,
-        decoded: None,
-        occurred_at: None,
-        event_type: None,
-        asset: Some(Arc::new(asset)),
-        steps: 0,
-        progress: Progress::At(StageName::Decode),
+        };
+        Ok(Event {
+            origin,
+            key: NO_KEY,
+            envelope: Arc::clone(&envelope),
+            bytes: input.bytes.clone(),
+            document: document()?,
+            decoded: None,
+            occurred_at: None,
+            event_type: None,
+            asset: Some(Arc::clone(&asset)),
+            steps: 0,
+            progress: Progress::At(StageName::Decode),
+        })
     };
+    let events: Vec<Event> = (0..count).map(event).collect::<Result<_, Rejection>>()?;
     let plan = Plan { template: Arc::new(pinned), table: Arc::new(table.clone()) };
-    Ok(Bundle { source: Some(Arc::new(source)), plan: Some(plan), events: vec![event], runs: Vec::new() })
+    Ok(Bundle { source: Some(Arc::new(source)), plan: Some(plan), events, runs: Vec::new() })
 }
 
 /// A source and an envelope of nobody.

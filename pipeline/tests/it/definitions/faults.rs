@@ -435,14 +435,14 @@ fn tests_that_fail() {
     check_test(
         "{'description': 'a', 'event': {'temperature': 2}, 'rows': [{'temperature': 3, 'event_type': 't9'}]}",
         expect![[r#"
-        templates/vend/t1/tests/one.json: test "a": row 0: event_type is "t1", expected "t9"; correct the template, or what the test expects
-        templates/vend/t1/tests/one.json: test "a": row 0: temperature is 2.0, expected 3; correct the template, or what the test expects"#]],
+            templates/vend/t1/tests/one.json: test "a": row 0: event_type is "t1", expected "t9"; correct the template, or what the test expects
+            templates/vend/t1/tests/one.json: test "a": row 0: temperature is 2.0, expected 3 (transform.luau:1); correct the template, or what the test expects"#]],
     );
     check_test(
         "{'description': 'a', 'event': {'temperature': 2}, 'rows': [{'heat': 3}]}",
         expect![[r#"
-        templates/vend/t1/tests/one.json: test "a": row 0: heat is no field of table Climate; correct the template, or what the test expects
-        templates/vend/t1/tests/one.json: test "a": row 0: temperature is 2.0, expected null; correct the template, or what the test expects"#]],
+            templates/vend/t1/tests/one.json: test "a": row 0: heat is no field of table Climate; correct the template, or what the test expects
+            templates/vend/t1/tests/one.json: test "a": row 0: temperature is 2.0, expected null (transform.luau:1); correct the template, or what the test expects"#]],
     );
     check_test(
         "{'description': 'a', 'event': {'temperature': 2}, 'rows': []}",
