@@ -4,7 +4,7 @@
 //! `decisions/0001-embedded-log.md`.
 //!
 //! ```text
-//! log.json  lock  cursors.json
+//! log.json  lock  cursors.json  ends
 //! raw/      000000000000.seg …     requests                          publish ─▶ queue ─▶ thread ─▶ group, fdatasync
 //! output/                          clean, audit, commits: an epoch   commit  ─▶ queue ─▶ thread ─▶ group, fdatasync
 //! commits/                         commit records of deleted segments of output
@@ -13,10 +13,15 @@
 //! One thread for each chain writes whatever is queued as one *group*, syncs once, and then tells who waits. A group is
 //! the unit of recovery: an epoch lies in one, so it is there as a whole or not at all. Nothing is visible to a reader
 //! before it is durable. What may be lost after a power cut is the group under way, which nobody was told of; damage
-//! anywhere before it is an error with its place, and never cut away.
+//! anywhere before it is an error with its place, and never cut away. A write that fails (a full disk) is acknowledged to
+//! nobody and cut, and its chain refuses until the disk takes writes again; see [`healing`].
 
 mod append;
 mod cursors;
+mod ends;
+mod healing;
+mod health;
+mod inspect;
 mod layout;
 mod metrics;
 mod opening;
@@ -27,8 +32,10 @@ mod segments;
 mod wire;
 mod writer;
 
-use append::{Appender, Placed};
+use append::{Appender, Common, Placed};
 use cursors::Cursors;
+use ends::Ends;
+use health::Health;
 use layout::{Chain, Manifest};
 use opening::Mode;
 use owners::Owners;
@@ -43,10 +50,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tidegate_schemas::BoxFuture;
 use tidegate_schemas::ids::{LogId, Partition};
 use tidegate_schemas::limits;
-use tidegate_schemas::log::{CommitUnit, Entry, EventLog, LogError, LogName, Owner, Record, SinkCursor, Usage, Written};
+use tidegate_schemas::log::{CommitUnit, Entry, EventLog, Inspection, LogError, LogName, Owner, Record, SinkCursor, Usage, Written};
 use tokio::sync::oneshot;
 pub use wire::HEADER_NAMES;
-use writer::{Health, Item, Writer};
+use writer::{Item, Writer};
 
 const MANIFEST_NAME: &str = "log.json";
 
@@ -142,21 +149,23 @@ impl EmbeddedLog {
         let (archive, archive_end) = open(Chain::Commits)?;
         let (control, control_end) = open(Chain::Control)?;
         opening::check_together(&raw, &output, &archive)?;
-        let size = options.segment_bytes.clamp(4 << 10, 1 << 30);
-        let health = Arc::new(Health::default());
-        let start = |segments: &Arc<Segments>, resume, points| {
-            Writer::start(segments.chain, Appender::new(segments.clone(), resume, size, points), health.clone())
+        let cursors = Cursors::open(dir, manifest.log_id)?;
+        opening::check_cursors(&output, &cursors)?;
+        let common = Common {
+            segment_bytes: options.segment_bytes.clamp(4 << 10, 1 << 30),
+            ends: Arc::new(Ends::open(dir, manifest.log_id)),
+            health: Arc::default(),
         };
+        let start = |segments: &Arc<Segments>, resume, points| Writer::start(Appender::new(segments.clone(), resume, &common, points));
         let writing = Writing {
             raw: start(&raw, raw_end, Some(["publish.before_write", "publish.after_write", "publish.after_sync"]))?,
             output: start(&output, output_end, Some(["commit.before_write", "commit.after_write", "commit.after_sync"]))?,
             control: start(&control, control_end, None)?,
-            archive: Mutex::new(Appender::new(archive.clone(), archive_end, size, None)),
+            archive: Mutex::new(Appender::new(archive.clone(), archive_end, &common, None)),
             owners: Owners::new(&output, now().unsigned_abs()),
-            health: health.clone(),
+            health: common.health.clone(),
             _lock: lock,
         };
-        let cursors = Cursors::open(dir, manifest.log_id)?;
         opening.seconds = began.elapsed().as_secs_f64();
         if opening.torn_bytes > 0 {
             tracing::warn!(bytes = opening.torn_bytes, chains = opening.torn_chains, "cut writes that were never acknowledged");
@@ -216,9 +225,7 @@ impl EmbeddedLog {
 
     fn writing(&self, doing: &str) -> Result<&Writing, LogError> {
         let read_only = || LogError::Io { doing: doing.into(), detail: "the log was opened for reading only".into() };
-        let writing = self.writing.as_ref().ok_or_else(read_only)?;
-        writing.health.check()?;
-        Ok(writing)
+        self.writing.as_ref().ok_or_else(read_only)
     }
 
     /// Refuses where `bytes` more would pass `percent` of the budget.
@@ -234,6 +241,7 @@ impl EmbeddedLog {
     fn queue(&self, log: LogName, records: Vec<(Partition, Record)>) -> Result<Receiver, LogError> {
         let writing = self.writing("publish")?;
         let (chain, lane) = Chain::of(log);
+        writing.health.check(chain)?;
         if chain == Chain::Output {
             let detail = "only the commit of an epoch writes there".into();
             return Err(LogError::Io { doing: format!("publish to {}", log.as_str()), detail });
@@ -342,12 +350,14 @@ impl EventLog for EmbeddedLog {
     fn fence(&self, partition: Partition) -> Result<Owner, LogError> {
         layout::check_partition(LogName::Commits, partition, self.manifest.partitions)?;
         let writing = self.writing("take a partition over")?;
+        writing.health.check(Chain::Output)?;
         writing.owners.fence(partition, &writing.output)
     }
 
     fn commit(&self, owner: &Owner, units: Vec<CommitUnit>) -> Result<Vec<Written>, LogError> {
         layout::check_partition(LogName::Commits, owner.partition, self.manifest.partitions)?;
         let writing = self.writing("commit")?;
+        writing.health.check(Chain::Output)?;
         let raw_end = self.raw.bounds(0, owner.partition).end;
         let room = |bytes| self.check_budget(bytes, limits::SEALING_STOPS_PERCENT, "commit");
         let written = writing.owners.commit(owner, units, raw_end, room, &writing.output)?;
@@ -381,6 +391,14 @@ impl EventLog for EmbeddedLog {
         let chains = Chain::ALL.iter().map(|c| self.segments(*c).bytes()).sum::<u64>();
         let queued = self.writing.as_ref().map_or(0, |w| w.raw.queued() + w.output.queued() + w.control.queued());
         Usage { bytes: chains + queued, budget: self.options.budget_bytes }
+    }
+
+    fn failing(&self) -> Option<LogError> {
+        self.writing.as_ref().and_then(|w| w.health.failing())
+    }
+
+    fn inspect(&self) -> Result<Inspection, LogError> {
+        Ok(inspect::all(Chain::ALL.iter().map(|c| &**self.segments(*c))))
     }
 }
 
