@@ -11,11 +11,15 @@ use tidegate_schemas::verdict::Code;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::FmtSpan;
 
+/// Libraries that tell of every step at `info`: they are heard from `warn` on, unless the filter names them.
+const QUIET: &str = "delta_kernel=warn";
+
 /// Sends logs to standard error. A filter that cannot be read is told and replaced by `info`.
 pub fn logs(filter: &str, format: LogFormat) {
-    let parsed = EnvFilter::try_new(filter).unwrap_or_else(|error| {
+    // A later directive for the same target takes the place of an earlier one.
+    let parsed = EnvFilter::try_new(format!("{QUIET},{filter}")).unwrap_or_else(|error| {
         eprintln!("tidegate: log filter {filter:?} cannot be read, \"info\" takes its place: {error}");
-        EnvFilter::new("info")
+        EnvFilter::new(format!("{QUIET},info"))
     });
     let builder = tracing_subscriber::fmt().with_env_filter(parsed).with_span_events(FmtSpan::NONE).with_writer(std::io::stderr);
     let installed = match format {
