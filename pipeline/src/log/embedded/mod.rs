@@ -17,6 +17,7 @@
 //! nobody and cut, and its chain refuses until the disk takes writes again; see [`healing`].
 
 mod append;
+mod commits;
 mod cursors;
 mod ends;
 mod healing;
@@ -267,37 +268,6 @@ impl EmbeddedLog {
             self.check_budget(item.bytes(), limits::INTAKE_STOPS_PERCENT, "publish")?;
         }
         writer.submit(item).map(|()| told)
-    }
-
-    fn read_commits(&self, partition: Partition, from: u64, bytes_max: usize) -> Result<Vec<Entry>, ReadError> {
-        let lane = Chain::of(LogName::Commits).1;
-        loop {
-            let output = self.output.bounds(lane, partition);
-            let old = from < output.start;
-            let mut entries = if old { self.archive.read(0, partition, from, bytes_max)? } else { Vec::new() };
-            // Beside an owner the archive is opened later than the output, and commits were moved there since.
-            entries.retain(|e| e.offset < output.end);
-            let read: usize = entries.iter().map(|e| e.record.size()).sum();
-            let next = entries.last().map_or(from, |e| e.offset + 1);
-            if old && entries.is_empty() {
-                // They are moved before they are deleted, so this is no race.
-                let detail = format!("commits of partition {partition} from offset {from} on are missing");
-                return Err(ReadError::Failed(corrupt(&self.archive.dir, 0, &detail)));
-            }
-            if old && (read >= bytes_max || next < self.archive.bounds(0, partition).end) {
-                return Ok(entries);
-            }
-            match self.output.read(lane, partition, next, bytes_max.saturating_sub(read)) {
-                Ok(newer) => {
-                    entries.extend(newer);
-                    return Ok(entries);
-                }
-                // Moved to the archive since.
-                Err(ReadError::Gone(_)) if entries.is_empty() => {}
-                Err(ReadError::Gone(_)) => return Ok(entries),
-                Err(e) => return Err(e),
-            }
-        }
     }
 }
 
