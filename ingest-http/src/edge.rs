@@ -3,6 +3,7 @@
 use crate::limits::{BodyBudget, Drain};
 use crate::metrics::EdgeMetrics;
 use crate::receipts::Receipts;
+use crate::repeated::Repeated;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -107,6 +108,7 @@ pub(crate) struct Shared {
     pub(crate) bodies: Arc<BodyBudget>,
     pub(crate) drain: Drain,
     pub(crate) metrics: EdgeMetrics,
+    pub(crate) repeated: Repeated,
     /// Owner of every task of the edge.
     pub(crate) tasks: TaskTracker,
 }
@@ -117,6 +119,7 @@ impl Shared {
             bodies: Arc::new(BodyBudget::new(edge.settings.bodies_in_flight_bytes_max)),
             drain: Drain::default(),
             metrics: EdgeMetrics::new(),
+            repeated: Repeated::default(),
             tasks: TaskTracker::new(),
             edge,
         }

@@ -17,6 +17,7 @@ mod limits;
 mod metrics;
 mod problem;
 mod receipts;
+mod repeated;
 mod routes;
 mod serve;
 

@@ -13,6 +13,8 @@ pub(crate) type Reply = Response<Full<Bytes>>;
 #[derive(Debug)]
 pub(crate) struct Problem {
     status: StatusCode,
+    /// The last part of its type: what is counted together.
+    pub(crate) code: &'static str,
     body: Body,
     /// Ends the connection: what is left of the request would be mistaken for the next one.
     close: bool,
@@ -50,7 +52,7 @@ pub(crate) struct Fault {
 
 impl Problem {
     /// `code` is the last part of the problem's type; `title` says the same for people, `detail` what to do about it.
-    pub(crate) fn new(status: StatusCode, code: &str, title: &'static str, detail: impl Into<String>) -> Box<Self> {
+    pub(crate) fn new(status: StatusCode, code: &'static str, title: &'static str, detail: impl Into<String>) -> Box<Self> {
         let body = Body {
             r#type: format!("urn:tidegate:problem:{code}"),
             title,
@@ -59,7 +61,7 @@ impl Problem {
             id: None,
             errors: Vec::new(),
         };
-        Box::new(Self { status, body, close: false, headers: Vec::new(), log: None })
+        Box::new(Self { status, code, body, close: false, headers: Vec::new(), log: None })
     }
 
     /// A defect of ours: the caller learns an id and nothing else.

@@ -96,23 +96,35 @@ pub(crate) async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> R
         })
         .await
     };
-    let mut log = None;
+    let (mut code, mut log) = ("", None);
     let reply = outcome.unwrap_or_else(|mut problem| {
-        log = problem.log.take();
+        (code, log) = (problem.code, problem.log.take());
         problem.into_reply()
     });
     shared.metrics.answered(label, &reply);
-    note(label, &reply, started, &notes, log.as_deref());
+    note(&shared, label, &reply, started, &notes, code, log.as_deref());
     reply
 }
 
-/// One line for each request; neither URL nor headers, which may carry secrets.
-fn note(route: &'static str, reply: &Reply, started: Instant, notes: &Notes, log: Option<&str>) {
+/// One line for each request; neither URL nor headers, which may carry secrets. A 500 is told each time, since its sender
+/// has its id; what the whole process cannot do now (503) once, and then as a number.
+fn note(shared: &Shared, route: &'static str, reply: &Reply, started: Instant, notes: &Notes, code: &'static str, log: Option<&str>) {
     let status = reply.status().as_u16();
     let tenant = notes.tenant.as_ref().map_or("", TenantId::as_str);
-    if status >= 500 {
-        tracing::warn!(route, status, tenant, cause = log.unwrap_or_default(), "request failed");
+    let repeated = match status {
+        // Answers that are no problems, such as that of `/ready`, are nobody's failure.
+        503 if !code.is_empty() => shared.repeated.refused(code, Instant::now()),
+        500.. if status != 503 => Some(0),
+        _ => None,
+    };
+    if let Some(repeated) = repeated {
+        tracing::warn!(route, status, tenant, repeated, cause = log.unwrap_or_default(), "request failed");
         return;
+    }
+    if notes.accepted > 0
+        && let Some(refused) = shared.repeated.taken(Instant::now())
+    {
+        tracing::info!(refused, "requests are taken again");
     }
     tracing::debug!(
         route,

@@ -332,12 +332,24 @@ impl Takes for Processing {
 fn upkeep(tasks: &TaskTracker, log: &Arc<dyn EventLog>, trim_every: Duration, stop: &CancellationToken) {
     let (trimmed, ends) = (Arc::clone(log), stop.clone());
     tasks.spawn(async move {
+        // What fails once fails often, and is told as often as it changes.
+        let mut told = None;
         while ends.run_until_cancelled(tokio::time::sleep(trim_every)).await.is_some() {
             let log = Arc::clone(&trimmed);
             match tokio::task::spawn_blocking(move || log.trim()).await {
-                Ok(Ok(0)) => {}
-                Ok(Ok(bytes)) => tracing::info!(bytes, "log trimmed"),
-                Ok(Err(error)) => tracing::error!(error = %error, "log cannot be trimmed"),
+                Ok(Ok(bytes)) => {
+                    told = None;
+                    if bytes > 0 {
+                        tracing::info!(bytes, "log trimmed");
+                    }
+                }
+                Ok(Err(error)) => {
+                    let text = Some(error.to_string());
+                    if told != text {
+                        tracing::error!(error = %error, "log cannot be trimmed");
+                    }
+                    told = text;
+                }
                 Err(error) => tracing::error!(error = %error, "trimming panicked"),
             }
         }
@@ -393,11 +405,20 @@ fn readiness(log: &dyn EventLog, sinks: &[RunningSink], revision: Revision) -> R
             })
         })
         .collect();
-    let ready = revision > 0 && usage.percent() < limits::SEALING_STOPS_PERCENT as u64;
+    let failing = log.failing().map(|error| error.to_string());
+    let full = usage.percent() >= limits::SEALING_STOPS_PERCENT as u64;
+    let reason = match &failing {
+        Some(error) => Some(format!("log: {error}")),
+        None if revision == 0 => Some("there is no catalog yet".to_owned()),
+        None if full => Some(format!("log is full: {} of {} bytes", usage.bytes, usage.budget)),
+        None => None,
+    };
+    let ready = reason.is_none();
     let body = serde_json::json!({
         "ready": ready,
+        "reason": reason,
         "catalog_revision": revision,
-        "log": { "bytes": usage.bytes, "budget_bytes": usage.budget },
+        "log": { "bytes": usage.bytes, "budget_bytes": usage.budget, "failing": failing },
         "sinks": told,
         "drained": drained(log, sinks).unwrap_or(false),
     });

@@ -11,6 +11,9 @@ use tidegate_schemas::verdict::Code;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::FmtSpan;
 
+/// Libraries that tell of every step at `info`: they are heard from `warn` on, unless the filter names them.
+const QUIET: &str = "delta_kernel=warn";
+
 /// A filter of log lines.
 ///
 /// # Errors
@@ -26,14 +29,15 @@ pub fn filter(text: &str) -> Result<EnvFilter, String> {
     if let Some(word) = directives().find(bare) {
         return Err(format!("is {text:?}, and {word:?} is no level"));
     }
-    EnvFilter::try_new(text).map_err(|error| format!("is {text:?}: {error}"))
+    // A later directive for the same target takes the place of an earlier one.
+    EnvFilter::try_new(format!("{QUIET},{text}")).map_err(|error| format!("is {text:?}: {error}"))
 }
 
 /// Sends logs to standard error. A filter that cannot be read is told and replaced by `info`.
 pub fn logs(text: &str, format: LogFormat) {
     let parsed = filter(text).unwrap_or_else(|wrong| {
         eprintln!("tidegate: the log filter {wrong}; \"info\" takes its place");
-        EnvFilter::new("info")
+        EnvFilter::new(format!("{QUIET},info"))
     });
     let builder = tracing_subscriber::fmt().with_env_filter(parsed).with_span_events(FmtSpan::NONE).with_writer(std::io::stderr);
     let installed = match format {

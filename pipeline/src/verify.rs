@@ -1,16 +1,18 @@
-//! Adding up: the rows that commit records promise against the rows that tables hold, epoch by epoch.
+//! Adding up: the rows that commit records promise against the rows that tables hold, epoch by epoch; and before that,
+//! every byte that the log holds against its checksum.
 //!
 //! The log is opened beside its owner, up to the durable end at that moment; a table's own cursor, and the sink's place in
 //! the log, say through which epoch it is complete. What lies beyond is pending, not missing.
 
 use crate::account::{self, Account};
+use crate::scan::ScanError;
 use anyhow::Context;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use tidegate_schemas::commit::Counts;
 use tidegate_schemas::ids::{Epoch, LogId, Partition, TableId, TenantId};
-use tidegate_schemas::log::EventLog;
+use tidegate_schemas::log::{EventLog, Inspection};
 use tidegate_schemas::system::SystemTable;
 use tidegate_sinks::parquet::{
     self,
@@ -25,6 +27,10 @@ const LISTED_MAX: usize = 1_000;
 pub struct Report {
     /// The log.
     pub log_id: LogId,
+    /// Files of the log that were read whole.
+    pub log_files: usize,
+    /// Their bytes.
+    pub log_bytes: u64,
     /// First and last epoch compared, by partition.
     pub epochs: BTreeMap<Partition, (Epoch, Epoch)>,
     /// What became of all events since the log began.
@@ -77,13 +83,30 @@ pub fn run(log: &dyn EventLog, tables: &Path) -> anyhow::Result<Report> {
             delivered.insert(partition, cursor.epoch.saturating_sub(1));
         }
     }
-    let account = account::read(log).context("commits")?;
-    compare(log.log_id(), account, &delivered, tables)
+    let inspection = log.inspect().context("log")?;
+    let account = match account::read(log) {
+        // Damage is a finding, also where it is in the commits themselves: the tables cannot be compared then.
+        Err(error) if !inspection.damage.is_empty() => Account { faults: vec![unreadable(&error)], ..Account::default() },
+        read => read.context("commits")?,
+    };
+    compare(log.log_id(), &inspection, account, &delivered, tables)
 }
 
-fn compare(log: LogId, account: Account, delivered: &BTreeMap<Partition, Epoch>, root: &Path) -> anyhow::Result<Report> {
+fn unreadable(error: &ScanError) -> String {
+    format!("commits cannot be read, so tables are not compared: {}", crate::worker::chain(error))
+}
+
+fn compare(
+    log: LogId,
+    inspection: &Inspection,
+    account: Account,
+    delivered: &BTreeMap<Partition, Epoch>,
+    root: &Path,
+) -> anyhow::Result<Report> {
     let mut report = Report {
         log_id: log,
+        log_files: inspection.files,
+        log_bytes: inspection.bytes,
         epochs: account.epochs.clone(),
         totals: account.totals,
         rows_committed: account.rows_total,
@@ -92,6 +115,7 @@ fn compare(log: LogId, account: Account, delivered: &BTreeMap<Partition, Epoch>,
         differences: Vec::new(),
         differences_count: 0,
     };
+    inspection.damage.iter().for_each(|d| report.differ(d.to_string()));
     account.faults.iter().for_each(|f| report.differ(f.clone()));
     let verifier = root.is_dir().then(|| Verifier::open(root)).transpose()?;
     let mut tables: BTreeSet<(TenantId, String)> = account.rows.keys().map(|(_, tenant, table)| (tenant.clone(), table.clone())).collect();

@@ -61,7 +61,12 @@ impl Workers {
 
 enum Slot {
     Running(Box<Partitioned>),
-    Waiting { until: Instant, pause: Duration },
+    /// `tries` counts those that failed in a row.
+    Waiting {
+        until: Instant,
+        pause: Duration,
+        tries: u32,
+    },
 }
 
 fn run(around: &Surroundings, index: usize, watch: Arc<Watch>) {
@@ -78,7 +83,7 @@ fn run(around: &Surroundings, index: usize, watch: Arc<Watch>) {
         for partition in mine {
             let slot = match slots.remove(&partition) {
                 Some(slot) => slot,
-                None if around.assignment.begin(partition) => Slot::Waiting { until: Instant::now(), pause: BACK_OFF.0 },
+                None if around.assignment.begin(partition) => Slot::Waiting { until: Instant::now(), pause: BACK_OFF.0, tries: 0 },
                 None => continue,
             };
             let (slot, did) = turn(partition, slot, around, &host, &mut worker);
@@ -103,14 +108,16 @@ fn let_go(partition: Partition, slot: Option<Slot>, around: &Surroundings, worke
 }
 
 fn turn(number: Partition, slot: Slot, around: &Surroundings, host: &Rc<RefCell<Host>>, worker: &mut Worker) -> (Slot, bool) {
-    let (result, pause) = match slot {
-        Slot::Waiting { until, pause } if until > Instant::now() => return (Slot::Waiting { until, pause }, false),
-        Slot::Waiting { pause, .. } => (Partitioned::take_over(number, around, host, worker).map(|p| (Box::new(p), true)), pause),
+    let (result, pause, tries) = match slot {
+        Slot::Waiting { until, .. } if until > Instant::now() => return (slot, false),
+        Slot::Waiting { pause, tries, .. } => {
+            (Partitioned::take_over(number, around, host, worker).map(|p| (Box::new(p), true)), pause, tries + 1)
+        }
         Slot::Running(mut partition) => match partition.turn(worker) {
             Ok(worked) => return (Slot::Running(partition), worked),
             Err(error) => {
                 partition.drop_from(worker);
-                (Err(error), BACK_OFF.0)
+                (Err(error), BACK_OFF.0, 1)
             }
         },
     };
@@ -118,13 +125,17 @@ fn turn(number: Partition, slot: Slot, around: &Surroundings, host: &Rc<RefCell<
         Ok((partition, worked)) => (Slot::Running(partition), worked),
         Err(error) => {
             metrics::counter!("tidegate_partition_failures_total").increment(1);
-            tracing::error!(
-                partition = number,
-                error = chain(&error),
-                pause_seconds = pause.as_secs_f64(),
-                "partition stopped; it is taken over again"
-            );
-            (Slot::Waiting { until: Instant::now() + pause, pause: (pause * 2).min(BACK_OFF.1) }, false)
+            // Each time less often: what keeps a partition away can last, and has been said.
+            if tries.is_power_of_two() {
+                tracing::error!(
+                    partition = number,
+                    error = chain(&error),
+                    tries,
+                    pause_seconds = pause.as_secs_f64(),
+                    "partition stopped; it is taken over again"
+                );
+            }
+            (Slot::Waiting { until: Instant::now() + pause, pause: (pause * 2).min(BACK_OFF.1), tries }, false)
         }
     }
 }

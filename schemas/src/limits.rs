@@ -52,6 +52,7 @@ limits! {
     EVENT_ID_BYTES_MAX = 256, "bytes", "a sender's event id";
     ASSET_ID_BYTES_MAX = 128, "bytes", "an asset's id as the source sends it";
     RECEIPT_POSITIONS_MAX = 64, "records", "a request of the largest body cut at 900 KiB stays far below";
+    REPEATED_WARNING_SECONDS = 60, "seconds", "between two warnings about the same kind of refusal: what happened meanwhile is counted in the later one";
     RECEIPT_WAIT_SECONDS_MAX = 60, "seconds", "Prefer: wait is capped; a held request holds its connection";
 
     // log
@@ -63,6 +64,8 @@ limits! {
     GROUP_COMMIT_BYTES_MAX = 8 << 20, "bytes", "written between two syncs: a waiting publisher waits for no more than this";
     APPEND_QUEUE_BYTES_MAX = 64 << 20, "bytes", "accepted by the log and not yet written; past it a publisher is told that the log is full";
     COMMIT_BYTES_MAX = 256 << 20, "bytes", "epochs committed by one call: they are written as one group";
+    LOG_RETRY_MILLISECONDS_MAX = 5_000, "milliseconds", "after a failed write: longest pause before the log is tried again";
+    LOG_PROBE_BYTES_MAX = 8 << 20, "bytes", "that must fit on the disk before a log takes writes again after a failed one; as many as had failed, if fewer";
     HORIZONS_PERCENT = 60, "percent", "of the log's budget: beyond it what is kept for replay and receipts alone goes, the oldest first";
     EDGES_PERCENT = 25, "percent", "of the log's budget that the output between two edges may take, over all partitions";
     SNAPSHOTS_PERCENT = 10, "percent", "of the log's budget that the output since the last snapshots may take, over all partitions";
@@ -93,6 +96,8 @@ limits! {
     EPOCH_STEPS_MAX = 200_000_000, "steps", "estimated script steps of one epoch: some seconds of one core";
     EPOCHS_UNDER_WAY_MAX = 8, "epochs", "sealed by one partition and not yet committed: timely has no back-pressure of its own; a slow log takes them in one commit";
     SEALED_BYTES_MAX = 8 << 20, "bytes", "output of those of one partition; past it nothing more is sealed, so it and one epoch are the memory of a slow log";
+    TIMESTAMP_YEAR_MIN = 1900, "year", "of any timestamp that an event carries: DateTime64 of ClickHouse begins with it, others (Python: 1) before";
+    TIMESTAMP_YEAR_MAX = 2299, "year", "of any timestamp that an event carries: DateTime64 of ClickHouse ends with it, others (Python: 9999) later";
     READ_BYTES_MAX = 1 << 20, "bytes", "read from the log at once by one reader";
     BUNDLE_EVENTS_MAX = 1_024, "events", "events of one tenant and template that pass a stage together";
     DUPLICATE_KEYS_MAX = 2_000_000, "keys", "duplicate state of one partition, 16 bytes each and an epoch";

@@ -146,6 +146,17 @@ impl Usage {
     }
 }
 
+/// What reading everything found.
+#[derive(Clone, Debug, Default)]
+pub struct Inspection {
+    /// Files read.
+    pub files: usize,
+    /// Bytes read.
+    pub bytes: u64,
+    /// The first damaged place of each file that has one.
+    pub damage: Vec<LogError>,
+}
+
 /// Why a log could not do it.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum LogError {
@@ -277,4 +288,15 @@ pub trait EventLog: Send + Sync + 'static {
 
     /// Bytes in use and allowed.
     fn usage(&self) -> Usage;
+
+    /// Why nothing can be written now, for as long as that lasts.
+    fn failing(&self) -> Option<LogError> {
+        None
+    }
+
+    /// Reads all that is stored against its checksums; blocks for as long as the disk takes. Nothing where the medium does
+    /// so by itself.
+    fn inspect(&self) -> Result<Inspection, LogError> {
+        Ok(Inspection::default())
+    }
 }

@@ -1,5 +1,6 @@
 //! Time as microseconds since 1970 in UTC, the one unit that Delta and ClickHouse share.
 
+use crate::limits::{TIMESTAMP_YEAR_MAX, TIMESTAMP_YEAR_MIN};
 use jiff::Timestamp;
 
 /// Microseconds since 1970-01-01T00:00:00Z.
@@ -7,6 +8,17 @@ pub type Micros = i64;
 
 /// A day has so many.
 pub const DAY: Micros = 86_400_000_000;
+
+/// What a row may carry: readers of tables do not all hold more. See [`TIMESTAMP_YEAR_MIN`] and [`TIMESTAMP_YEAR_MAX`].
+pub const STORABLE: std::ops::Range<Micros> = year(TIMESTAMP_YEAR_MIN as i64)..year(TIMESTAMP_YEAR_MAX as i64 + 1);
+
+/// The first microsecond of a year of the Gregorian calendar from 1 on.
+const fn year(year: i64) -> Micros {
+    let before = year - 1;
+    let days = before * 365 + before / 4 - before / 100 + before / 400;
+    // Days of the years 1 to 1969.
+    (days - 719_162) * DAY
+}
 
 /// Reads RFC 3339 text; `None` where it is none or lies outside the years −9999 to 9999.
 pub fn parse(text: &str) -> Option<Micros> {

@@ -95,6 +95,8 @@ codes! {
     AssetNotAllowed = "asset_not_allowed";
     /// The source's place for the event id holds none that can be used.
     EventIdInvalid = "event_id_invalid";
+    /// The source's place for the time of the event holds something that is no time, or one that tables cannot hold.
+    OccurredAtInvalid = "occurred_at_invalid";
     /// No template of this name is published, or none is named.
     TemplateUnknown = "template_unknown";
     /// The template's payload is not where it says, or not in its encoding.

@@ -2,6 +2,7 @@
 //! gathers the events by source and template version, so that a script is met by many events in a row.
 
 use crate::event::{Bundle, Event, Plan, Progress};
+use crate::stages::transform::fields::{Scalar, timestamp};
 use bytes::Bytes;
 use hashbrown::HashMap;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use tidegate_schemas::ids::{LogId, NodeId, Position};
 use tidegate_schemas::limits::{ASSET_ID_BYTES_MAX, BUNDLE_EVENTS_MAX, EVENT_ID_BYTES_MAX};
 use tidegate_schemas::locate;
 use tidegate_schemas::row::Origin;
-use tidegate_schemas::time;
+use tidegate_schemas::time::Micros;
 use tidegate_schemas::verdict::{Code, Rejection, StageName, duplicate_key};
 
 /// The key of an event that ended before its id was known: it is never looked up and enters no state.
@@ -172,7 +173,9 @@ impl OpenRecord<'_> {
             event.progress = Progress::Duplicate;
             return Ok(None);
         }
-        event.occurred_at = source.source.occurred_at.as_ref().and_then(|place| occurred_at(place, root, &envelope));
+        if let Some(place) = &source.source.occurred_at {
+            event.occurred_at = occurred_at(place, root, &envelope, key)?;
+        }
         event.event_type = source.source.event_type.as_ref().and_then(&find).map(Arc::from);
         let named = source.source.template_at.as_ref().and_then(&find);
         self.plan(&source, event.asset.as_deref(), named).map(Some)
@@ -225,16 +228,24 @@ fn event_id(
     Ok(envelope.idempotency.as_ref().map(|k| format!("{k}-{index}")))
 }
 
-fn occurred_at(place: &Place, root: Value<'_>, envelope: &Envelope) -> Option<time::Micros> {
-    match place {
-        Place::Pointer(pointer) => {
-            let value = root.pointer(pointer)?;
-            value.as_str().map_or_else(|| value.as_f64().and_then(time::from_millis), time::parse)
-        }
+/// The time where the source says; `None` where nothing stands there, or null. What stands there and is no time is the
+/// event's mistake, and never silently replaced by the time at which it came.
+fn occurred_at(place: &Place, root: Value<'_>, envelope: &Envelope, key: Option<&ApiKey>) -> Result<Option<Micros>, Rejection> {
+    let text;
+    let found = match place {
+        Place::Pointer(pointer) => root.pointer(pointer).map_or(Scalar::Null, |value| Scalar::from(value.kind())),
         other => {
-            let text = locate::text(other, root, &envelope.meta, None)?;
-            time::parse(&text).or_else(|| text.parse().ok().and_then(time::from_millis))
+            text = locate::text(other, root, &envelope.meta, key);
+            // Headers and query values have no types: a number is one by its text.
+            text.as_deref().map_or(Scalar::Null, |text| text.parse().map_or(Scalar::Text(text), Scalar::Float))
         }
+    };
+    match found {
+        Scalar::Null => Ok(None),
+        _ => timestamp(found).map(Some).map_err(|no| {
+            let detail = no.detail("the event's own time", found);
+            Rejection::new(StageName::Open, Code::OccurredAtInvalid, detail).at(pointer_of(place))
+        }),
     }
 }
 

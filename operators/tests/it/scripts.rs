@@ -193,7 +193,13 @@ fn results_of_transform() {
         ("{ t = 1 }", "wrong_type", "/t"),
         ("{ t = '\\xff' }", "wrong_type", "/t"),
         ("{ at = 'yesterday' }", "wrong_type", "/at"),
-        ("{ at = 1e300 }", "wrong_type", "/at"),
+        ("{ at = 1e300 }", "out_of_range", "/at"),
+        ("{ at = 0/0 }", "wrong_type", "/at"),
+        ("{ at = '0000-01-01T00:00:00Z' }", "out_of_range", "/at"),
+        ("{ at = '2300-01-01T00:00:00Z' }", "out_of_range", "/at"),
+        ("{ occurred_at = '0000-06-01T12:00:00Z' }", "out_of_range", "/occurred_at"),
+        ("{ occurred_at = -2208988800001 }", "out_of_range", "/occurred_at"),
+        ("{ { n = 1 }, { n = 2, occurred_at = '9999-12-31T00:00:00Z' } }", "out_of_range", "/1/occurred_at"),
         ("{ j = type }", "wrong_type", "/j"),
         ("{ j = { a = { type } } }", "wrong_type", "/j/a/0"),
         ("{ b = 1 }", "wrong_type", "/b"),
@@ -424,6 +430,7 @@ fn mappings_map() {
         (r#"{"a":1.55,"t":"x"}"#, "wrong_type", "/n"),
         (r#"{"a":1}"#, "required", "/t"),
         (r#"{"t":"x","ms":"?"}"#, "wrong_type", "/occurred_at"),
+        (r#"{"t":"x","ms":1e18}"#, "out_of_range", "/occurred_at"),
     ] {
         let rejection = rejection(one(&mut host, template(whole.clone()), event));
         assert_eq!((rejection.code.as_str(), rejection.pointer.as_str()), (code, pointer), "{event}");

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tidegate_operators::duplicates::Duplicates;
-use tidegate_operators::event::{Bundle, Progress};
+use tidegate_operators::event::{Bundle, Event, Progress};
 use tidegate_operators::stages::open::{self, Slice};
 use tidegate_operators::stages::settle;
 use tidegate_schemas::block::{Attribution, Block, by_tenant};
@@ -207,6 +207,55 @@ fn events_are_refused_where_the_source_cannot_place_them() {
             other => panic!("{what}: {other:?}"),
         }
         assert_eq!(bundles[0].events[0].bytes, text.as_bytes(), "{what}");
+    }
+}
+
+/// An event whose source points at `/ts`, as it is opened.
+fn opened(text: &str) -> Event {
+    open::apply(&[slice(0, "acme", &[text.to_owned()])], &catalog(), LOG, &|_| false).remove(0).events.remove(0)
+}
+
+#[test]
+fn time_that_cannot_be_read_is_refused_and_an_absent_one_is_not() {
+    for (ts, at) in [
+        ("\"1970-01-01T00:00:00Z\"", Some(0)),
+        ("\"1970-01-01T01:00:00+02:00\"", Some(-3_600_000_000)),
+        ("\"2262-04-11T23:47:16.854775807Z\"", Some(9_223_372_036_854_775)),
+        ("\"1900-01-01T00:00:00Z\"", Some(-2_208_988_800_000_000)),
+        ("\"2299-12-31T23:59:59.999999Z\"", Some(10_413_791_999_999_999)),
+        ("1767225600000.25", Some(1_767_225_600_000_250)),
+        ("-1", Some(-1_000)),
+        ("null", None),
+    ] {
+        let event = opened(&format!(r#"{{"dev":"d","ts":{ts}}}"#));
+        assert!(matches!(event.progress, Progress::At(_)), "{ts}: {:?}", event.progress);
+        assert_eq!(event.occurred_at, at, "{ts}");
+    }
+    assert_eq!(opened(r#"{"dev":"d"}"#).occurred_at, None);
+    let range = "outside the years 1900 to 2299";
+    for (ts, told) in [
+        ("\"yesterday\"", "is \"yesterday\": neither milliseconds since 1970 nor RFC 3339 text"),
+        ("\"\"", "neither"),
+        ("\"2026-01-01\"", "neither"),
+        ("\"2026-01-01T00:00:00\"", "neither"),
+        ("\"1767225600000\"", "neither"),
+        ("true", "is boolean: neither"),
+        ("[1]", "is list: neither"),
+        ("{\"at\":1}", "is object: neither"),
+        ("\"0000-01-01T00:00:00Z\"", range),
+        ("\"0001-01-01T00:00:00Z\"", range),
+        ("\"1900-01-01T00:00:00+00:01\"", range),
+        ("\"2300-01-01T00:00:00Z\"", range),
+        ("\"9999-12-31T23:59:59Z\"", range),
+        ("1e300", range),
+        ("18446744073709551615", range),
+        // Microseconds where milliseconds belong.
+        ("1767225600000000", range),
+    ] {
+        let event = opened(&format!(r#"{{"dev":"d","ts":{ts}}}"#));
+        let Progress::Rejected(rejection) = &event.progress else { panic!("{ts}: {:?}", event.progress) };
+        assert_eq!((rejection.code.as_str(), rejection.pointer.as_str(), rejection.stage), ("occurred_at_invalid", "/ts", StageName::Open));
+        assert!(rejection.detail.contains(told), "{ts}: {}", rejection.detail);
     }
 }
 

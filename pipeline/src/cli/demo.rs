@@ -130,6 +130,14 @@ pub fn fleet(_: &FleetArgs) -> anyhow::Result<ExitCode> {
 fn new_folder(wanted: Option<&Path>) -> anyhow::Result<PathBuf> {
     let dir = match wanted {
         Some(dir) => {
+            if dir.join("tidegate.toml").is_file() && dir.join("data").is_dir() {
+                let config = dir.join("tidegate.toml");
+                bail!(
+                    "{} holds a demo already: serve it with tidegate run --config {}, or name another with --dir",
+                    dir.display(),
+                    config.display()
+                );
+            }
             if dir.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
                 bail!("{} is not empty: the demo only writes to a folder of its own; name another with --dir", dir.display());
             }

@@ -242,3 +242,20 @@ async fn the_client_reads_answers_in_pieces_and_connects_anew() {
         }
     }
 }
+
+#[test]
+fn demo_that_is_there_already_names_the_way_to_serve_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("demo");
+    let demo = || {
+        let output = std::process::Command::new(crate::support::BINARY).args(["demo", "--exit", "--dir"]).arg(&folder).output().unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    std::fs::create_dir_all(folder.join("data")).unwrap();
+    assert!(demo().contains("is not empty"));
+    std::fs::write(folder.join("tidegate.toml"), "").unwrap();
+    let told = demo();
+    let remedy = format!("tidegate run --config {}", folder.join("tidegate.toml").display());
+    assert!(told.contains(&remedy) && told.contains("--dir"), "{told}");
+}

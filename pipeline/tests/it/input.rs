@@ -33,6 +33,8 @@ fn every_mistake_has_its_answer() {
         ("a script that fails", &good, json, br#"{"device":"d","id":"3","temperature":1,"fail":true}"#.to_vec(), 202),
         ("a script that never ends", &good, json, br#"{"device":"d","id":"4","temperature":1,"forever":true}"#.to_vec(), 202),
         ("a scalar", &good, json, b"17".to_vec(), 202),
+        ("a time that is none", &good, json, br#"{"device":"d","id":"5","temperature":1,"ts":"noon"}"#.to_vec(), 202),
+        ("a time in the year 0", &good, json, br#"{"device":"d","id":"6","temperature":1,"ts":"0000-01-01T00:00:00Z"}"#.to_vec(), 202),
         ("wrong bytes for a decoder", &bytes_key, "application/octet-stream", vec![1, 2, 3], 202),
     ];
     let mut receipts = Vec::new();
@@ -49,7 +51,9 @@ fn every_mistake_has_its_answer() {
         }
     }
     server.drain();
-    let codes = ["asset_missing", "wrong_type", "out_of_range", "script_error", "steps_exhausted", "asset_missing", "decode_failed"];
+    let no_time = "occurred_at_invalid";
+    let early = ["asset_missing", "wrong_type", "out_of_range", "script_error", "steps_exhausted", "asset_missing"];
+    let codes = early.into_iter().chain([no_time, no_time, "decode_failed"]);
     for ((what, key, _, receipt), code) in receipts.iter().zip(codes) {
         let told = client.get(&format!("/v1/receipts/{receipt}"), Some(key));
         assert_eq!(told.status, 200, "{what}");

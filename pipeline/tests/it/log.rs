@@ -3,8 +3,10 @@
 pub mod contract;
 mod embedded;
 mod embedded_damage;
+mod embedded_failure;
 mod embedded_model;
 
+pub use embedded::segments;
 use std::future::Future;
 use std::sync::Arc;
 use tidegate_schemas::log::{CommitUnit, EventLog, Header, LogName, Owner, Record, Written};

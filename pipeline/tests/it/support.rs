@@ -357,3 +357,54 @@ pub fn shared(name: &str) -> Option<PathBuf> {
     assert!(std::env::var("TIDEGATE_REQUIRE_DATA").as_deref() != Ok("1"), "{} is absent", path.display());
     None
 }
+
+/// What a test is run again under.
+pub enum Restricted {
+    /// Files of at most so many blocks of 512 bytes; the process may lift it itself.
+    FileBlocks(u32),
+    /// A disk of its own of this size, mounted at the folder.
+    Disk(&'static str),
+    /// As `Disk`, and in it `disk`, a file system with more room than its medium has: writes to it are taken, and found
+    /// to be impossible when they are synced.
+    Overbooked(&'static str),
+}
+
+/// Runs this test program again for one test, which finds the folder in `TIDEGATE_RESTRICTED`. `false` where the system has
+/// no such thing to give.
+pub fn restricted(test: &str, dir: &Path, how: Restricted) -> bool {
+    let run = format!("exec \"$0\" --exact {test} --nocapture");
+    let program = std::env::current_exe().unwrap();
+    let mut command = match &how {
+        Restricted::FileBlocks(blocks) => {
+            let mut command = Command::new("sh");
+            command.args(["-c", &format!("trap '' XFSZ; ulimit -S -f {blocks}; {run}")]);
+            command
+        }
+        Restricted::Disk(size) | Restricted::Overbooked(size) => {
+            let mut mounting = format!("mount -t tmpfs -o size={size} none \"$TIDEGATE_RESTRICTED\"");
+            // A device takes the rights of the machine's own administrator; all of it ends with the test's mounts.
+            let mut apart = "-rm";
+            if matches!(how, Restricted::Overbooked(_)) {
+                apart = "-m";
+                mounting.push_str(
+                    " && cd \"$TIDEGATE_RESTRICTED\" && truncate -s 256m image && mkdir disk \
+                     && mkfs.ext4 -q -F -O ^has_journal -N 64 -E lazy_itable_init=0 image && mount -o loop image disk",
+                );
+            }
+            let able = Command::new("unshare").args([apart, "sh", "-c", &mounting]).env("TIDEGATE_RESTRICTED", dir).output();
+            if !able.is_ok_and(|o| o.status.success()) {
+                eprintln!("this system lets nobody mount a disk for a test: {test} is left out");
+                assert!(std::env::var("TIDEGATE_REQUIRE_SERVICES").as_deref() != Ok("1"), "no disk can be mounted");
+                return false;
+            }
+            let mut command = Command::new("unshare");
+            command.args([apart, "sh", "-c", &format!("{mounting} && {run}")]);
+            command
+        }
+    };
+    // Its output goes through a pipe: a file that this test program writes to would be limited as well.
+    let child = command.arg(program).env("TIDEGATE_RESTRICTED", dir).output().unwrap();
+    let told = format!("{}{}", String::from_utf8_lossy(&child.stdout), String::from_utf8_lossy(&child.stderr));
+    assert!(child.status.success() && told.contains("1 passed"), "{told}");
+    true
+}

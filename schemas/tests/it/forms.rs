@@ -33,6 +33,13 @@ fn times_are_micros() {
     assert_eq!(time::from_millis(1_767_225_600_000.25), Some(1_767_225_600_000_250));
     assert_eq!(time::from_millis(f64::NAN), None);
     assert_eq!(time::from_millis(1e300), None);
+    let storable = |text: &str| time::STORABLE.contains(&time::parse(text).unwrap());
+    for text in ["1900-01-01T00:00:00Z", "1969-12-31T23:59:59Z", "2262-04-11T23:47:16.854775Z", "2299-12-31T23:59:59.999999Z"] {
+        assert!(storable(text), "{text}");
+    }
+    for text in ["0000-01-01T00:00:00Z", "1899-12-31T23:59:59.999999Z", "1900-01-01T00:00:00+00:01", "2300-01-01T00:00:00Z"] {
+        assert!(!storable(text), "{text}");
+    }
     assert_eq!(time::date(1_767_225_600_000_000 - 1), "2025-12-31");
     assert_eq!(time::day(-1), -1);
 }

@@ -3,6 +3,7 @@
 use hashbrown::HashMap;
 use std::sync::Arc;
 use tidegate_schemas::document::Kind;
+use tidegate_schemas::limits::{TIMESTAMP_YEAR_MAX, TIMESTAMP_YEAR_MIN};
 use tidegate_schemas::row::{Cell, Row};
 use tidegate_schemas::table::{Field, FieldType, Table};
 use tidegate_schemas::time::{self, Micros};
@@ -148,8 +149,9 @@ pub(crate) fn cell(field: &Field, scalar: Scalar<'_>) -> Result<Cell, Problem> {
         (FieldType::I64 | FieldType::F64, Scalar::Float(f)) => return wrong(&format!("finite ({f})")),
         (FieldType::Text, Scalar::Text(text)) => Cell::Text(text.into()),
         (FieldType::Timestamp, _) => match timestamp(scalar) {
-            Some(at) => Cell::Timestamp(at),
-            None => return wrong("milliseconds since 1970 or RFC 3339"),
+            Ok(at) => Cell::Timestamp(at),
+            Err(NoTime::Beyond) => return Err(NoTime::Beyond.problem(&field.name, scalar)),
+            Err(NoTime::Unreadable) => return wrong("milliseconds since 1970 or RFC 3339"),
         },
         (FieldType::Bool, _) => return wrong("a boolean"),
         (FieldType::I64, _) => return wrong("an integer"),
@@ -184,22 +186,54 @@ fn within(field: &Field, cell: Cell) -> Result<Cell, Problem> {
     }
 }
 
-/// Milliseconds since 1970, or RFC 3339 text.
-pub(crate) fn timestamp(scalar: Scalar<'_>) -> Option<Micros> {
-    match scalar {
-        Scalar::Int(i) => time::from_millis(i as f64),
-        Scalar::Float(f) => time::from_millis(f),
-        Scalar::Text(text) => time::parse(text),
-        _ => None,
+/// Why a value is no timestamp.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoTime {
+    /// Neither milliseconds since 1970 nor RFC 3339 text.
+    Unreadable,
+    /// A time that not every reader of a table holds.
+    Beyond,
+}
+
+impl NoTime {
+    /// For people: what is wrong with the value that stands under this name.
+    pub(crate) fn detail(self, name: &str, scalar: Scalar<'_>) -> String {
+        let shown = match scalar {
+            Scalar::Int(i) => i.to_string(),
+            Scalar::Float(f) => f.to_string(),
+            Scalar::Text(text) => format!("{text:?}"),
+            other => other.name().to_owned(),
+        };
+        match self {
+            Self::Unreadable => format!("{name} is {shown}: neither milliseconds since 1970 nor RFC 3339 text"),
+            Self::Beyond => {
+                format!("{name} is {shown}: outside the years {TIMESTAMP_YEAR_MIN} to {TIMESTAMP_YEAR_MAX}, which tables hold")
+            }
+        }
     }
+
+    fn problem(self, name: &str, scalar: Scalar<'_>) -> Problem {
+        let code = if self == Self::Beyond { Code::OutOfRange } else { Code::WrongType };
+        Problem::new(code, self.detail(name, scalar)).below(name)
+    }
+}
+
+/// Milliseconds since 1970, or RFC 3339 text.
+pub(crate) fn timestamp(scalar: Scalar<'_>) -> Result<Micros, NoTime> {
+    let at = match scalar {
+        Scalar::Int(i) => time::from_millis(i as f64).ok_or(NoTime::Beyond),
+        Scalar::Float(f) if f.is_finite() => time::from_millis(f).ok_or(NoTime::Beyond),
+        Scalar::Text(text) => time::parse(text).ok_or(NoTime::Unreadable),
+        _ => Err(NoTime::Unreadable),
+    }?;
+    if time::STORABLE.contains(&at) { Ok(at) } else { Err(NoTime::Beyond) }
 }
 
 /// `occurred_at` as a transform returned it.
 pub(crate) fn occurred_at(scalar: Scalar<'_>) -> Result<Option<Micros>, Problem> {
-    match (scalar, timestamp(scalar)) {
-        (Scalar::Null, _) => Ok(None),
-        (_, Some(at)) => Ok(Some(at)),
-        _ => Err(Problem::new(Code::WrongType, "occurred_at is neither milliseconds since 1970 nor RFC 3339").below("occurred_at")),
+    match scalar {
+        Scalar::Null => Ok(None),
+        _ => timestamp(scalar).map(Some).map_err(|no| no.problem("occurred_at", scalar)),
     }
 }
 

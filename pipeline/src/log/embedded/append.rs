@@ -1,5 +1,8 @@
-//! The side of a chain that writes: one group, one fdatasync.
+//! The side of a chain that writes: one group, one fdatasync. What happens where one fails: [`super::healing`].
 
+use super::ends::{End, Ends};
+use super::healing::Retry;
+use super::health::Health;
 use super::layout::{Chain, PROGRESS};
 use super::opening::{self, Resume};
 use super::scan::{self, Place};
@@ -9,6 +12,7 @@ use super::{failed, metrics, now};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tidegate_schemas::fault;
 use tidegate_schemas::limits;
 use tidegate_schemas::log::{LogError, Record};
@@ -41,28 +45,70 @@ impl Placed {
 
 /// Writes to the last segment of a chain. Only its owner's thread does.
 pub struct Appender {
-    segments: Arc<Segments>,
+    pub(super) segments: Arc<Segments>,
+    pub(super) file: Arc<File>,
+    pub(super) head: SegmentHead,
+    pub(super) end: u64,
+    pub(super) link: u32,
+    pub(super) time: i64,
+    pub(super) next: Vec<u64>,
+    pub(super) buffer: Vec<u8>,
+    pub(super) health: Arc<Health>,
+    /// Since a failure, until it is healed.
+    pub(super) retry: Option<Retry>,
+    /// When it was healed last, and after which pause.
+    pub(super) healed: Option<(Instant, Duration)>,
     segment_bytes: u64,
-    file: Arc<File>,
-    head: SegmentHead,
-    next: Vec<u64>,
-    end: u64,
-    link: u32,
-    time: i64,
-    buffer: Vec<u8>,
+    ends: Arc<Ends>,
     points: Option<[&'static str; 3]>,
+}
+
+/// What the appenders of a log share.
+#[derive(Clone)]
+pub struct Common {
+    pub segment_bytes: u64,
+    pub ends: Arc<Ends>,
+    pub health: Arc<Health>,
 }
 
 impl Appender {
     /// Goes on where the chain ends. `points` are passed before the write, after it, and after the sync.
-    pub fn new(segments: Arc<Segments>, resume: Resume, segment_bytes: u64, points: Option<[&'static str; 3]>) -> Self {
+    pub fn new(segments: Arc<Segments>, resume: Resume, common: &Common, points: Option<[&'static str; 3]>) -> Self {
         let Resume { file, head, next, end, link, time, .. } = resume;
-        Self { segments, segment_bytes, file, head, next, end, link, time, buffer: Vec::new(), points }
+        let Common { segment_bytes, ends, health } = common.clone();
+        let appender = Self {
+            segments,
+            file,
+            head,
+            end,
+            link,
+            time,
+            next,
+            buffer: Vec::new(),
+            health,
+            retry: None,
+            healed: None,
+            segment_bytes,
+            ends,
+            points,
+        };
+        appender.note();
+        appender
+    }
+
+    /// The chain.
+    pub fn chain(&self) -> Chain {
+        self.segments.chain
     }
 
     /// Makes the records durable as one group, and visible. Returns their offsets in order.
-    /// After an error nothing may be written any more: what a failed sync left behind is not known.
+    /// After an error the chain takes nothing until it is healed.
     pub fn append<'a>(&mut self, records: impl Iterator<Item = &'a Placed>) -> Result<Vec<u64>, LogError> {
+        self.health.check(self.chain())?;
+        self.try_append(records).inspect_err(|error| self.fail(error))
+    }
+
+    fn try_append<'a>(&mut self, records: impl Iterator<Item = &'a Placed>) -> Result<Vec<u64>, LogError> {
         let (mut offsets, mut found) = (Vec::new(), Vec::new());
         let width = self.segments.chain.width(self.segments.partitions);
         self.buffer.clear();
@@ -116,12 +162,13 @@ impl Appender {
         self.pass(0);
         self.file.write_all_at(&self.buffer, self.end).map_err(|e| failed(doing("write"), &e))?;
         self.pass(1);
-        let sync = std::time::Instant::now();
+        let sync = Instant::now();
         self.file.sync_data().map_err(|e| failed(doing("sync"), &e))?;
         metrics::group(self.segments.chain, self.buffer.len(), found.len(), sync.elapsed());
         self.pass(2);
         self.end += self.buffer.len() as u64;
         self.link = link.finalize();
+        self.note();
         self.segments.grown(found, self.end, self.time);
         if self.buffer.capacity() > 2 * limits::GROUP_COMMIT_BYTES_MAX {
             // An epoch far above the usual was written; its memory is not kept.
@@ -137,22 +184,49 @@ impl Appender {
         let _ = self.file.write_all_at(&head.encode(self.head.salt), self.end);
     }
 
+    /// Notes the durable end where it outlives the segment's own.
+    fn note(&self) {
+        self.ends.note(self.chain(), End { segment: self.head.id, byte: self.end });
+    }
+
     /// Begins a segment, unless the active one holds nothing.
     pub fn roll(&mut self) -> Result<(), LogError> {
-        if self.end > self.head_bytes() { self.rotate() } else { Ok(()) }
+        self.health.check(self.chain())?;
+        if self.is_empty() { Ok(()) } else { self.rotate().inspect_err(|error| self.fail(error)) }
     }
 
     fn rotate(&mut self) -> Result<(), LogError> {
+        let head = self.following()?;
+        let file = opening::create(&self.segments.dir, &head)?;
+        self.take_up(head, file);
+        Ok(())
+    }
+
+    /// The header of the segment to come.
+    pub(super) fn following(&self) -> Result<SegmentHead, LogError> {
         let previous = Previous { end: self.end, link: self.link, time: self.time };
         // Records of the group under way are counted in `next` already; readers know where the old segment ended.
         let next = self.segments.all_next();
-        let head = SegmentHead { id: self.head.id + 1, salt: salt()?, previous, next, ..self.head.clone() };
-        let file = Arc::new(opening::create(&self.segments.dir, &head)?);
+        Ok(SegmentHead { id: self.head.id + 1, salt: salt()?, previous, next, ..self.head.clone() })
+    }
+
+    /// Goes on in a segment that was just created.
+    pub(super) fn take_up(&mut self, head: SegmentHead, file: File) {
+        let file = Arc::new(file);
         self.end = SegmentHead::length(head.chain, head.partitions) as u64;
         self.link = scan::link_of_segment(&head);
-        self.segments.rotated(head.id, file.clone(), self.end);
+        if head.id == self.head.id {
+            self.segments.remade(file.clone());
+        } else {
+            self.segments.rotated(head.id, file.clone(), self.end);
+        }
         (self.file, self.head) = (file, head);
-        Ok(())
+        self.note();
+    }
+
+    /// Whether the active segment holds nothing.
+    pub(super) fn is_empty(&self) -> bool {
+        self.end == self.head_bytes()
     }
 
     fn head_bytes(&self) -> u64 {

@@ -63,6 +63,13 @@ impl Cursors {
         Ok(())
     }
 
+    /// The highest cursors of a partition, of any sink.
+    pub fn highest(&self, partition: Partition) -> Option<SinkCursor> {
+        let stored = self.lock();
+        let of_partition = stored.sinks.values().filter_map(|s| s.get(&partition).copied());
+        of_partition.reduce(|a, b| SinkCursor { clean: a.clean.max(b.clean), audit: a.audit.max(b.audit), epoch: a.epoch.max(b.epoch) })
+    }
+
     /// The lowest cursors of a partition, for `clean` and `audit`; `None` where no sink has one.
     pub fn lowest(&self, partition: Partition) -> Option<(u64, u64)> {
         let stored = self.lock();

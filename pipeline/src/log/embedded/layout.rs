@@ -45,6 +45,11 @@ impl Chain {
         }
     }
 
+    /// Its place among all of them.
+    pub fn place(self) -> usize {
+        self as usize - 1
+    }
+
     /// As stored.
     pub fn from_number(number: u32) -> Option<Self> {
         Self::ALL.into_iter().find(|c| *c as u32 == number)

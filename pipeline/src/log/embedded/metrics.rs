@@ -17,8 +17,8 @@ pub fn opened(torn_bytes: u64, seconds: f64) {
     metrics::gauge!("tidegate_log_open_seconds").set(seconds);
 }
 
-/// A write or a sync failed.
-pub fn poisoned() {
+/// A write or a sync failed, and its chain takes no writes from now on.
+pub fn failed() {
     metrics::counter!("tidegate_log_failures_total").increment(1);
 }
 

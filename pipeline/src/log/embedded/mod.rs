@@ -4,7 +4,7 @@
 //! `decisions/0001-embedded-log.md`.
 //!
 //! ```text
-//! log.json  lock  cursors.json
+//! log.json  lock  cursors.json  ends
 //! raw/      000000000000.seg …     requests                          publish ─▶ queue ─▶ thread ─▶ group, fdatasync
 //! output/                          clean, audit, commits: an epoch   commit  ─▶ queue ─▶ thread ─▶ group, fdatasync
 //! commits/                         commit records of deleted segments of output
@@ -13,10 +13,16 @@
 //! One thread for each chain writes whatever is queued as one *group*, syncs once, and then tells who waits. A group is
 //! the unit of recovery: an epoch lies in one, so it is there as a whole or not at all. Nothing is visible to a reader
 //! before it is durable. What may be lost after a power cut is the group under way, which nobody was told of; damage
-//! anywhere before it is an error with its place, and never cut away.
+//! anywhere before it is an error with its place, and never cut away. A write that fails (a full disk) is acknowledged to
+//! nobody and cut, and its chain refuses until the disk takes writes again; see [`healing`].
 
 mod append;
+mod commits;
 mod cursors;
+mod ends;
+mod healing;
+mod health;
+mod inspect;
 mod layout;
 mod metrics;
 mod opening;
@@ -29,8 +35,10 @@ mod writer;
 
 use super::calls::{check_partition, check_size};
 use super::holds::Holds;
-use append::{Appender, Placed};
+use append::{Appender, Common, Placed};
 use cursors::Cursors;
+use ends::Ends;
+use health::Health;
 use layout::{Chain, Manifest};
 use opening::Mode;
 use owners::Owners;
@@ -44,10 +52,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tidegate_schemas::BoxFuture;
 use tidegate_schemas::ids::{LogId, Partition};
 use tidegate_schemas::limits;
-use tidegate_schemas::log::{CommitUnit, Entry, EventLog, LogError, LogName, Owner, Record, SinkCursor, Usage, Written};
+use tidegate_schemas::log::{CommitUnit, Entry, EventLog, Inspection, LogError, LogName, Owner, Record, SinkCursor, Usage, Written};
 use tokio::sync::oneshot;
 pub use wire::HEADER_NAMES;
-use writer::{Health, Item, Writer};
+use writer::{Item, Writer};
 
 const MANIFEST_NAME: &str = "log.json";
 
@@ -143,21 +151,23 @@ impl EmbeddedLog {
         let (archive, archive_end) = open(Chain::Commits)?;
         let (control, control_end) = open(Chain::Control)?;
         opening::check_together(&raw, &output, &archive)?;
-        let size = options.segment_bytes.clamp(4 << 10, 1 << 30);
-        let health = Arc::new(Health::default());
-        let start = |segments: &Arc<Segments>, resume, points| {
-            Writer::start(segments.chain, Appender::new(segments.clone(), resume, size, points), health.clone())
+        let cursors = Cursors::open(dir, manifest.log_id)?;
+        opening::check_cursors(&output, &cursors)?;
+        let common = Common {
+            segment_bytes: options.segment_bytes.clamp(4 << 10, 1 << 30),
+            ends: Arc::new(Ends::open(dir, manifest.log_id)),
+            health: Arc::default(),
         };
+        let start = |segments: &Arc<Segments>, resume, points| Writer::start(Appender::new(segments.clone(), resume, &common, points));
         let writing = Writing {
             raw: start(&raw, raw_end, Some(["publish.before_write", "publish.after_write", "publish.after_sync"]))?,
             output: start(&output, output_end, Some(["commit.before_write", "commit.after_write", "commit.after_sync"]))?,
             control: start(&control, control_end, None)?,
-            archive: Mutex::new(Appender::new(archive.clone(), archive_end, size, None)),
+            archive: Mutex::new(Appender::new(archive.clone(), archive_end, &common, None)),
             owners: Owners::new(&output, now().unsigned_abs()),
-            health: health.clone(),
+            health: common.health.clone(),
             _lock: lock,
         };
-        let cursors = Cursors::open(dir, manifest.log_id)?;
         opening.seconds = began.elapsed().as_secs_f64();
         if opening.torn_bytes > 0 {
             tracing::warn!(bytes = opening.torn_bytes, chains = opening.torn_chains, "cut writes that were never acknowledged");
@@ -217,9 +227,7 @@ impl EmbeddedLog {
 
     fn writing(&self, doing: &str) -> Result<&Writing, LogError> {
         let read_only = || LogError::Io { doing: doing.into(), detail: "the log was opened for reading only".into() };
-        let writing = self.writing.as_ref().ok_or_else(read_only)?;
-        writing.health.check()?;
-        Ok(writing)
+        self.writing.as_ref().ok_or_else(read_only)
     }
 
     /// Refuses where `bytes` more would pass `percent` of the budget.
@@ -235,6 +243,7 @@ impl EmbeddedLog {
     fn queue(&self, log: LogName, records: Vec<(Partition, Record)>) -> Result<Receiver, LogError> {
         let writing = self.writing("publish")?;
         let (chain, lane) = Chain::of(log);
+        writing.health.check(chain)?;
         if chain == Chain::Output {
             let detail = "only the commit of an epoch writes there".into();
             return Err(LogError::Io { doing: format!("publish to {}", log.as_str()), detail });
@@ -260,37 +269,6 @@ impl EmbeddedLog {
             self.check_budget(item.bytes(), limits::INTAKE_STOPS_PERCENT, "publish")?;
         }
         writer.submit(item).map(|()| told)
-    }
-
-    fn read_commits(&self, partition: Partition, from: u64, bytes_max: usize) -> Result<Vec<Entry>, ReadError> {
-        let lane = Chain::of(LogName::Commits).1;
-        loop {
-            let output = self.output.bounds(lane, partition);
-            let old = from < output.start;
-            let mut entries = if old { self.archive.read(0, partition, from, bytes_max)? } else { Vec::new() };
-            // Beside an owner the archive is opened later than the output, and commits were moved there since.
-            entries.retain(|e| e.offset < output.end);
-            let read: usize = entries.iter().map(|e| e.record.size()).sum();
-            let next = entries.last().map_or(from, |e| e.offset + 1);
-            if old && entries.is_empty() {
-                // They are moved before they are deleted, so this is no race.
-                let detail = format!("commits of partition {partition} from offset {from} on are missing");
-                return Err(ReadError::Failed(corrupt(&self.archive.dir, 0, &detail)));
-            }
-            if old && (read >= bytes_max || next < self.archive.bounds(0, partition).end) {
-                return Ok(entries);
-            }
-            match self.output.read(lane, partition, next, bytes_max.saturating_sub(read)) {
-                Ok(newer) => {
-                    entries.extend(newer);
-                    return Ok(entries);
-                }
-                // Moved to the archive since.
-                Err(ReadError::Gone(_)) if entries.is_empty() => {}
-                Err(ReadError::Gone(_)) => return Ok(entries),
-                Err(e) => return Err(e),
-            }
-        }
     }
 }
 
@@ -342,12 +320,14 @@ impl EventLog for EmbeddedLog {
     fn fence(&self, partition: Partition) -> Result<Owner, LogError> {
         check_partition(LogName::Commits, partition, self.manifest.partitions)?;
         let writing = self.writing("take a partition over")?;
+        writing.health.check(Chain::Output)?;
         writing.owners.fence(partition, &writing.output)
     }
 
     fn commit(&self, owner: &Owner, units: Vec<CommitUnit>) -> Result<Vec<Written>, LogError> {
         check_partition(LogName::Commits, owner.partition, self.manifest.partitions)?;
         let writing = self.writing("commit")?;
+        writing.health.check(Chain::Output)?;
         let raw_end = self.raw.bounds(0, owner.partition).end;
         let room = |bytes| self.check_budget(bytes, limits::SEALING_STOPS_PERCENT, "commit");
         let written = writing.owners.commit(owner, units, raw_end, room, &writing.output)?;
@@ -381,6 +361,14 @@ impl EventLog for EmbeddedLog {
         let chains = Chain::ALL.iter().map(|c| self.segments(*c).bytes()).sum::<u64>();
         let queued = self.writing.as_ref().map_or(0, |w| w.raw.queued() + w.output.queued() + w.control.queued());
         Usage { bytes: chains + queued, budget: self.options.budget_bytes }
+    }
+
+    fn failing(&self) -> Option<LogError> {
+        self.writing.as_ref().and_then(|w| w.health.failing())
+    }
+
+    fn inspect(&self) -> Result<Inspection, LogError> {
+        Ok(inspect::all(Chain::ALL.iter().map(|c| &**self.segments(*c))))
     }
 }
 

@@ -1,11 +1,12 @@
 //! Opens a chain: reads the headers of its segments, walks the last one, finds where the durable part ends, and cuts what
 //! is torn behind it. Everything else that does not fit is damage, and refused with its place.
 
+use super::ends::{self, End};
 use super::layout::{self, Chain, Manifest};
 use super::scan::{self, Tail, Walk};
 use super::segments::{Segment, Segments};
 use super::wire::{self, SegmentHead};
-use super::{corrupt, failed};
+use super::{Cursors, corrupt, failed};
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -56,6 +57,8 @@ impl Segments {
     }
 
     fn open_once(dir: &Path, chain: Chain, manifest: &Manifest, mode: Mode) -> Result<(Arc<Self>, Resume), LogError> {
+        // First: beside an owner the chain may grow meanwhile.
+        let noted = dir.parent().and_then(|folder| ends::noted(folder, manifest.log_id, chain));
         let ids = list(dir, mode)?;
         let mut list: VecDeque<Segment> = VecDeque::with_capacity(ids.len());
         let mut last = None;
@@ -82,7 +85,8 @@ impl Segments {
                 return Err(corrupt(&path, length, "it is shorter than the next one says"));
             }
         }
-        let (walk, torn) = find_end(&last_path, &file, &head, mode)?;
+        let noted = noted.map_or(Ok(None), |end| check_noted(dir, &list, end))?;
+        let (walk, torn) = find_end(&last_path, &file, &head, noted, mode)?;
         if let Some(active) = list.back_mut() {
             (active.end, active.time) = (walk.end, walk.time);
         }
@@ -129,6 +133,11 @@ pub fn check_together(raw: &Segments, output: &Segments, archive: &Segments) -> 
             let detail = format!("partition {partition} ends at offset {end}, but epochs up to {needed} are committed");
             return Err(corrupt(&raw.dir, 0, &detail));
         }
+        let start = raw.bounds(0, partition as Partition).start;
+        if start > needed {
+            let detail = format!("partition {partition} begins at offset {start}, and only up to {needed} is processed: a file is missing");
+            return Err(corrupt(&raw.dir, 0, &detail));
+        }
     }
     let lane = Chain::of(LogName::Commits).1;
     for (partition, end) in archive.next(0).into_iter().enumerate() {
@@ -139,6 +148,50 @@ pub fn check_together(raw: &Segments, output: &Segments, archive: &Segments) -> 
         }
     }
     Ok(())
+}
+
+/// What sinks have delivered was in the output once.
+pub fn check_cursors(output: &Segments, cursors: &Cursors) -> Result<(), LogError> {
+    for log in [LogName::Clean, LogName::Audit] {
+        for (partition, end) in output.next(Chain::of(log).1).into_iter().enumerate() {
+            let highest = cursors.highest(partition as Partition);
+            let delivered = highest.map_or(0, |c| if log == LogName::Clean { c.clean } else { c.audit });
+            if end < delivered {
+                let name = log.as_str();
+                let detail = format!(
+                    "{name} of partition {partition} ends at offset {end}, but a sink has delivered up to {delivered}: the end is lost"
+                );
+                return Err(corrupt(&output.dir, 0, &detail));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The noted end of the last segment; of an earlier one it is checked here.
+fn check_noted(dir: &Path, list: &VecDeque<Segment>, noted: End) -> Result<Option<u64>, LogError> {
+    let (Some(first), Some(last)) = (list.front(), list.back()) else { return Ok(None) };
+    if noted.segment > last.id {
+        let detail = format!("the file is missing, and all up to byte {} of it was acknowledged{}", noted.byte, accepting(dir));
+        return Err(corrupt(&path(dir, noted.segment), 0, &detail));
+    }
+    if noted.segment == last.id {
+        return Ok(Some(noted.byte));
+    }
+    if noted.segment >= first.id
+        && let Some(segment) = list.get((noted.segment - first.id) as usize)
+        && segment.end < noted.byte
+    {
+        let detail = format!("the next segment says that it ends here, and all up to byte {} was acknowledged", noted.byte);
+        return Err(corrupt(&path(dir, segment.id), segment.end, &detail));
+    }
+    Ok(None)
+}
+
+/// How an admin says that what is lost may be lost.
+fn accepting(dir: &Path) -> String {
+    let file = dir.parent().unwrap_or(dir).join(ends::FILE);
+    format!(" (without a copy: to go on and lose it, delete {})", file.display())
 }
 
 /// Creates a segment with nothing but its header. It gets its name once the header is durable, so a segment without a
@@ -202,7 +255,8 @@ fn read_head(path: &Path, file: &File, chain: Chain, manifest: &Manifest, id: u6
 }
 
 /// Finds the durable end of the last segment, and cuts what is torn behind it.
-fn find_end(path: &Path, file: &File, head: &SegmentHead, mode: Mode) -> Result<(Walk, u64), LogError> {
+/// `noted` is what is known to have been durable.
+fn find_end(path: &Path, file: &File, head: &SegmentHead, noted: Option<u64>, mode: Mode) -> Result<(Walk, u64), LogError> {
     let reading = |e| failed(format!("read {}", path.display()), &e);
     let length = file.metadata().map_err(reading)?.len();
     let mut walk = scan::walk(file, head, length, true).map_err(reading)?;
@@ -218,6 +272,16 @@ fn find_end(path: &Path, file: &File, head: &SegmentHead, mode: Mode) -> Result<
         && let Some(later) = scan::later_header(file, head, walk.end, length).map_err(reading)?
     {
         return Err(corrupt(path, at, &format!("{detail}, and the group at byte {later} says that it was durable")));
+    }
+    if let Some(noted) = noted.filter(|noted| *noted > walk.end) {
+        let (at, why) = match walk.tail {
+            Tail::Bad { at, detail } => (at, detail),
+            Tail::Clean | Tail::Mark => (walk.end, "it ends here"),
+        };
+        let lost = noted - walk.end;
+        let accepting = accepting(path.parent().unwrap_or(path));
+        let detail = format!("{why}, and all up to byte {noted} was acknowledged: {lost} bytes of it are lost{accepting}");
+        return Err(corrupt(path, at, &detail));
     }
     if mode == Mode::Beside {
         // Commits that were moved are in the output still, or synced here.

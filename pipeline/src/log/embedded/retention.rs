@@ -22,9 +22,10 @@ use tidegate_schemas::log::{EventLog, LogError, LogName};
 /// Deletes what nobody needs. Returns the bytes freed.
 pub fn trim(log: &EmbeddedLog, writing: &Writing, archive: &mut Appender) -> Result<u64, LogError> {
     let mut freed = 0;
+    archive.heal_if_due();
     let processed = log.holds.lower(LogName::Raw, log.output.next(PROGRESS));
     let before = older_than(log.options.raw_horizon);
-    let count = deletable(&log.raw, &writing.raw, || {
+    let count = deletable(&log.raw, writing, &writing.raw, || {
         let mut over = over_horizons(log);
         let processed = &processed;
         move |bytes, time, next: &[u64]| (time < before || take_from(&mut over, bytes)) && behind(next, processed)
@@ -35,7 +36,7 @@ pub fn trim(log: &EmbeddedLog, writing: &Writing, archive: &mut Appender) -> Res
     let (clean, audit) = (log.holds.lower(LogName::Clean, clean), log.holds.lower(LogName::Audit, audit));
     let before = older_than(log.options.audit_horizon);
     let width = clean.len();
-    let count = deletable(&log.output, &writing.output, || {
+    let count = deletable(&log.output, writing, &writing.output, || {
         let mut over = over_horizons(log);
         let (clean, audit) = (&clean, &audit);
         move |bytes, time, next: &[u64]| {
@@ -43,7 +44,7 @@ pub fn trim(log: &EmbeddedLog, writing: &Writing, archive: &mut Appender) -> Res
         }
     })?;
     if count > 0 {
-        move_commits(log, archive, count).inspect_err(|e| writing.health.poison(e))?;
+        move_commits(log, archive, count)?;
         freed += delete(&log.output, count)?;
     }
 
@@ -60,17 +61,26 @@ fn delivered(log: &EmbeddedLog) -> (Vec<u64>, Vec<u64>) {
 }
 
 /// How many segments may go. Where the active one may too it is closed first, or an idle log would keep its last
-/// records for ever.
-fn deletable<F: FnMut(u64, i64, &[u64]) -> bool>(segments: &Segments, writer: &Writer, may_go: impl Fn() -> F) -> Result<usize, LogError> {
+/// records for ever. A chain that takes no writes keeps its active segment and lets go of the others: that is what makes
+/// room on a full disk.
+fn deletable<F: FnMut(u64, i64, &[u64]) -> bool>(
+    segments: &Segments,
+    writing: &Writing,
+    writer: &Writer,
+    may_go: impl Fn() -> F,
+) -> Result<usize, LogError> {
     let (count, active) = segments.prefix(may_go());
-    if !active {
+    if !active || writing.health.is_failing(segments.chain) {
         return Ok(count);
     }
     let (tell, told) = crossbeam_channel::bounded(1);
     writer.submit_waiting(Item::roll(Box::new(move |result| {
         let _ = tell.send(result.map(drop));
     })))?;
-    told.recv().unwrap_or(Err(LogError::Closed))?;
+    match told.recv().unwrap_or(Err(LogError::Closed)) {
+        Err(_) if writing.health.is_failing(segments.chain) => return Ok(count),
+        rolled => rolled?,
+    }
     // Looked at again: more may have been written before it was closed.
     Ok(segments.prefix(may_go()).0)
 }

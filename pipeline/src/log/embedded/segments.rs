@@ -62,6 +62,18 @@ pub struct Segment {
 /// A segment's file and id, and places in it.
 type Places = (Arc<File>, u64, Vec<Place>);
 
+/// What is looked at where all of a segment is read.
+pub struct Look {
+    pub id: u64,
+    /// Where its durable part ends.
+    pub end: u64,
+    /// Next offsets after it, by slot.
+    pub next: Vec<u64>,
+    /// Whether it is the last one.
+    pub active: bool,
+    pub pinned: Option<Arc<File>>,
+}
+
 struct Loaded {
     id: u64,
     file: Arc<File>,
@@ -182,7 +194,7 @@ impl Segments {
             match self.load(id, end, pinned, &next) {
                 Ok(loaded) => self.keep(&mut self.lock(), Arc::new(loaded)),
                 // Deleted meanwhile: the next round says so.
-                Err(_) if self.lock().list.front().is_none_or(|s| s.id > id) => {}
+                Err(_) if self.is_deleted(id) => {}
                 Err(e) => return Err(ReadError::Failed(e)),
             }
         }
@@ -274,6 +286,28 @@ impl Segments {
         let first = state.next.clone();
         state.list.push_back(Segment { id, first, end, time, pinned: None });
         self.bytes.fetch_add(end, Ordering::Relaxed);
+    }
+
+    /// The active segment, which holds nothing, was made anew.
+    pub fn remade(&self, file: Arc<File>) {
+        self.lock().active = file;
+    }
+
+    /// All segments as they are now.
+    pub fn looks(&self) -> Vec<Look> {
+        let state = self.lock();
+        let next = state.list.iter().skip(1).map(|s| &s.first).chain([&state.next]);
+        let last = state.list.back().map_or(0, |s| s.id);
+        let look = |(s, next): (&Segment, &Vec<u64>)| {
+            let (active, pinned) = (s.id == last, s.pinned.clone());
+            Look { id: s.id, end: s.end, next: next.clone(), active, pinned }
+        };
+        state.list.iter().zip(next).map(look).collect()
+    }
+
+    /// Whether a segment is no longer there.
+    pub fn is_deleted(&self, id: u64) -> bool {
+        self.lock().list.front().is_none_or(|s| s.id > id)
     }
 
     /// How many of the oldest segments, the active one left out, may go: `may_go` sees the bytes of a segment, its last

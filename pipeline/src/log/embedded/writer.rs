@@ -1,11 +1,13 @@
 //! The thread of a chain: takes everything that is queued, writes it as one group, tells who waits.
 
 use super::append::{Appender, Placed};
+use super::failed;
+use super::health::Health;
 use super::layout::Chain;
-use super::{failed, metrics};
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Instant;
 use tidegate_schemas::limits;
 use tidegate_schemas::log::LogError;
 
@@ -38,26 +40,6 @@ impl Item {
     }
 }
 
-/// The first failure of a log: from then on nothing is written until it is opened anew, since what a failed sync left
-/// behind can not be known.
-#[derive(Default)]
-pub struct Health(OnceLock<LogError>);
-
-impl Health {
-    /// The failure, if there was one.
-    pub fn check(&self) -> Result<(), LogError> {
-        self.0.get().map_or(Ok(()), |e| Err(e.clone()))
-    }
-
-    /// Keeps the first failure.
-    pub fn poison(&self, error: &LogError) {
-        if self.0.set(error.clone()).is_ok() {
-            metrics::poisoned();
-            tracing::error!(%error, "log failed; nothing is written until it is opened anew");
-        }
-    }
-}
-
 /// A chain's thread and the queue to it.
 pub struct Writer {
     queue: Arc<Queue>,
@@ -86,12 +68,13 @@ impl Queue {
 
 impl Writer {
     /// Starts the thread.
-    pub fn start(chain: Chain, appender: Appender, health: Arc<Health>) -> Result<Self, LogError> {
+    pub fn start(appender: Appender) -> Result<Self, LogError> {
+        let (chain, health) = (appender.chain(), appender.health.clone());
         let queue = Arc::new(Queue { state: Mutex::default(), ready: Condvar::new(), room: Condvar::new() });
         let (shared, name) = (queue.clone(), format!("log-{}", chain.as_str()));
         let run = move || {
-            let guard = Ending { queue: &shared, health: &health };
-            write_all(guard.queue, appender, guard.health);
+            let guard = Ending { queue: &shared, health: &health, chain };
+            write_all(guard.queue, appender);
         };
         let thread = std::thread::Builder::new().name(name).spawn(run).map_err(|e| failed("start a thread of the log", &e))?;
         Ok(Self { queue, thread: Mutex::new(Some(thread)) })
@@ -146,7 +129,7 @@ impl Writer {
     pub fn join(&self) {
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread {
-            // A panic of the thread has poisoned the log already.
+            // A panic of the thread is told to the log already.
             let _ = thread.join();
         }
     }
@@ -161,12 +144,13 @@ fn full(state: &Queued, item: &Item) -> bool {
 struct Ending<'a> {
     queue: &'a Queue,
     health: &'a Health,
+    chain: Chain,
 }
 
 impl Drop for Ending<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.health.poison(&LogError::Io { doing: "write to the log".into(), detail: "its thread panicked".into() });
+            self.health.ended(self.chain, &LogError::Io { doing: "write to the log".into(), detail: "its thread panicked".into() });
         }
         let mut state = self.queue.lock();
         state.closed = true;
@@ -176,42 +160,51 @@ impl Drop for Ending<'_> {
     }
 }
 
-fn write_all(queue: &Queue, mut appender: Appender, health: &Health) {
+fn write_all(queue: &Queue, mut appender: Appender) {
     let mut batch: Vec<Item> = Vec::new();
     loop {
-        let bytes = {
-            let mut state = queue.lock();
-            while state.items.is_empty() {
-                if state.closed {
-                    return;
-                }
-                state = queue.ready.wait(state).unwrap_or_else(PoisonError::into_inner);
-            }
-            take(&mut state, &mut batch)
-        };
-        let roll = batch.iter().any(|i| i.roll);
-        let written = health.check().and_then(|()| {
-            let offsets = appender.append(batch.iter().flat_map(|i| &i.records))?;
-            if roll {
-                appender.roll()?;
-            }
-            Ok(offsets)
-        });
-        if let Err(error) = &written {
-            health.poison(error);
-        }
-        queue.lock().bytes -= bytes;
-        queue.room.notify_all();
+        let Some(bytes) = next_batch(queue, &mut appender, &mut batch) else { return };
+        let written = appender.append(batch.iter().flat_map(|i| &i.records));
         if written.is_ok() {
             // Before anybody is told: who reads the files beside this process must find what it heard of.
             appender.mark();
         }
+        let rolled = match &written {
+            Ok(_) if batch.iter().any(|i| i.roll) => appender.roll(),
+            Ok(_) => Ok(()),
+            Err(e) => Err(e.clone()),
+        };
+        queue.lock().bytes -= bytes;
+        queue.room.notify_all();
         let mut offsets = written.as_ref().map(|o| o.iter().copied());
         for item in batch.drain(..) {
             (item.done)(match &mut offsets {
+                // What is durable is told so, also where the segment after it could not be made.
+                Ok(_) if item.roll => rolled.clone().map(|()| Vec::new()),
                 Ok(offsets) => Ok(offsets.take(item.records.len()).collect()),
                 Err(e) => Err((*e).clone()),
             });
+        }
+    }
+}
+
+/// Waits for items and takes what fits into one group; heals the chain where that is due. `None` at the end.
+fn next_batch(queue: &Queue, appender: &mut Appender, batch: &mut Vec<Item>) -> Option<usize> {
+    loop {
+        appender.heal_if_due();
+        let mut state = queue.lock();
+        if !state.items.is_empty() {
+            return Some(take(&mut state, batch));
+        }
+        if state.closed {
+            return None;
+        }
+        match appender.due() {
+            None => drop(queue.ready.wait(state).unwrap_or_else(PoisonError::into_inner)),
+            Some(at) => {
+                let left = at.saturating_duration_since(Instant::now());
+                drop(queue.ready.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner));
+            }
         }
     }
 }

@@ -54,6 +54,11 @@ impl Told {
         }
     }
 
+    /// The same, for who only looks.
+    pub fn looks_down(&self) -> bool {
+        self.down.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
     /// A broker answers.
     pub fn is_up(&self) {
         *self.down.lock().unwrap_or_else(PoisonError::into_inner) = None;

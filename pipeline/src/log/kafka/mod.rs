@@ -373,6 +373,12 @@ impl EventLog for KafkaLog {
         retention::trim(self)
     }
 
+    fn failing(&self) -> Option<LogError> {
+        let told = &self.clients.told;
+        let brokers = self.options.kafka.brokers.join(", ");
+        told.looks_down().then(|| errors::io(format!("reach log.kafka.brokers {brokers}"), told.explain("none of them answers")))
+    }
+
     fn usage(&self) -> Usage {
         Usage { bytes: self.sizes.estimate() + self.publisher.queued(), budget: self.options.budget_bytes }
     }

@@ -242,6 +242,11 @@ fn fencing(harness: &mut dyn Harness) {
 fn cursors(harness: &mut dyn Harness) {
     let cursor = |epoch| SinkCursor { clean: 10 * epoch, audit: epoch, epoch };
     let log = harness.log();
+    // What sinks have delivered is there.
+    for partition in [0, 2] {
+        let owner = log.fence(partition).unwrap();
+        commit(&*log, &owner, unit(1, &["c"; 40], &["a"; 4], 0));
+    }
     assert_eq!(log.cursor("parquet", 0).unwrap(), None);
     log.store_cursor("parquet", 0, cursor(1)).unwrap();
     log.store_cursor("parquet", 2, cursor(2)).unwrap();

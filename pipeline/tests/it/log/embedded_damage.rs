@@ -7,7 +7,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 use tidegate_pipeline::log::embedded::EmbeddedLog;
-use tidegate_schemas::log::{EventLog, LogError, LogName};
+use tidegate_schemas::log::{EventLog, LogError, LogName, SinkCursor};
 
 /// Bytes of a group header, of which one without records stands behind the last group.
 const MARK: usize = 40;
@@ -29,6 +29,11 @@ fn three_groups(dir: &Path) -> (PathBuf, Vec<u8>, [usize; 4]) {
     (file, bytes, ends)
 }
 
+/// What stands outside of a chain of its end is lost, as by a power cut soon after.
+fn forget_ends(dir: &Path) {
+    fs::remove_file(dir.join("ends")).unwrap();
+}
+
 fn corrupt_at(dir: &Path) -> Option<String> {
     match EmbeddedLog::open(dir, options()) {
         Err(LogError::Corrupt { place, .. }) => Some(place),
@@ -44,6 +49,7 @@ fn torn_at_every_byte() {
     let (file, bytes, ends) = three_groups(dir.path());
     for length in ends[2]..ends[3] {
         for garbage in [0, 1, 900] {
+            forget_ends(dir.path());
             fs::write(&file, &bytes[..length]).unwrap();
             // Neither zeros nor noise nor a copy of older groups passes for a group.
             let noise: Vec<u8> = (0..garbage).map(|i| [0, (i * 37 + length) as u8, bytes[ends[1] + i % 50]][length % 3]).collect();
@@ -61,6 +67,7 @@ fn torn_at_every_byte() {
         }
     }
     // Complete, but neither vouched for nor acknowledged, perhaps: it stays.
+    forget_ends(dir.path());
     fs::write(&file, &bytes[..ends[3]]).unwrap();
     let log = open(dir.path());
     assert_eq!((log.opening().torn_bytes, only_texts(&*log, LogName::Raw, 0).len()), (0, 6));
@@ -82,6 +89,7 @@ fn torn_epoch_is_gone_as_a_whole() {
     drop(log);
     let bytes = fs::read(&file).unwrap();
     for length in before..bytes.len() - MARK {
+        forget_ends(dir.path());
         fs::write(&file, &bytes[..length]).unwrap();
         let log = open(dir.path());
         for (name, expected) in [(LogName::Clean, "c1"), (LogName::Audit, "a1"), (LogName::Commits, "epoch 1: 0..1 0..1")] {
@@ -123,6 +131,7 @@ fn damage_at_every_byte_is_found() {
 fn damage_before_the_last_group_is_found_without_a_mark() {
     let dir = TempDir::new().unwrap();
     let (file, bytes, ends) = three_groups(dir.path());
+    forget_ends(dir.path());
     for at in (ends[0]..ends[2]).step_by(3) {
         // A power cut took the mark, and half of the last group's records.
         for length in [ends[3], ends[3] - 30] {
@@ -138,6 +147,7 @@ fn damage_before_the_last_group_is_found_without_a_mark() {
 fn records_cannot_pose_as_groups() {
     let dir = TempDir::new().unwrap();
     let (file, bytes, ends) = three_groups(dir.path());
+    forget_ends(dir.path());
     // A sender has got hold of stored bytes, and a write that carries them is torn.
     let mut torn = bytes[..ends[2]].to_vec();
     torn.extend_from_slice(&[0; 60]);
@@ -203,6 +213,7 @@ fn chains_that_lost_their_end_are_found() {
     drop(log);
     let last = segments(dir.path(), "raw").pop().unwrap();
     let bytes = fs::read(&last).unwrap();
+    forget_ends(dir.path());
     // Offsets that epochs have processed would be given to new requests.
     fs::write(&last, &bytes[..bytes.len() - MARK - 1]).unwrap();
     assert!(corrupt_at(dir.path()).unwrap().contains("raw"));
@@ -213,6 +224,146 @@ fn chains_that_lost_their_end_are_found() {
     assert!(corrupt_at(dir.path()).unwrap().contains("commits"));
     fs::write(&archived, &bytes).unwrap();
     assert_eq!(only_texts(&*open(dir.path()), LogName::Commits, 0).len(), 7);
+}
+
+#[test]
+fn end_that_was_acknowledged_is_missed() {
+    let dir = TempDir::new().unwrap();
+    let (file, bytes, ends) = three_groups(dir.path());
+    let refused = || match EmbeddedLog::open(dir.path(), options()) {
+        Err(error @ LogError::Corrupt { .. }) => error.to_string(),
+        other => panic!("{:?}", other.err()),
+    };
+    // Wherever the file is cut, whatever stands there instead, and without a word in the file itself.
+    for length in (ends[0]..ends[3]).chain([0, 50]) {
+        for garbage in [0, 70] {
+            let mut cut = bytes[..length].to_vec();
+            cut.resize(length + garbage, 0xa5);
+            fs::write(&file, &cut).unwrap();
+            let told = refused();
+            let least = *ends.iter().rev().find(|e| **e <= length).unwrap_or(&0);
+            if length >= ends[0] {
+                assert!(told.contains(&format!("up to byte {} was acknowledged", ends[3])), "{length}: {told}");
+                assert!(told.contains(&format!("{} bytes of it are lost", ends[3] - least)), "{length}: {told}");
+            }
+            assert!(told.contains("000000000000.seg"), "{told}");
+            // Beside an owner as well, after some patience.
+            assert!(length % 64 > 0 || EmbeddedLog::read_only(dir.path()).is_err(), "{length}");
+            assert_eq!(fs::read(&file).unwrap(), cut, "nothing was cut");
+        }
+    }
+    // More than was noted is no damage: the note may be of an earlier time.
+    let noted = fs::read(dir.path().join("ends")).unwrap();
+    fs::write(&file, &bytes).unwrap();
+    let log = open(dir.path());
+    publish(&*log, LogName::Raw, 0, &["more"]);
+    drop(log);
+    fs::write(dir.path().join("ends"), &noted).unwrap();
+    assert_eq!(only_texts(&*open(dir.path()), LogName::Raw, 0).len(), 7);
+    // A note that cannot be read says nothing, nor does that of another log.
+    let other = TempDir::new().unwrap();
+    let log = open(other.path());
+    publish(&*log, LogName::Raw, 0, &[&"long".repeat(500)]);
+    drop(log);
+    for note in [Vec::new(), vec![0; 300], vec![7; 300], fs::read(other.path().join("ends")).unwrap()] {
+        fs::write(dir.path().join("ends"), note).unwrap();
+        assert_eq!(only_texts(&*open(dir.path()), LogName::Raw, 0).len(), 7);
+    }
+    // Whoever has no copy may go on without.
+    fs::write(&file, &bytes[..ends[1]]).unwrap();
+    assert!(refused().contains("delete"));
+    forget_ends(dir.path());
+    assert_eq!(only_texts(&*open(dir.path()), LogName::Raw, 0), ["one"]);
+}
+
+#[test]
+fn segments_that_are_missing_are_missed() {
+    let dir = TempDir::new().unwrap();
+    let log = open(dir.path());
+    let owner = log.fence(0).unwrap();
+    for i in 0..6u64 {
+        publish(&*log, LogName::Raw, 0, &[&"x".repeat(3000)]);
+        commit(&*log, &owner, unit(i + 1, &[&"y".repeat(3000)], &[], i.min(2)));
+    }
+    log.store_cursor("sink", 0, SinkCursor { clean: 5, audit: 0, epoch: 6 }).unwrap();
+    drop(log);
+    let keep = |chain: &str| -> Vec<_> { segments(dir.path(), chain).into_iter().map(|f| (f.clone(), fs::read(f).unwrap())).collect() };
+    let restore = |files: &[(PathBuf, Vec<u8>)]| files.iter().for_each(|(f, bytes)| fs::write(f, bytes).unwrap());
+    let (raw, output) = (keep("raw"), keep("output"));
+    assert!(raw.len() > 4 && output.len() > 4);
+    // The newest, which is noted; and the oldest of requests, which nobody has processed.
+    for (files, chain) in [(&raw, "raw"), (&output, "output")] {
+        fs::remove_file(&files[files.len() - 1].0).unwrap();
+        let place = corrupt_at(dir.path()).unwrap();
+        assert!(place.contains(&format!("{chain}/{:012}.seg", files.len() - 1)), "{place}");
+        restore(files);
+    }
+    raw.iter().take(4).for_each(|(f, _)| fs::remove_file(f).unwrap());
+    assert!(corrupt_at(dir.path()).unwrap().contains("raw"));
+    restore(&raw);
+    // What a sink has delivered was there once, though all that is noted is lost.
+    for keep in 1..output.len() {
+        forget_ends(dir.path());
+        output.iter().skip(keep).for_each(|(f, _)| fs::remove_file(f).unwrap());
+        let found = corrupt_at(dir.path());
+        let log = if found.is_none() { Some(open(dir.path())) } else { None };
+        let end = log.map(|log| log.bounds(LogName::Clean, 0).unwrap().end);
+        assert!(found.is_some_and(|place| place.contains("output")) || end.is_some_and(|end| end >= 5), "{keep}: {end:?}");
+        segments(dir.path(), "output").iter().for_each(|f| fs::remove_file(f).unwrap());
+        restore(&output);
+        let _ = fs::write(dir.path().join("ends"), b"");
+    }
+    assert_eq!(only_texts(&*open(dir.path()), LogName::Clean, 0).len(), 6);
+}
+
+#[test]
+fn inspection_reads_every_segment() {
+    let dir = TempDir::new().unwrap();
+    let log = open(dir.path());
+    let owner = log.fence(0).unwrap();
+    for i in 0..6u64 {
+        publish(&*log, LogName::Raw, (i % 3) as u32, &[&i.to_string().repeat(2000), "small"]);
+        commit(&*log, &owner, unit(i + 1, &[&i.to_string().repeat(3000)], &["a"], i.min(2)));
+    }
+    log.trim().unwrap();
+    drop(log);
+    let log = open(dir.path());
+    let sound = log.inspect().unwrap();
+    let files: Vec<_> = ["raw", "output", "commits", "control"].iter().flat_map(|c| segments(dir.path(), c)).collect();
+    assert!(sound.damage.is_empty() && sound.files == files.len() && sound.bytes == log.usage().bytes, "{sound:?}");
+    // Every byte of every file that holds acknowledged bytes, in steps; both by the owner and beside it.
+    for file in &files {
+        let bytes = fs::read(file).unwrap();
+        let durable = if bytes.len() > MARK { bytes.len() - MARK } else { bytes.len() };
+        for at in (0..durable).step_by(97) {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 0x10;
+            fs::write(file, &damaged).unwrap();
+            let found = log.inspect().unwrap().damage;
+            let named = |e: &LogError| matches!(e, LogError::Corrupt { place, .. } if place.starts_with(&file.display().to_string()));
+            assert!(found.iter().any(named), "{} byte {at}: {found:?}", file.display());
+        }
+        fs::write(file, &bytes[..bytes.len() / 2]).unwrap();
+        assert!(!log.inspect().unwrap().damage.is_empty(), "{}", file.display());
+        fs::write(file, &bytes).unwrap();
+    }
+    // A whole one that belongs elsewhere.
+    let raw = segments(dir.path(), "raw");
+    let (second, third) = (fs::read(&raw[1]).unwrap(), fs::read(&raw[2]).unwrap());
+    fs::write(&raw[2], &second).unwrap();
+    assert!(!log.inspect().unwrap().damage.is_empty());
+    fs::write(&raw[2], &third).unwrap();
+    assert!(log.inspect().unwrap().damage.is_empty());
+    // What is deleted is nobody's damage.
+    let processed: Vec<u64> = (0..3).map(|p| log.bounds(LogName::Raw, p).unwrap().end).collect();
+    for (partition, end) in processed.into_iter().enumerate() {
+        let owner = log.fence(partition as u32).unwrap();
+        commit(&*log, &owner, unit(7, &[], &[], end));
+    }
+    let beside = EmbeddedLog::read_only(dir.path()).unwrap();
+    assert!(log.trim().unwrap() > 0);
+    assert!(log.inspect().unwrap().damage.is_empty() && beside.inspect().unwrap().damage.is_empty());
+    assert!(log.inspect().unwrap().files < sound.files);
 }
 
 #[test]
