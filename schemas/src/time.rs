@@ -2,6 +2,7 @@
 
 use crate::limits::{TIMESTAMP_YEAR_MAX, TIMESTAMP_YEAR_MIN};
 use jiff::Timestamp;
+use jiff::fmt::temporal::DateTimeParser;
 
 /// Microseconds since 1970-01-01T00:00:00Z.
 pub type Micros = i64;
@@ -25,6 +26,12 @@ pub fn parse(text: &str) -> Option<Micros> {
     // RFC 3339 demands an offset; jiff refuses a text without one. Its last second has no microseconds.
     let at = text.parse::<Timestamp>().ok()?.as_microsecond();
     Timestamp::from_microsecond(at).is_ok().then_some(at)
+}
+
+/// Whether a text that [`parse`] does not read is a time all the same, at the edge of the years that it reads.
+pub fn is_beyond(text: &str) -> bool {
+    let pieces = DateTimeParser::new().parse_pieces(text);
+    parse(text).is_none() && pieces.is_ok_and(|p| p.time().is_some() && p.to_numeric_offset().is_some())
 }
 
 /// Writes RFC 3339 text in UTC with as many digits as needed.

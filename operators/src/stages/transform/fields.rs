@@ -223,7 +223,7 @@ pub(crate) fn timestamp(scalar: Scalar<'_>) -> Result<Micros, NoTime> {
     let at = match scalar {
         Scalar::Int(i) => time::from_millis(i as f64).ok_or(NoTime::Beyond),
         Scalar::Float(f) if f.is_finite() => time::from_millis(f).ok_or(NoTime::Beyond),
-        Scalar::Text(text) => time::parse(text).ok_or(NoTime::Unreadable),
+        Scalar::Text(text) => time::parse(text).ok_or_else(|| if time::is_beyond(text) { NoTime::Beyond } else { NoTime::Unreadable }),
         _ => Err(NoTime::Unreadable),
     }?;
     if time::STORABLE.contains(&at) { Ok(at) } else { Err(NoTime::Beyond) }
