@@ -183,6 +183,14 @@ impl Running {
         }
     }
 
+    /// The last lines of its log that are no routine.
+    pub fn complaints(&self) -> String {
+        let log = std::fs::read_to_string(&self.log).unwrap();
+        let lines: Vec<&str> =
+            log.lines().filter(|l| l.contains("\"WARN\"") || l.contains("\"ERROR\"") || l.contains("partition")).collect();
+        lines[lines.len().saturating_sub(60)..].join("\n")
+    }
+
     pub fn client(&self) -> Client {
         Client::new(&self.address)
     }
@@ -193,12 +201,15 @@ impl Running {
     }
 
     pub fn drain_within(&self, patience: Duration) {
-        let mut client = self.client();
-        wait_for("all sinks to catch up", patience, || {
-            let answer = client.get("/ready", None);
-            let body: serde_json::Value = serde_json::from_slice(&answer.body).ok()?;
-            body["drained"].as_bool().filter(|d| *d)
-        });
+        let (mut client, started) = (self.client(), Instant::now());
+        loop {
+            let told = client.get("/ready", None).json();
+            if told["drained"] == true {
+                return;
+            }
+            assert!(started.elapsed() < patience, "waited {patience:?} for all sinks to catch up: {told}\n{}", self.complaints());
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 }
 
