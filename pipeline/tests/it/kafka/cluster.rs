@@ -65,7 +65,7 @@ impl<'a> Cluster<'a> {
 
     fn drain(&self) {
         let member = self.members.iter().flatten().next_back().unwrap();
-        let drained = std::panic::catch_unwind(|| member.drain_within(Duration::from_secs(120)));
+        let drained = std::panic::catch_unwind(|| member.drain_within(Duration::from_secs(240)));
         if drained.is_err() {
             for member in self.members.iter().flatten() {
                 println!("{}\n{}", member.client().get("/ready", None).json(), member.complaints());
