@@ -141,9 +141,15 @@ fn a_new_template_is_sound_and_its_tests_pass() {
     let whole = json(&tidegate(&["check", "--definitions", arg(root.path()), "--json"]));
     assert_eq!((&whole["definitions"], &whole["tests"]), (&3.into(), &2.into()));
     // Nothing is written over, and a name that is no id is refused.
-    expect![[""]].assert_eq(&said(&dir, &["template", "new", arg(&dir)]));
+    expect![[r#"
+        tidegate: DIR is there already; name a folder that is not
+        exit 2"#]]
+    .assert_eq(&said(&dir, &["template", "new", arg(&dir)]));
     let odd = root.path().join("a b");
-    expect![[""]].assert_eq(&said(root.path(), &["template", "new", arg(&odd)]));
+    expect![[r#"
+        tidegate: "a b" cannot be a template's id; name a folder with 1 to 64 characters of a-z, A-Z, 0-9, '-', '_' and '.'
+        exit 2"#]]
+    .assert_eq(&said(root.path(), &["template", "new", arg(&odd)]));
     assert!(!odd.exists());
 }
 
@@ -160,14 +166,20 @@ fn faults_of_a_template_have_their_places() {
     assert_eq!((said(&dir, &["template", "test", arg(&dir)]), said(&dir, &["template", "bench", arg(&dir)])), (told.clone(), told));
     edit(&dir.join("template.toml"), "\"grad C\"", "\"Cel\"");
     expect![[r#"
-        DIR/tests/reading.json: test "a reading": decode returned nothing, expected {"battery":3.1,"humidity":40.0,"temperature":23.45}; correct the template, or what the test expects
-        DIR/tests/reading.json: test "a reading": rejection script_error at decode (attempt to call a nil value), expected 1 rows (decode.luau:7); correct the template, or what the test expects
-        exit 1"#]].assert_eq(&said(&dir, &["template", "check", arg(&dir)]));
+        DIR/decode.luau:3:1: Expected ')' (to close '(' at line 2), got 'local'; correct it
+        exit 1"#]]
+    .assert_eq(&said(&dir, &["template", "check", arg(&dir)]));
     let machine = tidegate(&["template", "check", arg(&dir), "--json"]);
     assert_eq!(json(&machine)["faults"].as_array().unwrap().len(), 1);
     std::fs::remove_file(dir.join("template.toml")).unwrap();
-    expect![[""]].assert_eq(&said(&dir, &["template", "test", arg(&dir)]));
-    expect![[""]].assert_eq(&said(&dir, &["template", "test", arg(&dir.join("nowhere"))]));
+    expect![[r#"
+        DIR/template.toml: file is missing; name the folder of a template; tidegate template new DIR makes one
+        exit 1"#]]
+    .assert_eq(&said(&dir, &["template", "test", arg(&dir)]));
+    expect![[r#"
+        DIR/nowhere: folder cannot be read: No such file or directory (os error 2); name a folder that this user may read
+        exit 1"#]]
+    .assert_eq(&said(&dir, &["template", "test", arg(&dir.join("nowhere"))]));
 }
 
 #[test]
@@ -180,7 +192,7 @@ fn tests_that_differ_are_shown_with_the_scripts_line_and_can_be_updated() {
         DIFFERS  tests/reading.json  a reading
                  decoded/seq is 7, expected null (decode.luau:10)
                  decoded/temperature is 234.5, expected 23.45 (decode.luau:9)
-                 rejection out_of_range at transform at /temperature (temperature is 234.5, above 85), expected 1 rows
+                 rejection out_of_range at transform at /temperature (temperature is 234.5, above 85), expected 1 row (decode.luau:9)
         ok       tests/short.json  a byte is missing
         2 tests, 1 differ
         exit 1"#]]
@@ -188,7 +200,7 @@ fn tests_that_differ_are_shown_with_the_scripts_line_and_can_be_updated() {
     expect![[r#"
         DIR/tests/reading.json: test "a reading": decoded/seq is 7, expected null (decode.luau:10); correct the template, or what the test expects
         DIR/tests/reading.json: test "a reading": decoded/temperature is 234.5, expected 23.45 (decode.luau:9); correct the template, or what the test expects
-        DIR/tests/reading.json: test "a reading": rejection out_of_range at transform at /temperature (temperature is 234.5, above 85), expected 1 rows; correct the template, or what the test expects
+        DIR/tests/reading.json: test "a reading": rejection out_of_range at transform at /temperature (temperature is 234.5, above 85), expected 1 row (decode.luau:9); correct the template, or what the test expects
         exit 1"#]].assert_eq(&said(&dir, &["template", "check", arg(&dir)]));
     // The rejection names the line that raised.
     edit(&dir.join("decode.luau"), "/ 10,", "/ 100,");
@@ -216,9 +228,9 @@ fn tests_that_differ_are_shown_with_the_scripts_line_and_can_be_updated() {
     std::fs::write(dir.join("tests/short.json"), &kept).unwrap();
     std::fs::write(dir.join("tests/bad.json"), "{\"description\": 1}").unwrap();
     expect![[r#"
-        DIFFERS  tests/bad.json  
+        DIFFERS  tests/bad.json
                  DIR/tests/bad.json:1:17: invalid type: integer `1`, expected a string; see the form of tests in pipeline/src/definitions/README.md
-        updated  tests/new.json  
+        updated  tests/new.json
         updated  tests/reading.json  a reading
                  decoded/seq is 7, expected null (decode.luau:10)
         ok       tests/short.json  a byte is missing
@@ -230,9 +242,9 @@ fn tests_that_differ_are_shown_with_the_scripts_line_and_can_be_updated() {
           "bytes_hex": "ff9c320bb8",
           "event": {"a" :  1},
           "received_at": "2026-01-01T00:00:00Z",
-          "decoded": {"battery": 3, "humidity": 25, "seq": 7, "temperature": -1},
+          "decoded": { "battery": 3, "humidity": 25, "seq": 7, "temperature": -1 },
           "rows": [
-            {"battery": 3.0, "event_type": "probe", "humidity": 25.0, "occurred_at": "2026-01-01T00:00:00Z", "temperature": -1.0}
+            { "battery": 3.0, "event_type": "probe", "humidity": 25.0, "occurred_at": "2026-01-01T00:00:00Z", "temperature": -1.0 }
           ]
         }
     "#]]
@@ -242,9 +254,9 @@ fn tests_that_differ_are_shown_with_the_scripts_line_and_can_be_updated() {
           "description": "a reading",
           "bytes_hex": "0929500c1c",
           "fPort": 1,
-          "decoded": {"battery": 3.1, "humidity": 40, "seq": 7, "temperature": 23.45},
+          "decoded": { "battery": 3.1, "humidity": 40, "seq": 7, "temperature": 23.45 },
           "rows": [
-            {"battery": 3.1, "humidity": 40.0, "temperature": 23.45}
+            { "battery": 3.1, "humidity": 40.0, "temperature": 23.45 }
           ]
         }
     "#]]
@@ -281,10 +293,10 @@ fn a_payload_is_shown_stage_by_stage() {
         asset      d7
         event      {"payload":"0929500c1c","port":3}
         decode     by decode.luau, 39 steps
-                   {"battery": 3.1, "humidity": 40, "temperature": 23.45}
+                   { "battery": 3.1, "humidity": 40, "temperature": 23.45 }
         validate   by nothing
         transform  by fields by their names
-        row 0      {"battery": 3.1, "event_type": "probe", "humidity": 40.0, "occurred_at": "1970-01-01T00:00:00Z", "temperature": 23.45}
+        row 0      { "battery": 3.1, "event_type": "probe", "humidity": 40.0, "occurred_at": "1970-01-01T00:00:00Z", "temperature": 23.45 }
         log        decode: port 3 asset d7
         steps      39 of 10000
         memory     …
@@ -295,10 +307,10 @@ fn a_payload_is_shown_stage_by_stage() {
         asset      test-asset
         event      {"payload":"0929500c1c","port":9}
         decode     by decode.luau, 39 steps
-                   {"battery": 3.1, "humidity": 40, "temperature": 23.45}
+                   { "battery": 3.1, "humidity": 40, "temperature": 23.45 }
         validate   by nothing
         transform  by fields by their names
-        row 0      {"battery": 3.1, "event_type": "probe", "humidity": 40.0, "occurred_at": "1970-01-01T00:00:00Z", "temperature": 23.45}
+        row 0      { "battery": 3.1, "event_type": "probe", "humidity": 40.0, "occurred_at": "1970-01-01T00:00:00Z", "temperature": 23.45 }
         log        decode: port 9 asset test-asset
         steps      39 of 10000
         memory     …
@@ -322,10 +334,10 @@ fn a_payload_is_shown_stage_by_stage() {
         asset      test-asset
         event      {"payload":"7fff500c1c"}
         decode     by decode.luau, 39 steps
-                   {"battery": 3.1, "humidity": 40, "temperature": 327.67}
+                   { "battery": 3.1, "humidity": 40, "temperature": 327.67 }
         validate   by nothing
         transform  by fields by their names
-                   REJECTED out_of_range at /temperature: temperature is 327.67, above 85
+                   REJECTED out_of_range at /temperature: temperature is 327.67, above 85 (decode.luau:10)
         log        decode: port nil asset test-asset
         steps      39 of 10000
         memory     …
@@ -351,7 +363,7 @@ fn a_payload_is_shown_stage_by_stage() {
         asset      test-asset
         event      {"payload":"0929500c1c"}
         decode     by decode.luau, 38 steps
-                   {"battery": 3.1, "humidity": 40, "temperature": 23.45}
+                   { "battery": 3.1, "humidity": 40, "temperature": 23.45 }
         validate   by nothing
         transform  by transform.luau, 3 steps
         filtered   left out on purpose

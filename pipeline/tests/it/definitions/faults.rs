@@ -447,25 +447,25 @@ fn tests_that_fail() {
     check_test(
         "{'description': 'a', 'event': {'temperature': 2}, 'rows': []}",
         expect![[
-            r#"templates/vend/t1/tests/one.json: test "a": 1 rows, expected 0: [{"event_type":"t1","temperature":2.0}]; correct the template, or what the test expects"#
+            r#"templates/vend/t1/tests/one.json: test "a": 1 row, expected 0: [{"event_type":"t1","temperature":2.0}]; correct the template, or what the test expects"#
         ]],
     );
     check_test(
         "{'description': 'a', 'event': {'temperature': 2}, 'filtered': true}",
         expect![[
-            r#"templates/vend/t1/tests/one.json: test "a": 1 rows: [{"event_type":"t1","temperature":2.0}], expected no output; correct the template, or what the test expects"#
+            r#"templates/vend/t1/tests/one.json: test "a": 1 row: [{"event_type":"t1","temperature":2.0}], expected no output; correct the template, or what the test expects"#
         ]],
     );
     check_test(
         "{'description': 'a', 'event': {'temperature': 'warm'}, 'rows': [{'temperature': 2}]}",
         expect![[
-            r#"templates/vend/t1/tests/one.json: test "a": rejection wrong_type at transform at /temperature (temperature is text, not a number), expected 1 rows; correct the template, or what the test expects"#
+            r#"templates/vend/t1/tests/one.json: test "a": rejection wrong_type at transform at /temperature (temperature is text, not a number), expected 1 row (transform.luau:1); correct the template, or what the test expects"#
         ]],
     );
     check_test(
         "{'description': 'a', 'event': {'temperature': 2}, 'valid': false, 'rejected': {'stage': 'validate', 'code': 'x'}}",
         expect![[r#"
-            templates/vend/t1/tests/one.json: test "a": 1 rows: [{"event_type":"t1","temperature":2.0}], expected rejection x at validate; correct the template, or what the test expects
+            templates/vend/t1/tests/one.json: test "a": 1 row: [{"event_type":"t1","temperature":2.0}], expected rejection x at validate; correct the template, or what the test expects
             templates/vend/t1/tests/one.json: test "a": validate says true, expected false; correct the template, or what the test expects"#]],
     );
 }
