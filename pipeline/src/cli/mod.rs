@@ -71,13 +71,12 @@ impl Which {
     }
 }
 
-/// Tells what a person has to mend.
+/// Tells what a person has to mend: the person always, a program where it asked.
 fn faults(faults: &Faults, json: bool) -> ExitCode {
     if json {
         println!("{}", serde_json::json!({ "faults": faults.0.iter().map(ToString::to_string).collect::<Vec<_>>() }));
-    } else {
-        eprintln!("{faults}");
     }
+    eprintln!("{faults}");
     ExitCode::FAILURE
 }
 

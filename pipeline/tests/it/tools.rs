@@ -87,6 +87,7 @@ fn faults_are_told_once() {
         assert_eq!((people.status.code(), text(&people.stderr)), (Some(1), format!("{said}\n")));
         let machine = tidegate(&[command, &["--json"]].concat());
         assert_eq!((machine.status.code(), json(&machine)), (Some(1), serde_json::json!({ "faults": [said] })));
+        assert_eq!(text(&machine.stderr), format!("{said}\n"));
     }
     std::fs::write(&config, "[telemetry]\nlog_filter = \"loud\"\n").unwrap();
     let refused = tidegate(&["check", "--config", arg(&config)]);
