@@ -109,12 +109,10 @@ impl Server {
             true => Some(start_workers(config, &open, &follower, &sinks, &stops.threads).await?),
             false => None,
         };
-        let (socket, stop) = (config.control_socket(), stops.edge.clone());
-        tasks.spawn(async move {
-            if let Err(error) = socket::serve(socket, publisher, stop).await {
-                tracing::error!(error = crate::worker::chain(&error), "definitions cannot be applied any more");
-            }
-        });
+        match socket::bind(&config.control_socket()) {
+            Ok(socket) => drop(tasks.spawn(socket::serve(socket, publisher, stops.edge.clone()))),
+            Err(error) => tracing::error!(error = crate::worker::chain(&error), "definitions cannot be applied"),
+        }
 
         let edge = Edge {
             log: Arc::clone(&log),

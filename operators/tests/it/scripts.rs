@@ -199,7 +199,7 @@ fn results_of_transform() {
         ("{ at = '2300-01-01T00:00:00Z' }", "out_of_range", "/at"),
         ("{ occurred_at = '0000-06-01T12:00:00Z' }", "out_of_range", "/occurred_at"),
         ("{ occurred_at = -2208988800001 }", "out_of_range", "/occurred_at"),
-        ("{ { n = 1 }, { n = 2, occurred_at = '9999-12-30T00:00:00Z' } }", "out_of_range", "/1/occurred_at"),
+        ("{ { n = 1 }, { n = 2, occurred_at = '9999-12-31T00:00:00Z' } }", "out_of_range", "/1/occurred_at"),
         ("{ j = type }", "wrong_type", "/j"),
         ("{ j = { a = { type } } }", "wrong_type", "/j/a/0"),
         ("{ b = 1 }", "wrong_type", "/b"),

@@ -246,8 +246,7 @@ fn time_that_cannot_be_read_is_refused_and_an_absent_one_is_not() {
         ("\"0001-01-01T00:00:00Z\"", range),
         ("\"1900-01-01T00:00:00+00:01\"", range),
         ("\"2300-01-01T00:00:00Z\"", range),
-        ("\"9999-12-30T00:00:00Z\"", range),
-        ("\"9999-12-31T23:59:59Z\"", "RFC 3339 text of the years 1900 to 2299"),
+        ("\"9999-12-31T23:59:59Z\"", range),
         ("1e300", range),
         ("18446744073709551615", range),
         // Microseconds where milliseconds belong.

@@ -126,9 +126,16 @@ fn exchange(socket: &Path, request: &[u8]) -> Result<Vec<u8>, ApplyError> {
     Ok(answer)
 }
 
+/// A control socket that others may knock at already.
+pub struct ControlSocket {
+    path: PathBuf,
+    listener: UnixListener,
+    owner: u32,
+}
+
 /// Serves a control socket until `stop` is cancelled; the one under way is answered first.
-pub async fn serve(socket: PathBuf, publisher: Publisher, stop: CancellationToken) -> Result<(), SocketError> {
-    let (listener, owner) = bind(&socket)?;
+pub async fn serve(socket: ControlSocket, publisher: Publisher, stop: CancellationToken) {
+    let ControlSocket { path, listener, owner } = socket;
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
@@ -144,12 +151,11 @@ pub async fn serve(socket: PathBuf, publisher: Publisher, stop: CancellationToke
         }
     }
     // Whoever comes later learns at once that nobody serves.
-    let _ = std::fs::remove_file(&socket);
-    Ok(())
+    let _ = std::fs::remove_file(&path);
 }
 
 /// The log's lock makes this process the only one in the data folder, so a socket that is there is left over.
-fn bind(socket: &Path) -> Result<(UnixListener, u32), SocketError> {
+pub fn bind(socket: &Path) -> Result<ControlSocket, SocketError> {
     let failed = |doing| move |cause| SocketError { socket: socket.to_owned(), doing, cause };
     match std::fs::remove_file(socket) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed("the one left over cannot be removed")(e)),
@@ -158,7 +164,7 @@ fn bind(socket: &Path) -> Result<(UnixListener, u32), SocketError> {
     let listener = UnixListener::bind(socket).map_err(failed("cannot be bound"))?;
     std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o600)).map_err(failed("cannot be kept from others"))?;
     let owner = std::fs::metadata(socket).map_err(failed("cannot be looked at"))?.uid();
-    Ok((listener, owner))
+    Ok(ControlSocket { path: socket.to_owned(), listener, owner })
 }
 
 async fn answer_one(mut stream: UnixStream, owner: u32, publisher: &Publisher) {

@@ -205,10 +205,7 @@ impl NoTime {
             other => other.name().to_owned(),
         };
         match self {
-            // The last day of the year 9999, a frequent "never", is beyond what can be read.
-            Self::Unreadable => format!(
-                "{name} is {shown}: neither milliseconds since 1970 nor RFC 3339 text of the years {TIMESTAMP_YEAR_MIN} to {TIMESTAMP_YEAR_MAX}"
-            ),
+            Self::Unreadable => format!("{name} is {shown}: neither milliseconds since 1970 nor RFC 3339 text"),
             Self::Beyond => {
                 format!("{name} is {shown}: outside the years {TIMESTAMP_YEAR_MIN} to {TIMESTAMP_YEAR_MAX}, which tables hold")
             }

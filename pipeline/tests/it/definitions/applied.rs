@@ -219,7 +219,7 @@ async fn folders_are_applied_over_the_socket() {
     // A file left over from a crash is no obstacle.
     std::fs::write(&socket, "").unwrap();
     let mut server = JoinSet::new();
-    server.spawn(socket::serve(socket.clone(), to.clone(), stop.clone()));
+    server.spawn(socket::serve(socket::bind(&socket).unwrap(), to.clone(), stop.clone()));
     while apply(&folder, &socket).await.is_err() {
         tokio::task::yield_now().await;
     }
@@ -255,7 +255,7 @@ async fn folders_are_applied_over_the_socket() {
     let published = apply(&folder, &socket).await.unwrap();
     assert_eq!(published.changes.len(), 0);
     stop.cancel();
-    server.join_next().await.unwrap().unwrap().unwrap();
+    server.join_next().await.unwrap().unwrap();
     assert!(!socket.exists());
 }
 

@@ -312,7 +312,7 @@ fn templates_that_could_never_work() {
         "",
         &["field = \"occurred_at\"\nconstant = \"soon\"", "field = \"event_type\"\nconstant = \"\""],
         expect![[r#"
-        templates/vend/t1/template.toml:18:1: constant "soon": occurred_at is neither milliseconds since 1970 nor RFC 3339; correct it
+        templates/vend/t1/template.toml:18:1: constant "soon": occurred_at is "soon": neither milliseconds since 1970 nor RFC 3339 text; correct it
         templates/vend/t1/template.toml:22:1: constant "": event_type is no text; correct it"#]],
     );
     check_mapping(
