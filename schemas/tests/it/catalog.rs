@@ -139,3 +139,51 @@ fn a_change_survives_its_record() {
     let change = Change { revision: 1, definition: after.key(), version: 2, actor: "a".into(), at: 5, before: None, after: Some(after) };
     assert_eq!(Change::read(&Chain::default().append(&change)).unwrap(), change);
 }
+
+/// Changes of one publisher, who knows what counts so far.
+fn append(chain: &mut Chain, actor: &str, count: usize) -> Vec<tidegate_schemas::log::Record> {
+    (0..count)
+        .map(|_| {
+            let revision = chain.newest() + 1;
+            let after = organization(&format!("{actor}{revision}"), NodeKind::Vendor, None);
+            let change =
+                Change { revision, definition: after.key(), version: 1, actor: actor.into(), at: 5, before: None, after: Some(after) };
+            chain.append(&change)
+        })
+        .collect()
+}
+
+#[test]
+fn of_publishers_at_once_one_counts_whatever_the_order() {
+    // Two publishers know the same newest change and append three and four; every way in which those may stand in the log.
+    for ways in 0u32..1 << 7 {
+        if ways.count_ones() != 3 {
+            continue;
+        }
+        let mut read = Chain::default();
+        let known = append(&mut Chain::default(), "known", 2);
+        assert!(known.iter().all(|r| read.take(r).unwrap()));
+        let (mut a, mut b) = (read, read);
+        let (of_a, of_b) = (append(&mut a, "a", 3), append(&mut b, "b", 4));
+        let (mut next_a, mut next_b) = (of_a.iter(), of_b.iter());
+        let mut counted = Vec::new();
+        for bit in 0..7 {
+            let record = if ways >> bit & 1 == 1 { next_a.next() } else { next_b.next() }.unwrap();
+            if read.take(record).unwrap() {
+                counted.push(Change::read(record).unwrap());
+            }
+        }
+        // Whoever came first counts with everything, and knows it: nobody else's change stands between.
+        let (first, all, end) = if ways & 1 == 1 { ("a", 3, a) } else { ("b", 4, b) };
+        assert!(counted.iter().all(|c| c.actor == first), "{ways:b}: {counted:?}");
+        assert_eq!((counted.len(), read), (all, end), "{ways:b}");
+        // The other one tries again.
+        let again = append(&mut read.clone(), "again", 2);
+        assert!(again.iter().all(|r| read.take(r).unwrap()));
+    }
+    for header in ["tg-follows", "tg-revision"] {
+        let mut record = append(&mut Chain::default(), "a", 1).remove(0);
+        record.headers.retain(|h| h.name != header);
+        Chain::default().take(&record).unwrap_err();
+    }
+}

@@ -165,6 +165,55 @@ async fn the_store_is_gapless_and_reads_from_anywhere() {
     assert!(matches!(short, CatalogsError::Short { asked: 3_002, newest: 3_001 }), "{short}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn publishers_at_once_lose_nothing() {
+    let log = Arc::new(ControlLog::default());
+    let mut tasks = tokio::task::JoinSet::new();
+    for publisher in 0..4 {
+        // A store of its own each, as in processes of their own.
+        let store = ControlStore::new(Arc::clone(&log) as Arc<dyn EventLog>);
+        tasks.spawn(async move {
+            let mut revisions = Vec::new();
+            for i in 0..25 {
+                loop {
+                    let newest = store.changes(0, usize::MAX).await.unwrap().last().map_or(0, |c| c.revision);
+                    let changes: Vec<Change> = (0..2)
+                        .map(|part| {
+                            let id = NodeId::new(&format!("p{publisher}-{i}-{part}")).unwrap();
+                            let node = Organization { id, kind: NodeKind::Vendor, name: "V".into(), parent: None };
+                            let after = Definition::Organization(node);
+                            let revision = newest + 1 + part;
+                            Change {
+                                revision,
+                                definition: after.key(),
+                                version: 1,
+                                actor: "a".into(),
+                                at: 1,
+                                before: None,
+                                after: Some(after),
+                            }
+                        })
+                        .collect();
+                    match store.append(changes).await {
+                        Ok(()) => break revisions.push(newest + 1),
+                        Err(StoreError::Taken(_)) => {}
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+            }
+            revisions
+        });
+    }
+    let mut told: Vec<u64> = Vec::new();
+    while let Some(revisions) = tasks.join_next().await {
+        told.extend(revisions.unwrap());
+    }
+    told.sort_unstable();
+    assert_eq!(told, (0..100).map(|i| 2 * i + 1).collect::<Vec<_>>(), "each was told of a place of its own");
+    let catalog = CatalogFollower::open(log).unwrap().current();
+    assert_eq!((catalog.revision(), catalog.len()), (200, 200));
+}
+
 #[tokio::test]
 async fn a_follower_keeps_up_and_names_what_is_damaged() {
     let log = Arc::new(ControlLog::default());
