@@ -2,7 +2,7 @@
 //! process it is in, once the broker has ended what that one had under way.
 //!
 //! ```text
-//! fence ─▶ new producer, init ─▶ last record of commits: where the partition stands
+//! fence ─▶ new producer, init ─▶ sweep ─▶ last record of commits: where the partition stands
 //! commit ─▶ transaction ─┬─ committed
 //!                        ├─ fenced          the right is lost
 //!                        ├─ aborted         again, within a bound
@@ -15,7 +15,7 @@ use super::errors::{self, io};
 use super::membership::Membership;
 use super::metrics;
 use super::names::{Names, Topic};
-use super::producer::{InFlight, Producer};
+use super::producer::{InFlight, Producer, send_and_wait};
 use super::readers::Readers;
 use super::transaction::{AUDIT_NEXT, CLEAN_NEXT, Done, Failure, Progress, RAW_NEXT, Transaction};
 use crate::log::calls::check_size;
@@ -26,7 +26,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tidegate_schemas::ids::{LogId, Partition};
 use tidegate_schemas::limits;
-use tidegate_schemas::log::{CommitUnit, LogError, LogName, Owner, Record, Written};
+use tidegate_schemas::log::{CommitUnit, Header, LogError, LogName, Owner, Record, Written};
 
 const COMMITS: Topic = Topic::Log(LogName::Commits);
 const REQUEST: Duration = Duration::from_secs(limits::KAFKA_REQUEST_SECONDS_MAX as u64);
@@ -176,11 +176,7 @@ impl Owners {
                     metrics::aborted();
                     tracing::warn!(partition, %error, "transaction aborted");
                     last = Some(error);
-                    match self.abort(&transaction) {
-                        Ok(()) => {}
-                        Err(Failure::Fenced) => return Err(Refused::Fenced),
-                        Err(_) => self.renew(partition, owned, None).map(drop)?,
-                    }
+                    self.renew(partition, owned, None)?;
                 }
                 Err(Failure::Dead(error)) => {
                     tracing::warn!(partition, %error, "the committer is made anew");
@@ -227,6 +223,22 @@ impl Owners {
         if owned.progress.last == progress.last { Ok(false) } else { Err(Refused::Fenced) }
     }
 
+    /// Aborts a transaction of its own over all that a commit writes to, and with it whatever an owner before left open there.
+    ///
+    /// A coordinator that starts ends transactions that are overdue before it knows the leader of every partition, and takes
+    /// those without one for deleted (Kafka 4.4: "these partitions are likely deleted already and hence can be skipped"):
+    /// they get no marker, their records stay open, and the next commit under the same id would commit them as well.
+    fn sweep(&self, partition: Partition, producer: &Producer) -> Result<(), LogError> {
+        let doing = || format!("take partition {partition} over");
+        let failed = |error: KafkaError| io(doing(), self.clients.told.explain(error));
+        producer.begin_transaction().map_err(failed)?;
+        let record = Record { headers: vec![Header::new("tg-kind", "sweep")], ..Record::default() };
+        let topics = [LogName::Clean, LogName::Audit, LogName::Commits].map(|log| self.names.of(Topic::Log(log)));
+        let records = topics.map(|topic| (topic, partition, &record));
+        send_and_wait(producer, &self.in_flight, &records).map_err(failed)?;
+        producer.abort_transaction(REQUEST).map_err(failed)
+    }
+
     /// Takes the id over. Once this returns, what others had under way is committed or aborted.
     fn take_over(&self, partition: Partition) -> Result<(Producer, Progress), LogError> {
         let doing = || format!("take partition {partition} over");
@@ -251,6 +263,7 @@ impl Owners {
                 std::thread::sleep(BACK_OFF);
             }
         };
+        self.sweep(partition, &producer)?;
         let progress = self.progress(partition)?;
         for (log, known) in
             [(LogName::Raw, progress.raw_next), (LogName::Clean, progress.clean_next), (LogName::Audit, progress.audit_next)]

@@ -5,7 +5,7 @@ use crate::log::{commit, only_texts, publish, texts, unit, wait};
 use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tidegate_pipeline::log::kafka::KafkaLog;
 use tidegate_schemas::log::{EventLog, LogError, LogName, Owner};
@@ -50,7 +50,8 @@ fn what_is_not_committed_is_not_seen() {
         let found: Vec<_> = texts(&*log, LogName::Clean, 0, end, 1).into_iter().map(|(_, text)| text).collect();
         assert_eq!(found, if aborts { vec!["behind"] } else { vec!["ghost", "behind"] });
     }
-    assert_eq!(first.clean.start, bounds.start);
+    // A takeover begins with an aborted transaction, so nothing stands at the start.
+    assert!(first.clean.start > bounds.start);
     assert_eq!(only_texts(&*log, LogName::Clean, 0), ["one", "behind", "ghost", "behind"]);
     // A reader at a place that is only markers, another that begins anew, and one of another process agree.
     let end = log.bounds(LogName::Clean, 0).unwrap().end;
@@ -126,11 +127,18 @@ fn broker_killed_during_commits() {
     let Some(mut broker) = broker::own() else { return };
     let options = options(&broker);
     let log = open(&options);
-    let stop = AtomicBool::new(false);
+    let (stop, told) = (AtomicBool::new(false), [const { AtomicU64::new(0) }; 3]);
+    // However busy the machine is: each partition goes on by some commits.
+    let goes_on = || {
+        let seen = told.each_ref().map(|t| t.load(Ordering::SeqCst));
+        crate::support::wait_for("commits to go on", Duration::from_secs(120), || {
+            told.iter().zip(seen).all(|(t, seen)| t.load(Ordering::SeqCst) >= seen + 3).then_some(())
+        });
+    };
     std::thread::scope(|scope| {
         let committing: Vec<_> = (0..3)
             .map(|partition| {
-                let (log, stop) = (&log, &stop);
+                let (log, stop, told) = (&log, &stop, &told[partition as usize]);
                 scope.spawn(move || {
                     let (mut owned, mut sure, mut took) = (None, 0, Vec::new());
                     while !stop.load(Ordering::Relaxed) {
@@ -143,6 +151,7 @@ fn broker_killed_during_commits() {
                         if log.commit(&owner, units).is_ok() {
                             took.push(started.elapsed());
                             sure = next;
+                            told.fetch_add(1, Ordering::SeqCst);
                             owned = Some((owner, next + 1));
                         }
                     }
@@ -158,7 +167,7 @@ fn broker_killed_during_commits() {
             })
             .collect();
         for _ in 0..2 {
-            std::thread::sleep(Duration::from_millis(1500));
+            goes_on();
             broker.kill();
             // Requests are refused while nobody is there, and the runtime is not held up by it.
             let refused = crate::support::wait_for("a refusal", Duration::from_secs(30), || {
@@ -166,11 +175,11 @@ fn broker_killed_during_commits() {
             });
             assert!(matches!(refused, LogError::Io { .. }), "{refused}");
             broker.resume();
-            crate::support::wait_for("publishing to work again", Duration::from_secs(60), || {
+            crate::support::wait_for("publishing to work again", Duration::from_secs(120), || {
                 wait(log.publish(LogName::Raw, vec![(0, crate::log::record("kept"))])).ok()
             });
         }
-        std::thread::sleep(Duration::from_millis(1500));
+        goes_on();
         stop.store(true, Ordering::Relaxed);
         for (partition, thread) in (0u32..).zip(committing) {
             let sure = thread.join().unwrap();
