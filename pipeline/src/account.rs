@@ -29,6 +29,8 @@ pub struct Account {
     pub rows: BTreeMap<(Partition, TenantId, String), RowsByEpoch>,
     /// First and last epoch held, by partition.
     pub epochs: BTreeMap<Partition, (Epoch, Epoch)>,
+    /// Requests that somebody else deleted before they were processed, where it was accepted to go on behind them.
+    pub gaps: Vec<String>,
     /// What does not add up.
     pub faults: Vec<String>,
 }
@@ -57,9 +59,16 @@ impl Account {
     fn add(&mut self, partition: Partition, before: Option<&CommitRecord>, commit: &CommitRecord) {
         if let Some(before) = before {
             let follows = commit.epoch == before.epoch + 1
-                && commit.raw_from == before.raw_to
+                && commit.raw_from >= before.raw_to
                 && commit.recorded_at > before.recorded_at
                 && commit.totals == before.totals.plus(commit.counts);
+            if commit.raw_from > before.raw_to {
+                let (from, to) = (before.raw_to.offset, commit.raw_from.offset);
+                self.gaps.push(format!(
+                    "partition {partition}: raw from offset {from} to {to} was deleted before epoch {} could process it",
+                    commit.epoch
+                ));
+            }
             if !follows {
                 self.faults.push(format!("partition {partition}: epoch {} does not continue epoch {}", commit.epoch, before.epoch));
             }

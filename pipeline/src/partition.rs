@@ -64,6 +64,8 @@ pub struct ProcessSettings {
     pub snapshot_bytes: u64,
     /// The duplicate state.
     pub duplicates: DuplicateBounds,
+    /// Goes on behind records of `raw` that somebody else deleted.
+    pub accept_gap: bool,
 }
 
 /// Why a partition stopped.
@@ -148,6 +150,7 @@ impl Partitioned {
             unreferred: false,
         };
         let from = last.map_or(Position::default(), |c| c.raw_to);
+        let from = if around.settings.accept_gap { behind_gap(&*around.log, number, from)? } else { from };
         let graph = Graph::new(worker, Shared::new(Rc::clone(host), duplicates), account.next);
         let committer = Committer::start(Arc::clone(&around.log), owner, around.snapshots.clone(), Arc::clone(&around.stop))?;
         Ok(Self {
@@ -307,6 +310,16 @@ impl Partitioned {
         self.committer.submit(Sealed { unit, state, referred })?;
         Ok(())
     }
+}
+
+/// Where to go on if what stands at `from` was deleted. The next commit record begins there, which is the record of the gap.
+fn behind_gap(log: &dyn EventLog, partition: Partition, from: Position) -> Result<Position, LogError> {
+    let start = log.bounds(LogName::Raw, partition)?.start;
+    if start <= from.offset {
+        return Ok(from);
+    }
+    tracing::warn!(partition, from = from.offset, start, "requests that were never processed are gone: going on behind them");
+    Ok(Position { offset: start, ordinal: 0 })
 }
 
 fn events_of(input: &EpochInput) -> u64 {

@@ -104,9 +104,9 @@ impl Server {
 
         let (stops, tasks) = (Stops::default(), TaskTracker::new());
         follow(&tasks, &follower, &stops.threads);
-        let (sinks, delivering) = start_sinks(config, &open, &config.tables(), &tasks, &stops.sinks).await?;
+        let (sinks, delivering) = start_sinks(config, &open, accept_gap, &tasks, &stops.sinks).await?;
         let processing = match config.server.roles.contains(&Role::Process) {
-            true => Some(start_workers(config, &open, &follower, &sinks, &stops.threads).await?),
+            true => Some(start_workers(config, &open, accept_gap, &follower, &sinks, &stops.threads).await?),
             false => None,
         };
         match socket::bind(&config.control_socket()) {
@@ -199,14 +199,14 @@ fn sinks_of(config: &Config, tables: &Path) -> anyhow::Result<Vec<Configured>> {
 async fn start_sinks(
     config: &Config,
     open: &Arc<OpenLog>,
-    tables: &Path,
+    accept_gap: bool,
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) -> anyhow::Result<(Vec<RunningSink>, Vec<Assigner>)> {
     let (mut running, mut assigners) = (Vec::new(), Vec::new());
-    for (sink, system) in sinks_of(config, tables)? {
+    for (sink, system) in sinks_of(config, &config.tables())? {
         let park = config.state().join("parked").join(sink.name());
-        let options = DriverOptions { tables: TableSelection { system }, ..DriverOptions::new(park) };
+        let options = DriverOptions { tables: TableSelection { system }, accept_gap, ..DriverOptions::new(park) };
         let driver = Driver::new(Arc::clone(&open.log), Arc::clone(&sink), options);
         let (name, progress, stop) = (sink.name(), driver.progress(), stop.clone());
         running.push(RunningSink { sink, progress: Arc::clone(&progress) });
@@ -257,6 +257,7 @@ impl Takes for Delivering {
 async fn start_workers(
     config: &Config,
     open: &Arc<OpenLog>,
+    accept_gap: bool,
     follower: &Arc<CatalogFollower>,
     sinks: &[RunningSink],
     stop: &Arc<AtomicBool>,
@@ -293,6 +294,7 @@ async fn start_workers(
                 horizon: process.duplicate_horizon_seconds as Micros * 1_000_000,
                 keys_max: process.duplicate_keys_max as usize,
             },
+            accept_gap,
         },
     };
     Ok((Workers::start(&around)?, assigner))
@@ -418,7 +420,8 @@ fn readiness(log: &dyn EventLog, sinks: &[RunningSink], revision: Revision) -> R
         "catalog_revision": revision,
         "log": { "bytes": usage.bytes, "budget_bytes": usage.budget, "failing": failing },
         "sinks": told,
-        "drained": drained(log, sinks).unwrap_or(false),
+        // A log that fails is not asked: answers would take as long as its time-outs.
+        "drained": failing.is_none() && drained(log, sinks).unwrap_or(false),
     });
     Readiness { ready, body }
 }

@@ -42,6 +42,8 @@ pub struct Report {
     pub rows_pending: u64,
     /// Tables, in order.
     pub tables: Vec<TableReport>,
+    /// Requests that somebody else deleted before they were processed, where it was accepted to go on (`--accept-gap`).
+    pub gaps: Vec<String>,
     /// What does not add up; empty where all is well.
     pub differences: Vec<String>,
     /// How many there are, listed or not.
@@ -110,6 +112,7 @@ fn compare(
         epochs: account.epochs.clone(),
         totals: account.totals,
         rows_committed: account.rows_total,
+        gaps: account.gaps.clone(),
         rows_pending: 0,
         tables: Vec::new(),
         differences: Vec::new(),

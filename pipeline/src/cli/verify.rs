@@ -38,6 +38,9 @@ fn print(report: &verify::Report) {
     for table in &report.tables {
         println!("  {}/{}: {} rows in {} files (version {})", table.tenant, table.table, table.rows, table.files, table.version);
     }
+    for gap in &report.gaps {
+        println!("GAP {gap}");
+    }
     for difference in &report.differences {
         println!("DIFFERENCE {difference}");
     }

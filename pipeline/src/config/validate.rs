@@ -84,8 +84,33 @@ impl Config {
         found.push(Objection { setting: "server.roles", detail, remedy });
     }
 
+    fn validate_names(&self, found: &mut Vec<Objection>) {
+        let kafka = &self.log.kafka;
+        let mut check = |holds: bool, setting, detail: String, remedy: &str| {
+            if !holds {
+                found.push(Objection { setting, detail, remedy: remedy.to_owned() });
+            }
+        };
+        let data = self.server.data_dir.as_os_str();
+        check(!data.is_empty(), "server.data_dir", "is empty".into(), "name a folder, or leave it out for the default");
+        check(!kafka.brokers.is_empty(), "log.kafka.brokers", "is empty".into(), "name one broker at least, as host:port");
+        for broker in &kafka.brokers {
+            let named = broker.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|p| p > 0));
+            check(named, "log.kafka.brokers", format!("names {broker:?}"), "a broker is written as host:port");
+        }
+        let prefix = &kafka.topic_prefix;
+        let fits = prefix.len() <= 200 && prefix.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
+        check(
+            fits,
+            "log.kafka.topic_prefix",
+            format!("is {prefix:?}"),
+            "Kafka takes up to 200 characters of a-z, A-Z, 0-9, '.', '-' and '_'",
+        );
+    }
+
     fn validate_server(&self, found: &mut Vec<Objection>) {
         self.validate_roles(found);
+        self.validate_names(found);
         let s = &self.server;
         let mut bounded =
             |setting, value: u64, max: usize, reason: &str| found.extend(out_of_bounds(setting, value, 1, max as u64, reason));

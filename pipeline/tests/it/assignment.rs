@@ -69,6 +69,7 @@ fn workers_let_go_and_go_on() {
         clock: server::now,
         stop: Arc::new(AtomicBool::new(false)),
         settings: ProcessSettings {
+            accept_gap: false,
             epoch: EpochBounds::default(),
             tick: Duration::from_millis(10),
             snapshot_epochs: u64::MAX,

@@ -56,6 +56,8 @@ pub struct DriverOptions {
     pub park: PathBuf,
     /// Bytes of parked blocks; what comes beyond is dropped as a recorded gap.
     pub park_bytes_max: u64,
+    /// Goes on behind output that somebody else deleted; `verify` shows the rows that are missing.
+    pub accept_gap: bool,
 }
 
 impl DriverOptions {
@@ -67,6 +69,7 @@ impl DriverOptions {
             tables: TableSelection::default(),
             park: park.into(),
             park_bytes_max: limits::PARKED_BYTES_MAX as u64,
+            accept_gap: false,
         }
     }
 }
@@ -230,6 +233,7 @@ async fn run_partition(shared: &Arc<Shared>, park: Arc<Park>, partition: Partiti
             Err(error) => return Err(failed(format!("reading partition {partition}"), &error)),
         };
         pause = RETRY_FIRST;
+        shared.progress.reads_again(partition);
         shared.progress.read(partition, &step);
         metrics::read(shared.sink.name(), partition, &step);
         let targets: Vec<_> = step.closed.iter().map(|cut| cut.target.clone()).collect();
@@ -246,11 +250,26 @@ async fn run_partition(shared: &Arc<Shared>, park: Arc<Park>, partition: Partiti
     }
 }
 
+/// Where to go on if what stands at a cursor was deleted: at the start of what is left, with whatever epoch stands there.
+fn behind_gap(log: &dyn EventLog, sink: &str, partition: Partition, cursor: SinkCursor) -> Result<SinkCursor, LogError> {
+    let (clean, audit) = (log.bounds(LogName::Clean, partition)?.start, log.bounds(LogName::Audit, partition)?.start);
+    if clean <= cursor.clean {
+        return Ok(cursor);
+    }
+    tracing::warn!(sink, partition, from = cursor.clean, start = clean, "rows that were never delivered are gone: going on behind them");
+    Ok(SinkCursor { clean, audit, epoch: 0 })
+}
+
 /// [`cursor_or_start`], until it succeeds.
 async fn begin(shared: &Arc<Shared>, partition: Partition, stop: &CancellationToken) -> Result<SinkCursor, Ended> {
     let mut pause = RETRY_FIRST;
     loop {
-        match on_log(shared, move |log, sink| cursor_or_start(log, sink, partition)).await {
+        let accept_gap = shared.options.accept_gap;
+        let found = on_log(shared, move |log, sink| {
+            let cursor = cursor_or_start(log, sink, partition)?;
+            if accept_gap { behind_gap(log, sink, partition, cursor) } else { Ok(cursor) }
+        });
+        match found.await {
             Ok(cursor) => return Ok(cursor),
             Err(LogError::Closed) => return Err(Ended::Stopped),
             Err(error @ (LogError::Io { .. } | LogError::Full { .. })) => {

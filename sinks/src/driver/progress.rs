@@ -168,6 +168,14 @@ impl Progress {
         }
     }
 
+    /// A partition that could not be read can be again.
+    pub(super) fn reads_again(&self, partition: Partition) {
+        let mut failing = lock(&self.failing);
+        if failing.as_ref().is_some_and(|what| what.starts_with(&format!("reading partition {partition}:"))) {
+            *failing = None;
+        }
+    }
+
     pub(super) fn failing(&self, what: Option<String>) {
         *lock(&self.failing) = what;
     }

@@ -2,6 +2,7 @@
 //! time-out only; the reason comes here, and errors quote it.
 
 use super::metrics;
+use hashbrown::HashMap;
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
@@ -15,6 +16,9 @@ const REASON_AGE_MAX: Duration = Duration::from_secs(60);
 
 const TRY_EVERY: Duration = Duration::from_secs(1);
 
+/// Lines of one kind come no more often than this.
+const TELL_EVERY: Duration = Duration::from_secs(10);
+
 /// The role whose word counts on whether brokers can be reached: others may be idle.
 pub const PUBLISHER: &str = "publisher";
 
@@ -22,8 +26,10 @@ pub const PUBLISHER: &str = "publisher";
 #[derive(Default)]
 pub struct Told {
     last: Mutex<Option<(Instant, RDKafkaErrorCode, String)>>,
-    /// Where no broker can be reached: when the next publisher may try all the same.
+    /// Where no broker can be reached: when somebody may try again.
     down: Mutex<Option<Instant>>,
+    /// When which client told of which thing last: each of many readers tells of a lost connection again and again.
+    lines: Mutex<HashMap<(&'static str, String), Instant>>,
 }
 
 impl Told {
@@ -41,22 +47,30 @@ impl Told {
         last.as_ref().filter(|(at, ..)| at.elapsed() < REASON_AGE_MAX).map(|(_, code, reason)| (*code, reason.clone()))
     }
 
-    /// Whether no broker can be reached. Once a second this says no, so that somebody tries: connections that were closed
-    /// for being idle look the same, and nobody opens them before there is something to send.
+    /// Whether no broker can be reached.
     pub fn is_down(&self) -> bool {
-        let mut down = self.down.lock().unwrap_or_else(PoisonError::into_inner);
-        match &mut *down {
-            Some(next) if Instant::now() >= *next => {
-                *next = Instant::now() + TRY_EVERY;
-                false
-            }
-            down => down.is_some(),
-        }
+        self.down.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
-    /// The same, for who only looks.
-    pub fn looks_down(&self) -> bool {
-        self.down.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    /// Whether it is time to knock again: connections that were closed for being idle look like brokers that are away, and
+    /// nobody opens them before there is something to send.
+    pub fn knock_is_due(&self) -> bool {
+        let mut down = self.down.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = down.is_some_and(|next| Instant::now() >= next);
+        if due {
+            *down = Some(Instant::now() + TRY_EVERY);
+        }
+        due
+    }
+
+    fn is_news(&self, role: &'static str, facility: &str) -> bool {
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = lines.entry((role, facility.to_owned())).or_insert_with(|| Instant::now() - TELL_EVERY);
+        let news = last.elapsed() >= TELL_EVERY;
+        if news {
+            *last = Instant::now();
+        }
+        news
     }
 
     /// A broker answers.
@@ -85,6 +99,10 @@ pub struct Context {
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         let client = self.role;
+        if !self.told.is_news(client, facility) {
+            tracing::debug!(client, facility, "{message}");
+            return;
+        }
         match level {
             // Its errors are lost connections and the like: what they mean for us is told by whoever asked.
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => tracing::error!(client, facility, "{message}"),

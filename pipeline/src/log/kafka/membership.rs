@@ -22,12 +22,13 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tidegate_schemas::ids::Partition;
 use tidegate_schemas::limits;
 use tidegate_schemas::log::LogError;
 
 const POLL: Duration = Duration::from_millis(100);
+const TELL_EVERY: Duration = Duration::from_secs(30);
 
 /// A change of the assignment.
 #[derive(Debug)]
@@ -86,9 +87,14 @@ impl Membership {
         consumer.subscribe(&[topic]).map_err(|e| io(format!("join the group over topic {topic}"), e))?;
         let (polled, stop) = (Arc::clone(&consumer), Arc::clone(&shared));
         let poll = move || {
+            let mut told: Option<Instant> = None;
             while !stop.stop.load(Ordering::Relaxed) {
-                if let Some(Err(error)) = polled.poll(POLL) {
+                // It comes with every poll while brokers are away.
+                if let Some(Err(error)) = polled.poll(POLL)
+                    && told.is_none_or(|at| at.elapsed() > TELL_EVERY)
+                {
                     tracing::warn!(%error, "the group is disturbed");
+                    told = Some(Instant::now());
                 }
             }
         };

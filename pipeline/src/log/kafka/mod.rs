@@ -376,7 +376,7 @@ impl EventLog for KafkaLog {
     fn failing(&self) -> Option<LogError> {
         let told = &self.clients.told;
         let brokers = self.options.kafka.brokers.join(", ");
-        told.looks_down().then(|| errors::io(format!("reach log.kafka.brokers {brokers}"), told.explain("none of them answers")))
+        told.is_down().then(|| errors::io(format!("reach log.kafka.brokers {brokers}"), told.explain("none of them answers")))
     }
 
     fn usage(&self) -> Usage {

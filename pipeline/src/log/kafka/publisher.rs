@@ -16,6 +16,9 @@ use tidegate_schemas::ids::Partition;
 use tidegate_schemas::limits;
 use tidegate_schemas::log::{LogError, Record};
 
+/// A broker that is there answers within this.
+const KNOCK: Duration = Duration::from_millis(900);
+
 /// The producer and what is queued in it.
 pub struct Publisher {
     clients: Arc<Clients>,
@@ -48,6 +51,7 @@ impl Publisher {
         }
         let told = Arc::clone(&self.clients.told);
         if told.is_down() {
+            self.knock();
             let detail = told.explain("no broker of log.kafka.brokers can be reached");
             return Err(LogError::Io { doing: format!("publish to topic {topic}"), detail });
         }
@@ -77,6 +81,23 @@ impl Publisher {
             }));
         });
         Ok(())
+    }
+
+    /// Asks a broker for anything, on a thread of its own: whoever publishes is answered at once.
+    fn knock(&self) {
+        if !self.clients.told.knock_is_due() {
+            return;
+        }
+        let (clients, producer) = (Arc::clone(&self.clients), Arc::clone(&self.producer.lock().unwrap_or_else(PoisonError::into_inner)));
+        let knock = move || {
+            if producer.client().fetch_metadata(None, KNOCK).is_ok() {
+                clients.told.is_up();
+            }
+        };
+        // At most one a second, which lasts no longer: they do not add up.
+        if let Err(error) = std::thread::Builder::new().name("kafka-knock".into()).spawn(knock) {
+            tracing::warn!(%error, "nobody asks whether brokers are back");
+        }
     }
 
     /// As `publish`, and waits.

@@ -4,6 +4,7 @@
 use super::broker::{self, Broker};
 use crate::crash::{FAST, Fleet, check, there_once};
 use crate::support::{BINARY, Options, Place, Random, Running, seed, wait_for};
+use rdkafka::{Offset, TopicPartitionList};
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -244,4 +245,52 @@ fn doctor_names_what_does_not_work() {
         assert!(examined.contains(&(check.to_owned(), "failed".to_owned())), "{to}: {examined:?}");
         std::fs::write(&file, sound).unwrap();
     }
+}
+
+#[test]
+fn a_gap_that_was_accepted_is_gone_on_behind() {
+    let Some(broker) = broker::own() else { return };
+    let place = place(&broker, "tables");
+    let start = |roles: &str, more: &[&str]| {
+        let data = place.path(&format!("data-{}", roles.replace(',', "-")));
+        let mut args = ["--data-dir", data.to_str().unwrap(), "--role", roles].map(str::to_owned).to_vec();
+        args.extend(more.iter().map(|&a| a.to_owned()));
+        place.try_start(&Options { args, ..Options::default() })
+    };
+    let key = place.keys[0].as_str();
+    let settled = |ingest: &Running, id: &str| {
+        let body = format!("{{\"device\":\"d\",\"id\":\"{id}\",\"seq\":1,\"temperature\":1.0}}");
+        let mut client = ingest.client();
+        let told = client.post("/v1/events", key, "application/json", body.as_bytes()).json();
+        let path = format!("/v1/receipts/{}", told["receipt"].as_str().unwrap());
+        move || client.get(&path, Some(key)).json()["events"][0]["state"] != "stored"
+    };
+    let (ingest, other) = (start("ingest", &[]).unwrap(), start("process,sink", &[]).unwrap());
+    let mut first = settled(&ingest, "first");
+    wait_for("the first event to be settled", Duration::from_secs(60), || first().then_some(()));
+    other.stop();
+    // Nobody processes these, and somebody deletes them.
+    (0..5).for_each(|i| drop(settled(&ingest, &format!("lost-{i}"))));
+    let config = Config::load(&place.path("tidegate.toml")).unwrap();
+    let log = open_to_read(&config).unwrap();
+    let mut list = TopicPartitionList::new();
+    for partition in 0..PARTITIONS {
+        let end = log.bounds(LogName::Raw, partition).unwrap().end;
+        list.add_partition_offset("cluster.raw", partition as i32, Offset::Offset(end as i64)).unwrap();
+    }
+    drop(log);
+    super::refused::delete_records(&broker.address(), &list);
+    let refused = start("process,sink", &[]).err().unwrap();
+    assert!(refused.contains("are gone"), "{refused}");
+    let other = start("process,sink", &["--accept-gap"]).unwrap();
+    let mut last = settled(&ingest, "last");
+    wait_for("an event behind the gap to be settled", Duration::from_secs(60), || last().then_some(()));
+    other.drain();
+    ingest.stop();
+    other.stop();
+    let (verified, ok) = place.verify();
+    assert!(ok, "{verified:#}");
+    assert_eq!(verified["gaps"].as_array().map(Vec::len), Some(1), "{verified:#}");
+    let found: Vec<String> = crate::tables::rows(&place.path("tables")).into_iter().map(|r| r.event_id).collect();
+    assert_eq!(found, ["first", "last"]);
 }

@@ -29,6 +29,11 @@ fn refused(options: &Options, words: &[&str]) -> LogError {
     error
 }
 
+/// Deletes records as any admin may.
+pub fn delete_records(address: &str, list: &TopicPartitionList) {
+    wait(admin(address).delete_records(list, &patience())).unwrap();
+}
+
 #[test]
 fn another_log_is_refused() {
     let Some(broker) = broker::shared() else { return };
