@@ -78,7 +78,7 @@ limits! {
     KAFKA_MESSAGE_BYTES_MAX = 1 << 20, "bytes", "the largest record with its headers and key as Kafka frames it; below Kafka's own default";
     KAFKA_PUBLISH_RECORDS_MAX = 100_000, "records", "handed to the producer and not yet delivered; past it a publisher is told that the log is full";
     KAFKA_DELIVERY_MILLISECONDS = 10_000, "milliseconds", "a record that no broker took by then has failed: the sender may try again";
-    KAFKA_TRANSACTION_MILLISECONDS = 10_000, "milliseconds", "what a dead process left open blocks readers for so long, unless a successor takes over";
+    KAFKA_TRANSACTION_MILLISECONDS = 60_000, "milliseconds", "what a dead process left open blocks readers for so long, unless a successor takes over; longer than a broker takes to start, which would roll it back too early";
     KAFKA_SESSION_MILLISECONDS = 10_000, "milliseconds", "silence after which the group gives a process's partitions away";
     KAFKA_START_SECONDS_MAX = 30, "seconds", "brokers may take so long to answer, create and elect before a start is given up";
     KAFKA_REQUEST_SECONDS_MAX = 10, "seconds", "one question to a broker, and one read of what is known to be there";

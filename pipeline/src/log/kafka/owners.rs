@@ -165,7 +165,18 @@ impl Owners {
             let (producer, in_flight, names) = (&owned.producer, &self.in_flight, &*self.names);
             let transaction = Transaction { producer, in_flight, names, partition, membership: membership.as_deref() };
             match transaction.run(units, owned.progress) {
-                Ok(done) => return Ok(done),
+                Ok(done) => {
+                    // The answer comes before the marker, and a coordinator that starts may skip it: only what `commits` shows
+                    // is committed, since whoever takes over sweeps the rest.
+                    if self.shows(partition, done.progress) {
+                        return Ok(done);
+                    }
+                    tracing::warn!(partition, "a commit does not show: it is read back");
+                    metrics::settled();
+                    if self.renew(partition, owned, Some(done.progress))? {
+                        return Ok(done);
+                    }
+                }
                 Err(Failure::Fenced) => return Err(Refused::Fenced),
                 Err(Failure::TooLarge(bytes)) => {
                     let abort = self.abort(&transaction);
@@ -195,6 +206,22 @@ impl Owners {
         }
         let detail = self.clients.told.explain(last.map_or_else(String::new, |e| e.to_string()));
         Err(Refused::Lost(io(format!("commit to partition {partition}"), detail)))
+    }
+
+    /// Whether the last record of a commit shows within the time that markers take.
+    fn shows(&self, partition: Partition, progress: Progress) -> bool {
+        let Some(last) = progress.last else { return true };
+        let started = Instant::now();
+        loop {
+            let end = self.readers.ends.latest(&[COMMITS], partition).map_or(0, |ends| ends.first().copied().unwrap_or(0));
+            if end > last {
+                return true;
+            }
+            if started.elapsed() > MARKERS {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     fn abort(&self, transaction: &Transaction<'_>) -> Result<(), Failure> {
