@@ -1,6 +1,7 @@
 //! The account of a log: what its commit records and rejections add up to. `verify` checks sinks against it, the demo
 //! prints it.
 
+use crate::partition::RAW_GAP;
 use crate::scan::{self, ScanError};
 use arrow::array::{AsArray, DictionaryArray, RecordBatch};
 use arrow::datatypes::Int32Type;
@@ -58,11 +59,12 @@ pub fn read(log: &dyn EventLog) -> Result<Account, ScanError> {
 impl Account {
     fn add(&mut self, partition: Partition, before: Option<&CommitRecord>, commit: &CommitRecord) {
         if let Some(before) = before {
+            let gap = commit.raw_from > before.raw_to && commit.faults.iter().any(|f| f.code == RAW_GAP && f.at == before.raw_to);
             let follows = commit.epoch == before.epoch + 1
-                && commit.raw_from >= before.raw_to
+                && (commit.raw_from == before.raw_to || gap)
                 && commit.recorded_at > before.recorded_at
                 && commit.totals == before.totals.plus(commit.counts);
-            if commit.raw_from > before.raw_to {
+            if gap {
                 let (from, to) = (before.raw_to.offset, commit.raw_from.offset);
                 self.gaps.push(format!(
                     "partition {partition}: raw from offset {from} to {to} was deleted before epoch {} could process it",

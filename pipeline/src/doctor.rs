@@ -14,8 +14,6 @@ use std::fs;
 use std::path::Path;
 use tidegate_schemas::log::EventLog;
 
-/// Below this share of the log's budget left on the disk, the budget is not what bounds the log.
-const DISK_SHARE_PERCENT: u64 = 100;
 /// Several of them try the same name at once: exactly one may win.
 const RACERS: usize = 8;
 
@@ -132,7 +130,7 @@ fn embedded(config: &Config) -> Vec<Finding> {
     };
     let (room, wanted) = (free(&config.server.data_dir), config.log.budget_bytes.saturating_sub(used));
     let detail = format!("log.budget_bytes leaves {} to use, the disk {}", bytes(wanted), bytes(room));
-    found.push(if room >= wanted / 100 * DISK_SHARE_PERCENT {
+    found.push(if room >= wanted {
         Finding::ok("log.budget_bytes", detail)
     } else {
         Finding::warning("log.budget_bytes", format!("{detail}: the disk is full before the budget is; lower the budget"))

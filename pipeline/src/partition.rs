@@ -29,6 +29,8 @@ use tidegate_schemas::system::SystemTable;
 use tidegate_schemas::time::Micros;
 use timely::worker::Worker;
 
+/// The fault of an epoch before which requests were deleted unprocessed, and which was to go on all the same.
+pub const RAW_GAP: &str = "raw_gap";
 /// How often the lag is told: the end of a log is a question to a broker.
 const LAG_EVERY: Duration = Duration::from_secs(1);
 
@@ -114,6 +116,8 @@ pub struct Partitioned {
     since_snapshot: u64,
     last_seal: Instant,
     last_lag: Instant,
+    /// Where requests are missing that were deleted unprocessed: the next commit record tells.
+    gap: Option<Position>,
 }
 
 /// What the next commit record continues.
@@ -150,7 +154,8 @@ impl Partitioned {
             unreferred: false,
         };
         let from = last.map_or(Position::default(), |c| c.raw_to);
-        let from = if around.settings.accept_gap { behind_gap(&*around.log, number, from)? } else { from };
+        let behind = if around.settings.accept_gap { behind_gap(&*around.log, number, from)? } else { from };
+        let (gap, from) = ((behind != from).then_some(from), behind);
         let graph = Graph::new(worker, Shared::new(Rc::clone(host), duplicates), account.next);
         let committer = Committer::start(Arc::clone(&around.log), owner, around.snapshots.clone(), Arc::clone(&around.stop))?;
         Ok(Self {
@@ -165,6 +170,7 @@ impl Partitioned {
             since_snapshot: 0,
             last_seal: Instant::now(),
             last_lag: Instant::now(),
+            gap,
         })
     }
 
@@ -291,7 +297,8 @@ impl Partitioned {
 
     fn commit(&mut self, input: &EpochInput, settled: Settled) -> Result<(), PartitionError> {
         self.gathering.learn(settled.counts.received, settled.tenants.iter().map(|t| t.steps).sum());
-        let faults = self.host.borrow_mut().take_faults();
+        let mut faults = self.host.borrow_mut().take_faults();
+        faults.extend(self.gap.take().map(|at| Fault { at, code: RAW_GAP.into() }));
         crate::telemetry::epoch(&settled, &faults);
         if let Some(graph) = &self.graph {
             crate::telemetry::duplicates(self.number, &graph.duplicates().borrow(), input.of.recorded_at);
@@ -312,7 +319,7 @@ impl Partitioned {
     }
 }
 
-/// Where to go on if what stands at `from` was deleted. The next commit record begins there, which is the record of the gap.
+/// Where to go on if what stands at `from` was deleted.
 fn behind_gap(log: &dyn EventLog, partition: Partition, from: Position) -> Result<Position, LogError> {
     let start = log.bounds(LogName::Raw, partition)?.start;
     if start <= from.offset {

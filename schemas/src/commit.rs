@@ -86,7 +86,7 @@ pub struct TenantCounts {
 pub struct Fault {
     /// The event.
     pub at: Position,
-    /// Code of its rejection: `timed_out`, `memory_exhausted`.
+    /// Code of its rejection (`timed_out`, `memory_exhausted`), or `raw_gap` where what stood at the place was deleted unprocessed.
     pub code: String,
 }
 

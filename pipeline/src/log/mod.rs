@@ -48,9 +48,12 @@ pub fn open(config: &Config, accept_gap: bool) -> anyhow::Result<OpenLog> {
         LogKind::Kafka => {
             let lock = lock(data)?;
             let place = data.join("log-id");
-            let options = kafka::Options { expected: known_id(&place)?, accept_gap, ..kafka_options(config) };
+            let expected = known_id(&place)?;
+            let options = kafka::Options { expected, accept_gap, ..kafka_options(config) };
             let log = KafkaLog::open(options).context("log on Kafka")?;
-            fs::write(&place, log.log_id().to_string()).with_context(|| format!("file {}", place.display()))?;
+            if expected.is_none() {
+                fs::write(&place, log.log_id().to_string()).with_context(|| format!("file {}", place.display()))?;
+            }
             Ok(OpenLog { log: Arc::clone(&log) as Arc<dyn EventLog>, shared: Some(log), _folder: Some(lock) })
         }
     }

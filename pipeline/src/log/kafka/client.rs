@@ -65,10 +65,10 @@ impl Told {
 
     fn is_news(&self, role: &'static str, facility: &str) -> bool {
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        let last = lines.entry((role, facility.to_owned())).or_insert_with(|| Instant::now() - TELL_EVERY);
-        let news = last.elapsed() >= TELL_EVERY;
+        let key = (role, facility.to_owned());
+        let news = lines.get(&key).is_none_or(|last| last.elapsed() >= TELL_EVERY);
         if news {
-            *last = Instant::now();
+            lines.insert(key, Instant::now());
         }
         news
     }

@@ -23,7 +23,6 @@ const SKEW_MAX: Duration = Duration::from_secs(1);
 /// Tries everything.
 pub fn examine(settings: &KafkaSettings, partitions: u32) -> Vec<Finding> {
     let mut found = Vec::new();
-    let (version, _) = (rdkafka::util::get_rdkafka_version().1, ());
     let clients = match Clients::new(settings.clone()).and_then(|clients| Ok((reach(&clients, settings)?, clients))) {
         Ok((finding, clients)) => {
             found.push(finding);
@@ -31,7 +30,7 @@ pub fn examine(settings: &KafkaSettings, partitions: u32) -> Vec<Finding> {
         }
         Err(error) => return vec![Finding::failed("Kafka", error)],
     };
-    found.push(Finding::ok("librdkafka", version));
+    found.push(Finding::ok("librdkafka", rdkafka::util::get_rdkafka_version().1));
     let log = match KafkaLog::open(Options { kafka: settings.clone(), partitions, create: false, ..Options::default() }) {
         Ok(log) => log,
         Err(LogError::Unfit { detail, .. }) if detail.starts_with("there is no log") => {
