@@ -3,5 +3,6 @@
 
 mod envelope;
 pub mod fuzz;
+pub mod machine;
 pub mod stages;
 pub mod workload;

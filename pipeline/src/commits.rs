@@ -1,6 +1,7 @@
 //! Finding commit records: the last one, and the one that covers a position, by binary search over `commits`.
 
 use crate::scan::{self, ScanError};
+use std::sync::Arc;
 use tidegate_schemas::commit::CommitRecord;
 use tidegate_schemas::ids::{Partition, Position};
 use tidegate_schemas::log::{EventLog, LogName};
@@ -9,7 +10,7 @@ use tidegate_schemas::log::{EventLog, LogName};
 #[derive(Debug)]
 pub enum Covering {
     /// This commit's range holds it.
-    Found(Box<CommitRecord>),
+    Found(Arc<CommitRecord>),
     /// No commit has reached it yet.
     Ahead,
     /// Its commit is trimmed.
@@ -59,7 +60,7 @@ pub fn covering(log: &dyn EventLog, partition: Partition, at: Position) -> Resul
             low = entry.offset + 1;
             before_all = false;
         } else {
-            return Ok(Covering::Found(Box::new(commit)));
+            return Ok(Covering::Found(Arc::new(commit)));
         }
     }
     Ok(if before_all && bounds.start < bounds.end { Covering::Gone } else { Covering::Ahead })

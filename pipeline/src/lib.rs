@@ -21,6 +21,7 @@ pub mod graph;
 pub mod log;
 pub mod partition;
 pub mod receipts;
+pub mod recent;
 pub mod recovery;
 pub mod scan;
 pub mod server;

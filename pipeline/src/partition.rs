@@ -227,7 +227,7 @@ impl Partitioned {
     fn read(&mut self, known: Revision, now: Instant) -> Result<bool, PartitionError> {
         let from = self.gathering.wants();
         let mut any = false;
-        for entry in self.around.log.read(LogName::Raw, self.number, from, READ_BYTES_MAX)? {
+        for entry in self.around.log.poll(LogName::Raw, self.number, from, READ_BYTES_MAX, Duration::ZERO)? {
             if !self.gathering.has_room() {
                 break;
             }

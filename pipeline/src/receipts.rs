@@ -3,8 +3,9 @@
 //! The record tells whose request it was; the commit record that covers its position tells the epoch; that epoch's
 //! outcomes tell each event's end; the sinks' progress tells where rows are durable.
 
-use crate::commits::{Covering, covering};
+use crate::commits::Covering;
 use crate::delivery::RunningSink;
+use crate::recent::RecentCommits;
 use crate::scan::{self, ScanError};
 use hashbrown::HashMap;
 use std::collections::BTreeSet;
@@ -27,19 +28,21 @@ use arrow::datatypes::{Int32Type, Int64Type};
 /// Answers receipts from the log.
 pub struct LogReceipts {
     log: Arc<dyn EventLog>,
+    commits: Arc<RecentCommits>,
     sinks: Vec<RunningSink>,
 }
 
 impl LogReceipts {
     /// Over a log, and the sinks that this process knows of.
-    pub fn new(log: Arc<dyn EventLog>, sinks: Vec<RunningSink>) -> Self {
-        Self { log, sinks }
+    pub fn new(log: Arc<dyn EventLog>, commits: Arc<RecentCommits>, sinks: Vec<RunningSink>) -> Self {
+        Self { log, commits, sinks }
     }
 }
 
 impl Receipts for LogReceipts {
     fn look_up(&self, tenant: &TenantId, receipt: &Receipt) -> BoxFuture<'_, Result<ReceiptStatus, ReceiptFailure>> {
-        let search = Search { log: Arc::clone(&self.log), sinks: self.sinks.clone(), tenant: tenant.clone(), receipt: receipt.clone() };
+        let (log, commits, sinks) = (Arc::clone(&self.log), Arc::clone(&self.commits), self.sinks.clone());
+        let search = Search { log, commits, sinks, tenant: tenant.clone(), receipt: receipt.clone() };
         Box::pin(async move {
             let found = tokio::task::spawn_blocking(move || search.run()).await;
             found.unwrap_or_else(|error| Err(ReceiptFailure::Unavailable(error.to_string())))
@@ -49,6 +52,7 @@ impl Receipts for LogReceipts {
 
 struct Search {
     log: Arc<dyn EventLog>,
+    commits: Arc<RecentCommits>,
     sinks: Vec<RunningSink>,
     tenant: TenantId,
     receipt: Receipt,
@@ -96,7 +100,7 @@ impl Search {
         let mut events = Vec::with_capacity(all as usize);
         let mut at = Position { offset, ordinal: 0 };
         while at.ordinal < all {
-            let commit = match covering(&*self.log, partition, at).map_err(failure)? {
+            let commit = match self.commits.covering(partition, at).map_err(failure)? {
                 Covering::Found(commit) => commit,
                 Covering::Ahead => break,
                 Covering::Gone => return Err(ReceiptFailure::Gone),

@@ -22,9 +22,10 @@ pub enum ScanError {
     Block(Partition, #[source] BlockError),
 }
 
-/// How long a range that is known to be committed may take to become visible: markers of one transaction reach the
-/// partitions of a log one after the other.
-const VISIBLE_WITHIN: Duration = Duration::from_secs(10);
+/// A range that is known to be committed may take a moment to become visible: markers of one transaction reach the
+/// partitions of a log one after the other. It is waited for so often, each time for so long.
+const LOOKS: u32 = 100;
+const LOOK: Duration = Duration::from_millis(100);
 
 /// Shows every record of a range, in order. Waits for the end of one that is committed and not visible yet.
 pub fn each<E: From<LogError>>(
@@ -36,15 +37,18 @@ pub fn each<E: From<LogError>>(
 ) -> Result<(), E> {
     let mut at = range.start;
     while at < range.end {
-        let entries = log.read(name, partition, at, READ_BYTES_MAX)?;
-        let Some(last) = entries.last() else {
-            // Beyond what is readable there may be offsets without records, never records without an end.
-            if log.bounds(name, partition)?.end >= range.end {
+        let mut entries = log.read(name, partition, at, READ_BYTES_MAX)?;
+        for _ in 0..LOOKS {
+            if !entries.is_empty() {
                 break;
             }
-            if log.wait(name, partition, at, VISIBLE_WITHIN) {
-                continue;
+            // Beyond what is readable there may be offsets without records, never records without an end.
+            if log.bounds(name, partition)?.end >= range.end {
+                return Ok(());
             }
+            entries = log.poll(name, partition, at, READ_BYTES_MAX, LOOK)?;
+        }
+        let Some(last) = entries.last() else {
             let doing = format!("reading {} of partition {partition} up to {}", name.as_str(), range.end);
             return Err(LogError::Io { doing, detail: format!("nothing is readable from {at} on") }.into());
         };

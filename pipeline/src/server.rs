@@ -14,6 +14,7 @@ use crate::epoch::EpochBounds;
 use crate::log::{self, Assigner, OpenLog, Takes, Work};
 use crate::partition::{ProcessSettings, Surroundings};
 use crate::receipts::LogReceipts;
+use crate::recent::RecentCommits;
 use crate::recovery::{DuplicateBounds, hold_states};
 use crate::scan::ScanError;
 use crate::snapshot::Snapshots;
@@ -114,10 +115,15 @@ impl Server {
             Err(error) => tracing::error!(error = crate::worker::chain(&error), "definitions cannot be applied"),
         }
 
+        let commits = Arc::new(RecentCommits::new(Arc::clone(&log)));
+        if config.server.roles.contains(&Role::Ingest) {
+            let (commits, stop) = (Arc::clone(&commits), Arc::clone(&stops.threads));
+            drop(tasks.spawn_blocking(move || commits.follow(&stop)));
+        }
         let edge = Edge {
             log: Arc::clone(&log),
             catalog: Arc::clone(&follower) as Arc<dyn Catalogs>,
-            receipts: Arc::new(LogReceipts::new(Arc::clone(&log), sinks.clone())),
+            receipts: Arc::new(LogReceipts::new(Arc::clone(&log), commits, sinks.clone())),
             clock: now,
             operations: Arc::new(Process { metrics, log: Arc::clone(&log), follower: Arc::clone(&follower), sinks: sinks.clone() }),
             settings: config.server.edge_settings(),

@@ -53,6 +53,7 @@ limits! {
     ASSET_ID_BYTES_MAX = 128, "bytes", "an asset's id as the source sends it";
     RECEIPT_POSITIONS_MAX = 64, "records", "a request of the largest body cut at 900 KiB stays far below";
     REPEATED_WARNING_SECONDS = 60, "seconds", "between two warnings about the same kind of refusal: what happened meanwhile is counted in the later one";
+    RECENT_COMMITS_BYTES_MAX = 4 << 20, "bytes", "of commit records of all partitions, kept for receipts of requests that have just come; older ones are searched for";
     RECEIPT_WAIT_SECONDS_MAX = 60, "seconds", "Prefer: wait is capped; a held request holds its connection";
 
     // log

@@ -263,8 +263,9 @@ pub trait EventLog: Send + Sync + 'static {
     /// Committed records from `from` on, in order: at least one where there is one, then as many as fit into `bytes_max`.
     fn read(&self, log: LogName, partition: Partition, from: u64, bytes_max: usize) -> Result<Vec<Entry>, LogError>;
 
-    /// Blocks until a record at `beyond` or later can be read, or the time is over; tells whether one can.
-    fn wait(&self, log: LogName, partition: Partition, beyond: u64, timeout: Duration) -> bool;
+    /// The same for who reads on where it was: waits up to `timeout` for the first of them, and none is an answer. What was
+    /// committed a moment ago may come a moment later than [`Self::read`] shows it; in turn nothing is asked of the log.
+    fn poll(&self, log: LogName, partition: Partition, from: u64, bytes_max: usize, timeout: Duration) -> Result<Vec<Entry>, LogError>;
 
     /// Takes the partition over: every earlier owner fails from now on.
     fn fence(&self, partition: Partition) -> Result<Owner, LogError>;

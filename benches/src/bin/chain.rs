@@ -19,8 +19,8 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
-use tidegate_benches::stages;
 use tidegate_benches::workload::Workload;
+use tidegate_benches::{machine, stages};
 use tidegate_pipeline::demo::fleet::client::{Client, Post};
 use tidegate_pipeline::{cli, config::Config, log, usage, verify};
 use tidegate_schemas::ids::CredentialId;
@@ -116,6 +116,8 @@ struct Measured {
     p99_ms: Option<f64>,
     rss_max_bytes: u64,
     bar: Option<f64>,
+    /// How many times slower one thread of this machine was just before than the machine of the bars.
+    slowness: f64,
     commit: String,
 }
 
@@ -127,8 +129,8 @@ fn main() -> anyhow::Result<ExitCode> {
     let commit = commit();
     if !args.json {
         println!(
-            "{:<26} {:>9} {:>9} {:>9} {:>7} {:>7} {:>11} {:>8} {:>8} {:>8}",
-            "path", "events", "rows", "CPU s/M", "bar", "x bar", "events/s", "p50 ms", "p99 ms", "RSS MB"
+            "{:<26} {:>9} {:>9} {:>9} {:>8} {:>7} {:>7} {:>11} {:>8} {:>8} {:>8}",
+            "path", "events", "rows", "CPU s/M", "slowness", "bar", "x bar", "events/s", "p50 ms", "p99 ms", "RSS MB"
         );
     }
     for path in PATHS.iter().filter(|p| p.name.starts_with(&args.only)) {
@@ -142,13 +144,14 @@ fn main() -> anyhow::Result<ExitCode> {
         }
         let optional = |v: Option<f64>| v.map_or("-".to_owned(), |v| format!("{v:.1}"));
         println!(
-            "{:<26} {:>9} {:>9} {:>9.2} {:>7} {:>7} {:>11.0} {:>8} {:>8} {:>8.0}{}",
+            "{:<26} {:>9} {:>9} {:>9.2} {:>8.2} {:>7} {:>7} {:>11.0} {:>8} {:>8} {:>8.0}{}",
             m.path,
             m.events,
             m.rows,
             m.cpu_s_per_million,
+            m.slowness,
             optional(m.bar),
-            optional(m.bar.map(|b| m.cpu_s_per_million / b)),
+            optional(m.bar.map(|b| m.cpu_s_per_million / m.slowness / b)),
             m.events_per_s,
             optional(m.p50_ms),
             optional(m.p99_ms),
@@ -179,6 +182,7 @@ fn definitions() -> PathBuf {
 
 fn measure(path: &PathOf, events: u64, commit: &str) -> anyhow::Result<Measured> {
     let bar = Some(path.bar).filter(|b| b.is_finite());
+    let slowness = machine::slowness();
     match path.kind {
         Kind::Stages { tenants, burst } => {
             let catalog = stages::catalog(&definitions(), tenants)?;
@@ -195,6 +199,7 @@ fn measure(path: &PathOf, events: u64, commit: &str) -> anyhow::Result<Measured>
                 p99_ms: None,
                 rss_max_bytes: usage::rss_bytes(usage::SELF).1,
                 bar,
+                slowness,
                 commit: commit.to_owned(),
             })
         }
@@ -214,6 +219,7 @@ fn measure(path: &PathOf, events: u64, commit: &str) -> anyhow::Result<Measured>
                 p99_ms: part(99),
                 rss_max_bytes: run.rss_max_bytes,
                 bar,
+                slowness,
                 commit: commit.to_owned(),
             })
         }

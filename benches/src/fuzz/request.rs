@@ -189,8 +189,8 @@ impl EventLog for MemoryLog {
     fn read(&self, _: LogName, _: Partition, _: u64, _: usize) -> Result<Vec<Entry>, LogError> {
         Ok(Vec::new())
     }
-    fn wait(&self, _: LogName, _: Partition, _: u64, _: Duration) -> bool {
-        false
+    fn poll(&self, _: LogName, _: Partition, _: u64, _: usize, _: Duration) -> Result<Vec<Entry>, LogError> {
+        Ok(Vec::new())
     }
     fn fence(&self, _: Partition) -> Result<Owner, LogError> {
         Err(LogError::Closed)

@@ -123,7 +123,8 @@ impl CatalogFollower {
     pub fn follow(&self, stop: &AtomicBool) -> Result<(), CatalogsError> {
         while !stop.load(Ordering::Relaxed) {
             let next = self.fold().at.next;
-            if self.log.wait(LogName::Control, 0, next, LOOK_EVERY) {
+            // A failure is told by whoever catches up.
+            if self.log.poll(LogName::Control, 0, next, 1, LOOK_EVERY).map_or(true, |new| !new.is_empty()) {
                 match self.catch_up() {
                     Err(CatalogsError::Log(LogError::Closed)) => return Ok(()),
                     result => result.map(drop)?,

@@ -1,9 +1,10 @@
 //! What adds up: a jump over requests is a gap where its commit says so, and a difference where nobody does.
 
+use crate::log::commit_record;
 use tidegate_pipeline::account;
 use tidegate_pipeline::log::embedded::{EmbeddedLog, Options};
 use tidegate_pipeline::partition::RAW_GAP;
-use tidegate_schemas::commit::{CommitRecord, Counts, Fault};
+use tidegate_schemas::commit::{CommitRecord, Fault};
 use tidegate_schemas::ids::Position;
 use tidegate_schemas::log::{CommitUnit, EventLog};
 
@@ -18,25 +19,7 @@ fn a_jump_over_requests_is_a_gap_only_where_it_was_accepted() {
             [(1, Position::default(), accepted), (2, Position { offset: 9, ordinal: 0 }, Position { offset: 9, ordinal: 0 })]
         {
             let told = at.filter(|_| epoch == 2).map(|at| Fault { at, code: RAW_GAP.into() });
-            let record = CommitRecord {
-                epoch,
-                partition: 0,
-                raw_from,
-                raw_to,
-                revision: 1,
-                recorded_at: epoch as i64,
-                templates: vec![],
-                counts: Counts::default(),
-                tenants: vec![],
-                rows: vec![],
-                totals: Counts::default(),
-                rows_total: 0,
-                clean: 0..0,
-                audit: 0..0,
-                output_hash: String::new(),
-                faults: told.into_iter().collect(),
-                snapshot: None,
-            };
+            let record = CommitRecord { faults: told.into_iter().collect(), ..commit_record(epoch, raw_from, raw_to) };
             let commit = Box::new(move |_: &_| record.clone().into_record());
             log.commit(&owner, vec![CommitUnit { epoch, clean: vec![], audit: vec![], commit, raw_next: 0 }]).unwrap();
         }

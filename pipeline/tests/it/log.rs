@@ -9,7 +9,10 @@ mod embedded_model;
 pub use embedded::segments;
 use std::future::Future;
 use std::sync::Arc;
-use tidegate_schemas::log::{CommitUnit, EventLog, Header, LogName, Owner, Record, Written};
+use std::time::Duration;
+use tidegate_schemas::commit::{CommitRecord, Counts};
+use tidegate_schemas::ids::Position;
+use tidegate_schemas::log::{CommitUnit, Entry, EventLog, Header, LogName, Owner, Record, Written};
 
 /// Waits for a future.
 pub fn wait<T>(future: impl Future<Output = T>) -> T {
@@ -34,6 +37,29 @@ pub fn unit(epoch: u64, clean: &[&str], audit: &[&str], raw_next: u64) -> Commit
     CommitUnit { epoch, clean: records(clean), audit: records(audit), commit: Box::new(commit), raw_next }
 }
 
+/// The commit record of an epoch without events.
+pub fn commit_record(epoch: u64, raw_from: Position, raw_to: Position) -> CommitRecord {
+    CommitRecord {
+        epoch,
+        partition: 0,
+        raw_from,
+        raw_to,
+        revision: 1,
+        recorded_at: epoch as i64,
+        templates: vec![],
+        counts: Counts::default(),
+        tenants: vec![],
+        rows: vec![],
+        totals: Counts::default(),
+        rows_total: 0,
+        clean: 0..0,
+        audit: 0..0,
+        output_hash: String::new(),
+        faults: vec![],
+        snapshot: None,
+    }
+}
+
 /// Commits one epoch.
 pub fn commit(log: &dyn EventLog, owner: &Owner, unit: CommitUnit) -> Written {
     log.commit(owner, vec![unit]).unwrap().remove(0)
@@ -46,8 +72,17 @@ pub fn texts(log: &dyn EventLog, name: LogName, partition: u32, from: u64, step:
         let entries = log.read(name, partition, next, step).unwrap();
         let Some(last) = entries.last() else { return found };
         next = last.offset + 1;
-        found.extend(entries.into_iter().map(|e| (e.offset, String::from_utf8(e.record.value.to_vec()).unwrap())));
+        found.extend(told(entries));
     }
+}
+
+/// Offsets and texts of what is there, or comes in time.
+pub fn poll(log: &dyn EventLog, name: LogName, partition: u32, from: u64, timeout: Duration) -> Vec<(u64, String)> {
+    told(log.poll(name, partition, from, 1, timeout).unwrap())
+}
+
+fn told(entries: Vec<Entry>) -> Vec<(u64, String)> {
+    entries.into_iter().map(|e| (e.offset, String::from_utf8(e.record.value.to_vec()).unwrap())).collect()
 }
 
 /// The texts alone.

@@ -16,6 +16,7 @@ mod isolation;
 mod kafka;
 mod log;
 mod readers;
+mod recent;
 mod recovery;
 mod scan;
 mod support;

@@ -1,5 +1,6 @@
 //! What recovery needs stays, however soon the log is trimmed after a start.
 
+use crate::log::commit_record;
 use std::sync::Arc;
 use std::time::Duration;
 use tidegate_operators::duplicates::Duplicates;
@@ -7,7 +8,7 @@ use tidegate_pipeline::log::embedded::{EmbeddedLog, Options};
 use tidegate_pipeline::recovery::{DuplicateBounds, hold_states, recover};
 use tidegate_pipeline::snapshot::Snapshots;
 use tidegate_schemas::block::{Block, EpochHeader, OutcomesBlock};
-use tidegate_schemas::commit::{CommitRecord, Counts, SnapshotRef};
+use tidegate_schemas::commit::{CommitRecord, SnapshotRef};
 use tidegate_schemas::ids::{Position, TenantId};
 use tidegate_schemas::log::{CommitUnit, EventLog, LogName, SinkCursor};
 use tidegate_schemas::sink::CutParameters;
@@ -49,25 +50,8 @@ fn fill(log: &EmbeddedLog, snapshots: &Snapshots) {
             EpochHeader { epoch, recorded_at: epoch as i64, revision: 1, cut: CutParameters::default(), blocks: 1, audit: 1, bytes: 0 }
                 .into_record()
         };
-        let record = CommitRecord {
-            epoch,
-            partition: 0,
-            raw_from: Position::default(),
-            raw_to: Position::default(),
-            revision: 1,
-            recorded_at: epoch as i64,
-            templates: vec![],
-            counts: Counts::default(),
-            tenants: vec![],
-            rows: vec![],
-            totals: Counts::default(),
-            rows_total: 0,
-            clean: 0..0,
-            audit: 0..0,
-            output_hash: String::new(),
-            faults: vec![],
-            snapshot: snapshot.clone(),
-        };
+        let here = Position::default();
+        let record = CommitRecord { snapshot: snapshot.clone(), ..commit_record(epoch, here, here) };
         let unit = CommitUnit {
             epoch,
             clean: vec![header()],

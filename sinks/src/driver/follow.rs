@@ -28,8 +28,6 @@ pub struct Step {
     pub opened: Vec<(Target, Epoch)>,
     /// The last epoch read to its end, with its recorded time; none where nothing was read.
     pub read: Option<(Epoch, Micros)>,
-    /// Records of `clean` not looked at yet.
-    pub unread: u64,
     /// Bytes of the open cuts.
     pub open_bytes: u64,
 }
@@ -89,8 +87,8 @@ impl Follower {
         let mut step = Step::default();
         if self.clean_is_read() {
             self.fill_audit(wait, read_bytes)?;
-        } else if self.entries.is_empty() && self.log.wait(LogName::Clean, self.partition, self.clean, wait) {
-            self.entries = self.log.read(LogName::Clean, self.partition, self.clean, read_bytes)?.into();
+        } else if self.entries.is_empty() {
+            self.entries = self.log.poll(LogName::Clean, self.partition, self.clean, read_bytes, wait)?.into();
         }
         while step.closed.is_empty() && step.cursor.is_none() {
             if self.clean_is_read() {
@@ -108,9 +106,13 @@ impl Follower {
                 Output::Block(block) => self.block(&block, entry.offset, &mut step)?,
             }
         }
-        step.unread = self.log.bounds(LogName::Clean, self.partition)?.end.saturating_sub(self.clean);
         step.open_bytes = self.cutter.open().1;
         Ok(step)
+    }
+
+    /// Records of `clean` not looked at yet. Asks the log.
+    pub fn unread(&self) -> Result<u64, LogError> {
+        Ok(self.log.bounds(LogName::Clean, self.partition)?.end.saturating_sub(self.clean))
     }
 
     /// Whether all blocks of the epoch under way were read in `clean`.
@@ -160,8 +162,8 @@ impl Follower {
     /// Reads `audit` on where the epoch under way needs it and nothing is left of the last read.
     fn fill_audit(&mut self, wait: Duration, read_bytes: usize) -> Result<(), LogError> {
         let needed = self.current.as_ref().is_some_and(|of| of.audit > 0) && self.audit_entries.is_empty();
-        if needed && self.log.wait(LogName::Audit, self.partition, self.audit, wait) {
-            self.audit_entries = self.log.read(LogName::Audit, self.partition, self.audit, read_bytes)?.into();
+        if needed {
+            self.audit_entries = self.log.poll(LogName::Audit, self.partition, self.audit, read_bytes, wait)?.into();
         }
         Ok(())
     }

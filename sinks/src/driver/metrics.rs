@@ -16,12 +16,15 @@ pub(super) fn delivered(sink: &'static str, cut: &Cut, took: Duration) {
 
 pub(super) fn read(sink: &'static str, partition: Partition, step: &Step) {
     let partition = partition.to_string();
-    gauge!("tidegate_sink_lag_records", "sink" => sink, "partition" => partition.clone()).set(step.unread as f64);
     gauge!("tidegate_sink_open_bytes", "sink" => sink, "partition" => partition.clone()).set(step.open_bytes as f64);
     if let Some((_, recorded_at)) = step.read {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64());
         gauge!("tidegate_sink_lag_seconds", "sink" => sink, "partition" => partition).set((now - recorded_at as f64 / 1e6).max(0.0));
     }
+}
+
+pub(super) fn unread(sink: &'static str, partition: Partition, records: u64) {
+    gauge!("tidegate_sink_lag_records", "sink" => sink, "partition" => partition.to_string()).set(records as f64);
 }
 
 pub(super) fn retry(sink: &'static str) {

@@ -21,7 +21,7 @@ use hashbrown::HashMap;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tidegate_schemas::ids::Partition;
 use tidegate_schemas::limits;
 use tidegate_schemas::log::{EventLog, LogError, LogName, SinkCursor};
@@ -32,7 +32,9 @@ use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 /// How long one look at the log waits for something new.
-const WAIT: Duration = Duration::from_millis(250);
+const WAIT: Duration = Duration::from_millis(500);
+/// How often the lag is told: the end of a log is a question to a broker.
+const LAG_EVERY: Duration = Duration::from_secs(1);
 /// The first pause after a failure; it doubles up to [`DriverOptions::retry_seconds_max`].
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 
@@ -208,7 +210,7 @@ async fn run_partition(shared: &Arc<Shared>, park: Arc<Park>, partition: Partiti
     let selection = shared.options.tables.clone();
     let mut follower = Follower::new(Arc::clone(&shared.log), partition, shared.sink.grain(), selection, cursor);
     let mut deliveries = Deliveries::new(Arc::clone(shared), kept, partition, targets);
-    let mut pause = RETRY_FIRST;
+    let (mut pause, mut last_lag) = (RETRY_FIRST, None::<Instant>);
     loop {
         wait_while_paused(shared, stop).await?;
         let read_bytes = shared.options.read_bytes;
@@ -216,15 +218,16 @@ async fn run_partition(shared: &Arc<Shared>, park: Arc<Park>, partition: Partiti
             permit = shared.readers.acquire() => permit,
             () = stop.cancelled() => return Err(Ended::Stopped),
         };
+        let lag_is_due = last_lag.is_none_or(|last| last.elapsed() >= LAG_EVERY);
         let result;
         (follower, result) = blocking(move || {
-            let result = follower.advance(WAIT, read_bytes);
+            let result = follower.advance(WAIT, read_bytes).and_then(|s| Ok((s, lag_is_due.then(|| follower.unread()).transpose()?)));
             (follower, result)
         })
         .await;
         drop(permit);
-        let step = match result {
-            Ok(step) => step,
+        let (step, unread) = match result {
+            Ok(read) => read,
             Err(LogError::Closed) => return Ok(()),
             Err(error @ LogError::Io { .. }) => {
                 retry_after(shared, stop, &mut pause, &format!("reading partition {partition}"), &error.to_string()).await?;
@@ -236,6 +239,11 @@ async fn run_partition(shared: &Arc<Shared>, park: Arc<Park>, partition: Partiti
         shared.progress.reads_again(partition);
         shared.progress.read(partition, &step);
         metrics::read(shared.sink.name(), partition, &step);
+        if let Some(records) = unread {
+            last_lag = Some(Instant::now());
+            shared.progress.unread(partition, records);
+            metrics::unread(shared.sink.name(), partition, records);
+        }
         let targets: Vec<_> = step.closed.iter().map(|cut| cut.target.clone()).collect();
         deliveries.deliver(step.closed, stop).await?;
         for target in &targets {

@@ -134,10 +134,15 @@ impl Progress {
         for (target, epoch) in &step.opened {
             state.pending.entry(target.clone()).or_insert(*epoch);
         }
-        state.unread = step.unread;
         if let Some((epoch, at)) = step.read {
             (state.read, state.read_at) = (epoch, at);
             state.settle();
+        }
+    }
+
+    pub(super) fn unread(&self, partition: Partition, records: u64) {
+        if let Some(mut state) = self.state(partition) {
+            state.unread = records;
         }
     }
 

@@ -48,7 +48,7 @@ fn all(follower: &mut Follower, read_bytes: usize) -> (Vec<Cut>, Vec<SinkCursor>
     let (mut cuts, mut cursors, mut read) = (Vec::new(), Vec::new(), 0);
     loop {
         let step: Step = follower.advance(Duration::ZERO, read_bytes).unwrap();
-        let nothing = step.closed.is_empty() && step.cursor.is_none() && step.read.is_none() && step.unread == 0;
+        let nothing = step.closed.is_empty() && step.cursor.is_none() && step.read.is_none() && follower.unread().unwrap() == 0;
         read = step.read.map_or(read, |r| r.0);
         cuts.extend(step.closed);
         cursors.extend(step.cursor);

@@ -147,14 +147,16 @@ impl EventLog for MemoryLog {
         Ok(entries)
     }
 
-    fn wait(&self, log: LogName, partition: Partition, beyond: u64, timeout: Duration) -> bool {
+    fn poll(&self, log: LogName, partition: Partition, from: u64, bytes_max: usize, timeout: Duration) -> Result<Vec<Entry>, LogError> {
         let state = self.state.lock().unwrap();
-        let there = |state: &State| self.shown(log, chain(state, log, partition)).len() as u64 > beyond;
-        if there(&state) || self.closed.load(Ordering::SeqCst) {
-            return true;
+        let there = |state: &State| self.shown(log, chain(state, log, partition)).len() as u64 > from;
+        let wait = !there(&state) && !self.closed.load(Ordering::SeqCst);
+        let state = if wait { self.changed.wait_timeout(state, timeout).unwrap().0 } else { state };
+        if !there(&state) && !self.closed.load(Ordering::SeqCst) {
+            return Ok(Vec::new());
         }
-        let (state, _) = self.changed.wait_timeout(state, timeout).unwrap();
-        there(&state)
+        drop(state);
+        self.read(log, partition, from, bytes_max)
     }
 
     fn fence(&self, _: Partition) -> Result<Owner, LogError> {

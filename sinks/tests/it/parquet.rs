@@ -58,7 +58,7 @@ fn cuts(log: &Arc<MemoryLog>, partition: Partition) -> Vec<Cut> {
     let mut cuts = Vec::new();
     loop {
         let step = follower.advance(Duration::ZERO, 1 << 20).unwrap();
-        if step.unread == 0 && step.closed.is_empty() && step.cursor.is_none() && step.read.is_none() {
+        if follower.unread().unwrap() == 0 && step.closed.is_empty() && step.cursor.is_none() && step.read.is_none() {
             return cuts;
         }
         cuts.extend(step.closed);

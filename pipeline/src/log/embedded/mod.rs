@@ -312,9 +312,13 @@ impl EventLog for EmbeddedLog {
         })
     }
 
-    fn wait(&self, log: LogName, partition: Partition, beyond: u64, timeout: Duration) -> bool {
+    fn poll(&self, log: LogName, partition: Partition, from: u64, bytes_max: usize, timeout: Duration) -> Result<Vec<Entry>, LogError> {
+        check_partition(log, partition, self.manifest.partitions)?;
         let (chain, lane) = Chain::of(log);
-        check_partition(log, partition, self.manifest.partitions).is_ok() && self.segments(chain).wait(lane, partition, beyond, timeout)
+        if !self.segments(chain).wait(lane, partition, from, timeout) {
+            return Ok(Vec::new());
+        }
+        self.read(log, partition, from, bytes_max)
     }
 
     fn fence(&self, partition: Partition) -> Result<Owner, LogError> {

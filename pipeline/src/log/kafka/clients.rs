@@ -53,7 +53,7 @@ impl Clients {
         config.set("message.timeout.ms", self.settings.delivery_milliseconds.to_string()).set("linger.ms", "2");
         // The one client whose statistics are looked at: they also tell when a broker is back.
         config.set("statistics.interval.ms", "1000");
-        config.create_with_context(Deliveries(self.context(PUBLISHER))).map_err(|e| self.failed(PUBLISHER, &e))
+        Producer::start(&config, Deliveries(self.context(PUBLISHER))).map_err(|e| self.failed(PUBLISHER, &e))
     }
 
     /// Appends in transactions, and fences whoever had this id before.
@@ -64,24 +64,25 @@ impl Clients {
         config.set("message.timeout.ms", transaction.min(delivery).to_string());
         // Whole epochs are handed over at once: there is nothing to wait for.
         config.set("linger.ms", "0");
-        config.create_with_context(Deliveries(self.context("committer"))).map_err(|e| self.failed("committer", &e))
+        Producer::start(&config, Deliveries(self.context("committer"))).map_err(|e| self.failed("committer", &e))
     }
 
     /// Reads committed records from a place of its own.
     pub fn reader(&self) -> Result<BaseConsumer<Context>, LogError> {
-        self.consumer("reader", "500")
+        self.create(self.consumer("500", limits::KAFKA_MESSAGE_BYTES_MAX)?, "reader")
     }
 
     /// Finds out whether there is a record at all: it learns of an end within milliseconds, and is idle otherwise.
     pub fn probe(&self) -> Result<BaseConsumer<Context>, LogError> {
-        self.consumer("probe", "5")
+        // One batch is enough: it is the first record that is wanted.
+        self.create(self.consumer("5", 1)?, "probe")
     }
 
     /// Asks for metadata and offsets; transactions under way end what is seen of a log.
     pub fn asker(&self) -> Result<BaseConsumer<Context>, LogError> {
         let mut config = self.base()?;
         config.set("isolation.level", "read_committed");
-        config.create_with_context(self.context("asker")).map_err(|e| self.failed("asker", &e))
+        self.create(config, "asker")
     }
 
     /// A member of a group.
@@ -103,7 +104,7 @@ impl Clients {
 
     fn producer(&self) -> Result<ClientConfig, LogError> {
         let mut config = self.base()?;
-        config.set("enable.idempotence", "true").set("acks", "all").set("compression.type", "zstd");
+        config.set("enable.idempotence", "true").set("acks", "all").set("compression.type", "lz4");
         config.set("message.max.bytes", limits::KAFKA_MESSAGE_BYTES_MAX.to_string()).set("batch.size", "1000000");
         // What is refused is refused by us, before: an epoch of many records or one publisher too many never meets these.
         config.set("queue.buffering.max.messages", "2000000");
@@ -111,7 +112,11 @@ impl Clients {
         Ok(config)
     }
 
-    fn consumer(&self, role: &'static str, wait_milliseconds: &str) -> Result<BaseConsumer<Context>, LogError> {
+    fn create(&self, config: ClientConfig, role: &'static str) -> Result<BaseConsumer<Context>, LogError> {
+        config.create_with_context(self.context(role)).map_err(|e| self.failed(role, &e))
+    }
+
+    fn consumer(&self, wait_milliseconds: &str, fetch_bytes: usize) -> Result<ClientConfig, LogError> {
         let mut config = self.base()?;
         // It never joins: librdkafka wants a name before it lets anyone assign.
         config.set("group.id", format!("{}readers", self.settings.topic_prefix));
@@ -120,9 +125,9 @@ impl Clients {
         config.set("fetch.wait.max.ms", wait_milliseconds).set("fetch.error.backoff.ms", "100");
         let ahead = self.settings.read_ahead_bytes.max(limits::KAFKA_MESSAGE_BYTES_MAX as u64);
         config.set("queued.max.messages.kbytes", (ahead / 1024).to_string()).set("queued.min.messages", "10000");
-        config.set("max.partition.fetch.bytes", limits::KAFKA_MESSAGE_BYTES_MAX.to_string());
+        config.set("max.partition.fetch.bytes", fetch_bytes.to_string());
         config.set("fetch.max.bytes", (2 * limits::KAFKA_MESSAGE_BYTES_MAX).to_string());
-        config.create_with_context(self.context(role)).map_err(|e| self.failed(role, &e))
+        Ok(config)
     }
 
     fn base(&self) -> Result<ClientConfig, LogError> {

@@ -27,7 +27,7 @@ use tidegate_schemas::ids::Partition;
 use tidegate_schemas::limits;
 use tidegate_schemas::log::LogError;
 
-const POLL: Duration = Duration::from_millis(100);
+const POLL: Duration = Duration::from_millis(500);
 const TELL_EVERY: Duration = Duration::from_secs(30);
 
 /// A change of the assignment.

@@ -188,6 +188,14 @@ impl KafkaLog {
         Err(LogError::Full { used, budget })
     }
 
+    /// What was read is there, and has a size.
+    fn note(&self, log: LogName, partition: Partition, entries: &[Entry]) {
+        if let Some(last) = entries.last() {
+            self.readers.ends.note(Topic::Log(log), partition, last.offset + 1);
+            self.sizes.see(Topic::Log(log), entries.len(), entries.iter().map(|e| e.record.size()).sum());
+        }
+    }
+
     fn queue(&self, log: LogName, records: &[(Partition, Record)]) -> Result<oneshot::Receiver<Result<Vec<u64>, LogError>>, LogError> {
         if !matches!(log, LogName::Raw | LogName::Control) {
             let detail = "only the commit of an epoch writes there".into();
@@ -321,15 +329,15 @@ impl EventLog for KafkaLog {
     fn read(&self, log: LogName, partition: Partition, from: u64, bytes_max: usize) -> Result<Vec<Entry>, LogError> {
         check_partition(log, partition, self.partitions)?;
         let entries = self.readers.read(Topic::Log(log), partition, from, bytes_max)?;
-        if let Some(last) = entries.last() {
-            self.readers.ends.note(Topic::Log(log), partition, last.offset + 1);
-            self.sizes.see(Topic::Log(log), entries.len(), entries.iter().map(|e| e.record.size()).sum());
-        }
+        self.note(log, partition, &entries);
         Ok(entries)
     }
 
-    fn wait(&self, log: LogName, partition: Partition, beyond: u64, timeout: Duration) -> bool {
-        check_partition(log, partition, self.partitions).is_ok() && self.readers.wait(Topic::Log(log), partition, beyond, timeout)
+    fn poll(&self, log: LogName, partition: Partition, from: u64, bytes_max: usize, timeout: Duration) -> Result<Vec<Entry>, LogError> {
+        check_partition(log, partition, self.partitions)?;
+        let entries = self.readers.poll(Topic::Log(log), partition, from, bytes_max, timeout)?;
+        self.note(log, partition, &entries);
+        Ok(entries)
     }
 
     fn fence(&self, partition: Partition) -> Result<Owner, LogError> {

@@ -107,11 +107,7 @@ impl Owners {
         let result = self.settle(partition, owned, units);
         match result {
             Ok(done) => {
-                let before = std::mem::replace(&mut owned.progress, done.progress);
-                // It is committed, whatever is asked from here on.
-                if let Err(error) = self.await_markers(partition, before, done.progress) {
-                    tracing::warn!(partition, %error, "an epoch is committed, and its end cannot be asked for");
-                }
+                owned.progress = done.progress;
                 Ok(done.written)
             }
             Err(error) => {
@@ -168,7 +164,7 @@ impl Owners {
                 Ok(done) => {
                     // The answer comes before the marker, and a coordinator that starts may skip it: only what `commits` shows
                     // is committed, since whoever takes over sweeps the rest.
-                    if self.shows(partition, done.progress) {
+                    if self.shows(partition, owned.progress, done.progress) {
                         return Ok(done);
                     }
                     tracing::warn!(partition, "a commit does not show: it is read back");
@@ -208,20 +204,40 @@ impl Owners {
         Err(Refused::Lost(io(format!("commit to partition {partition}"), detail)))
     }
 
-    /// Whether the last record of a commit shows within the time that markers take.
-    fn shows(&self, partition: Partition, progress: Progress) -> bool {
-        let Some(last) = progress.last else { return true };
-        let started = Instant::now();
+    /// Waits until everybody sees a commit: the answer to it comes before its markers are written. Tells whether `commits`
+    /// shows it within the time that markers take; a stranger's transaction may hide the rest of it for longer.
+    fn shows(&self, partition: Partition, before: Progress, after: Progress) -> bool {
+        // Each with the offset of its marker.
+        let ends: Vec<(Topic, u64)> = [
+            (COMMITS, before.last, after.last.map(|l| l + 1)),
+            (Topic::Log(LogName::Clean), Some(before.clean_next), Some(after.clean_next)),
+            (Topic::Log(LogName::Audit), Some(before.audit_next), Some(after.audit_next)),
+        ]
+        .into_iter()
+        .filter(|(_, before, after)| after > before)
+        .filter_map(|(topic, _, marker)| Some((topic, marker?)))
+        .collect();
+        let topics: Vec<Topic> = ends.iter().map(|(topic, _)| *topic).collect();
+        let deadline = Instant::now() + MARKERS;
         loop {
-            let end = self.readers.ends.latest(&[COMMITS], partition).map_or(0, |ends| ends.first().copied().unwrap_or(0));
-            if end > last {
-                return true;
+            let found = if topics.is_empty() { Vec::new() } else { self.readers.ends.latest(&topics, partition).unwrap_or_default() };
+            let shown: Vec<bool> = ends.iter().enumerate().map(|(i, (_, marker))| found.get(i).is_some_and(|end| end > marker)).collect();
+            if shown.iter().all(|s| *s) {
+                break;
             }
-            if started.elapsed() > MARKERS {
-                return false;
+            if Instant::now() > deadline {
+                if shown[0] {
+                    tracing::warn!(partition, "an epoch is committed, and somebody else's open transaction hides it");
+                }
+                return shown[0];
             }
             std::thread::sleep(Duration::from_millis(1));
         }
+        for (topic, marker) in ends {
+            self.readers.ends.note(topic, partition, marker + 1);
+            self.readers.note_empty(topic, partition, marker..marker + 1);
+        }
+        true
     }
 
     fn abort(&self, transaction: &Transaction<'_>) -> Result<(), Failure> {
@@ -338,34 +354,6 @@ impl Owners {
         }
         let start = |log| self.readers.ends.fresh(Topic::Log(log), partition).map(|b| b.end);
         Ok(Progress { last: None, raw_next: 0, clean_next: start(LogName::Clean)?, audit_next: start(LogName::Audit)? })
-    }
-
-    /// Waits until everybody sees what was committed: the answer to a commit comes before its markers are written. Only a
-    /// stranger's transaction in these topics can keep it longer.
-    fn await_markers(&self, partition: Partition, before: Progress, after: Progress) -> Result<(), LogError> {
-        let (topics, next): (Vec<_>, Vec<_>) = [
-            (COMMITS, before.last, after.last.map(|l| l + 1)),
-            (Topic::Log(LogName::Clean), Some(before.clean_next), Some(after.clean_next)),
-            (Topic::Log(LogName::Audit), Some(before.audit_next), Some(after.audit_next)),
-        ]
-        .into_iter()
-        .filter(|(_, before, after)| after > before)
-        .filter_map(|(topic, _, next)| Some((topic, next?)))
-        .unzip();
-        let deadline = Instant::now() + MARKERS;
-        while !self.readers.ends.latest(&topics, partition)?.iter().zip(&next).all(|(end, next)| end > next) {
-            if Instant::now() > deadline {
-                tracing::warn!(partition, "an epoch is committed, and somebody else's open transaction hides it");
-                return Ok(());
-            }
-            std::thread::sleep(Duration::from_micros(500));
-        }
-        for (topic, next) in topics.into_iter().zip(next) {
-            self.readers.ends.note(topic, partition, next + 1);
-            // The marker itself.
-            self.readers.note_empty(topic, partition, next..next + 1);
-        }
-        Ok(())
     }
 
     fn membership(&self) -> Option<Arc<Membership>> {

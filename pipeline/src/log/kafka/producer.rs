@@ -2,19 +2,59 @@
 //! allocation for each record and one wake-up for each request.
 
 use super::client::Context;
-use rdkafka::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, Message, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseProducer, BaseRecord, ProducerContext};
 use rdkafka::statistics::Statistics;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use rdkafka::{ClientConfig, ClientContext};
+use std::ops::Deref;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tidegate_schemas::ids::Partition;
 use tidegate_schemas::log::Record;
 
-/// A producer with its thread.
-pub type Producer = ThreadedProducer<Deliveries>;
+/// One look for deliveries: they end it at once, and its last millisecond is spent spinning (rdkafka waits in whole ones), so
+/// that the 100 of rdkafka's own thread cost each idle producer a hundredth of a core.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// A producer with a thread that takes its deliveries. Dropped, it lives on for a look at most, and sends nothing more.
+pub struct Producer {
+    inner: Arc<BaseProducer<Deliveries>>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Producer {
+    /// Starts both.
+    pub fn start(config: &ClientConfig, deliveries: Deliveries) -> Result<Self, KafkaError> {
+        let inner = Arc::new(BaseProducer::from_config_and_context(config, deliveries)?);
+        let stop = Arc::new(AtomicBool::new(false));
+        let (served, stopped) = (Arc::clone(&inner), Arc::clone(&stop));
+        let serve = move || {
+            while !stopped.load(Ordering::Acquire) {
+                served.poll(LOOK);
+            }
+        };
+        let thread = std::thread::Builder::new().name("kafka-deliveries".into()).spawn(serve);
+        thread.map_err(|e| KafkaError::ClientCreation(format!("no thread for deliveries: {e}")))?;
+        Ok(Self { inner, stop })
+    }
+}
+
+impl Deref for Producer {
+    type Target = BaseProducer<Deliveries>;
+
+    fn deref(&self) -> &BaseProducer<Deliveries> {
+        &self.inner
+    }
+}
+
+impl Drop for Producer {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+    }
+}
 
 /// What came of a batch: the offsets in the order given.
 pub type Outcome = Result<Vec<u64>, KafkaError>;

@@ -92,20 +92,7 @@ impl Readers {
         loop {
             match reader.look(if sure { SLICE } else { MOMENT })? {
                 Polled::Entry(_) => return reader.drain(bytes_max),
-                Polled::OutOfRange => {
-                    let bounds = self.ends.fresh(topic, partition)?;
-                    if from < bounds.start {
-                        return Err(gone(topic, partition, from, bounds.start));
-                    }
-                    if from > bounds.end {
-                        return Err(errors::truncated(self.names.of(topic), partition, bounds.end, from));
-                    }
-                    reader.place(topic, partition, from)?;
-                }
-                Polled::Missing => {
-                    self.ends.confirm(topic, partition)?;
-                    reader.place(topic, partition, from)?;
-                }
+                astray @ (Polled::OutOfRange | Polled::Missing) => self.find(&mut reader, astray, topic, partition, from)?,
                 Polled::End | Polled::Nothing if !sure => {
                     if self.probe(topic, partition, from, bounds.end)?.is_none() {
                         return Ok(Vec::new());
@@ -121,43 +108,41 @@ impl Readers {
         }
     }
 
-    /// Blocks until there is a record at `beyond` or later, or an error that a read would tell, or the time is over.
-    pub fn wait(&self, topic: Topic, partition: Partition, beyond: u64, timeout: Duration) -> bool {
-        let deadline = Instant::now() + timeout;
-        let mut standing = self.standing(topic, partition, beyond);
+    /// What comes at `from` or later within `timeout`. Nobody is asked where the end is: a reader that stands there hears of
+    /// what is new by itself.
+    pub fn poll(&self, topic: Topic, partition: Partition, from: u64, bytes_max: usize, timeout: Duration) -> Result<Vec<Entry>, LogError> {
+        let began = Instant::now();
+        let (mut reader, timeout) = match self.standing(topic, partition, from) {
+            Some(reader) => (reader, timeout),
+            // Where readers are scarce this one is needed elsewhere soon: what it came for must come before.
+            None => (self.placed(topic, partition, from)?, timeout.max(SLICE)),
+        };
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if let Some(reader) = &mut standing {
-                match reader.look(left.min(SLICE)) {
-                    Ok(Polled::Entry(_)) | Err(_) => return true,
-                    Ok(Polled::OutOfRange | Polled::Missing) => standing = None,
-                    Ok(Polled::End | Polled::Nothing) if !left.is_zero() => continue,
-                    Ok(_) => {}
-                }
+            match reader.look(timeout.saturating_sub(began.elapsed()))? {
+                Polled::Entry(_) => return reader.drain(bytes_max),
+                Polled::End | Polled::Nothing => {}
+                astray => self.find(&mut reader, astray, topic, partition, from)?,
             }
-            match self.ends.bounds(topic, partition) {
-                Ok(bounds) if beyond < bounds.start => return true,
-                Ok(bounds) if beyond < bounds.end && !self.is_empty(topic, partition, beyond, bounds.end) => {
-                    if !topic.has_gaps() || !matches!(self.probe(topic, partition, beyond, bounds.end), Ok(None)) {
-                        return true;
-                    }
-                }
-                // Too far beyond to stand there.
-                Ok(bounds) if beyond > bounds.end => std::thread::sleep(left.min(SLICE)),
-                Ok(_) => {}
-                Err(LogError::Io { .. }) => std::thread::sleep(left.min(SLICE)),
-                Err(_) => return true,
-            }
-            if left.is_zero() {
-                return false;
-            }
-            if standing.is_none() {
-                standing = self.placed(topic, partition, beyond).ok();
-                if standing.is_none() {
-                    std::thread::sleep(left.min(SLICE));
-                }
+            if began.elapsed() >= timeout {
+                return Ok(Vec::new());
             }
         }
+    }
+
+    /// A reader whose place is not there: an error where that is so, else it is placed once more.
+    fn find(&self, reader: &mut Reader, astray: Polled, topic: Topic, partition: Partition, from: u64) -> Result<(), LogError> {
+        if matches!(astray, Polled::Missing) {
+            self.ends.confirm(topic, partition)?;
+        } else {
+            let bounds = self.ends.fresh(topic, partition)?;
+            if from < bounds.start {
+                return Err(gone(topic, partition, from, bounds.start));
+            }
+            if from > bounds.end {
+                return Err(errors::truncated(self.names.of(topic), partition, bounds.end, from));
+            }
+        }
+        reader.place(topic, partition, from)
     }
 
     /// This stretch holds only markers.

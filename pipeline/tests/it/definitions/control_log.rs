@@ -54,10 +54,10 @@ impl EventLog for ControlLog {
         }
         Ok(out)
     }
-    fn wait(&self, _: LogName, _: Partition, beyond: u64, timeout: Duration) -> bool {
+    fn poll(&self, log: LogName, partition: Partition, from: u64, bytes_max: usize, timeout: Duration) -> Result<Vec<Entry>, LogError> {
         let all = self.records.lock().unwrap();
-        let (all, _) = self.more.wait_timeout_while(all, timeout, |all| (all.len() as u64) * STEP <= beyond).unwrap();
-        all.len() as u64 * STEP > beyond
+        drop(self.more.wait_timeout_while(all, timeout, |all| (all.len() as u64) * STEP <= from).unwrap());
+        self.read(log, partition, from, bytes_max)
     }
     fn fence(&self, partition: Partition) -> Result<Owner, LogError> {
         Ok(Owner { partition, generation: 1 })

@@ -1,6 +1,6 @@
 //! What every implementation promises. Offsets may have gaps; deletion may take less than it could.
 
-use super::{Harness, commit, only_texts, publish, record, texts, unit, wait};
+use super::{Harness, commit, only_texts, poll, publish, record, texts, unit, wait};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tidegate_schemas::limits;
@@ -61,30 +61,38 @@ fn bounds_reads_and_waiting(harness: &mut dyn Harness) {
     let empty = log.bounds(LogName::Raw, 0).unwrap();
     assert_eq!(empty.start, empty.end);
     assert!(log.read(LogName::Raw, 0, empty.end, 100).unwrap().is_empty());
-    assert!(!log.wait(LogName::Raw, 0, empty.end, Duration::from_millis(1)));
+    assert!(poll(&*log, LogName::Raw, 0, empty.end, Duration::from_millis(1)).is_empty());
     let waiting = std::thread::spawn({
         let log = log.clone();
-        move || log.wait(LogName::Raw, 0, empty.end, Duration::from_secs(60))
+        move || poll(&*log, LogName::Raw, 0, empty.end, Duration::from_secs(60))
     });
     let offsets = publish(&*log, LogName::Raw, 0, &["a", "b", "c", "d"]);
-    assert!(waiting.join().unwrap());
+    assert_eq!(waiting.join().unwrap()[0], (offsets[0], "a".into()));
     assert!(offsets.is_sorted_by(|a, b| a < b));
     let bounds = log.bounds(LogName::Raw, 0).unwrap();
     assert_eq!(bounds.start, offsets[0]);
     assert!(bounds.end > offsets[3]);
     assert_eq!(log.bounds(LogName::Raw, 2).unwrap(), empty);
     for (i, offset) in offsets.iter().enumerate() {
-        assert!(log.wait(LogName::Raw, 0, *offset, Duration::ZERO));
+        assert_eq!(poll(&*log, LogName::Raw, 0, *offset, Duration::from_secs(60))[0].0, *offset);
         // However little is asked for, one record comes; a large read has all of them.
         assert_eq!(log.read(LogName::Raw, 0, *offset, 0).unwrap().len(), 1);
         assert_eq!(log.read(LogName::Raw, 0, *offset, 1 << 20).unwrap().len(), 4 - i);
     }
     let stepwise = texts(&*log, LogName::Raw, 0, bounds.start, 1);
     assert_eq!(stepwise, texts(&*log, LogName::Raw, 0, bounds.start, 1 << 20));
-    assert_eq!(stepwise.into_iter().map(|(_, t)| t).collect::<String>(), "abcd");
+    assert_eq!(stepwise.iter().map(|(_, t)| t.as_str()).collect::<String>(), "abcd");
     assert!(log.read(LogName::Raw, 0, bounds.end, 100).unwrap().is_empty());
     assert!(log.read(LogName::Raw, 0, bounds.end + 10, 100).unwrap().is_empty());
-    assert!(!log.wait(LogName::Raw, 0, bounds.end, Duration::from_millis(1)));
+    assert!(poll(&*log, LogName::Raw, 0, bounds.end, Duration::from_millis(1)).is_empty());
+    // Who reads on where it was sees the same, in order and without a gap, however little it takes at a time.
+    let (mut at, mut polled) = (bounds.start, Vec::new());
+    while polled.len() < 4 {
+        let some = poll(&*log, LogName::Raw, 0, at, Duration::from_secs(60));
+        at = some.last().map_or(at, |(offset, _)| offset + 1);
+        polled.extend(some);
+    }
+    assert_eq!(polled, stepwise);
 }
 
 fn impossible_calls(harness: &mut dyn Harness) {
