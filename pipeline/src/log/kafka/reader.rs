@@ -45,12 +45,14 @@ pub struct Reader {
     held: VecDeque<Entry>,
     /// When it was last of use.
     pub used: Instant,
+    /// Whether somebody reads on here: what it fetches ahead will be asked for.
+    pub follows: bool,
 }
 
 impl Reader {
     /// A reader that stands nowhere.
     pub fn new(consumer: BaseConsumer<Context>, names: Arc<Names>) -> Self {
-        Self { consumer, names, at: None, knows: [false; 6], next: 0, held: VecDeque::new(), used: Instant::now() }
+        Self { consumer, names, at: None, knows: [false; 6], next: 0, held: VecDeque::new(), used: Instant::now(), follows: false }
     }
 
     /// Whether the next record that it gives is the first at or after this place.
@@ -75,6 +77,7 @@ impl Reader {
             .map_err(|e| io(format!("read topic {name} from offset {from} on"), e))?;
         self.at = Some((topic, partition));
         self.next = from;
+        self.follows = false;
         Ok(())
     }
 

@@ -119,11 +119,15 @@ impl Readers {
         };
         loop {
             match reader.look(timeout.saturating_sub(began.elapsed()))? {
-                Polled::Entry(_) => return reader.drain(bytes_max),
+                Polled::Entry(_) => {
+                    reader.follows = true;
+                    return reader.drain(bytes_max);
+                }
                 Polled::End | Polled::Nothing => {}
                 astray => self.find(&mut reader, astray, topic, partition, from)?,
             }
             if began.elapsed() >= timeout {
+                reader.follows = true;
                 return Ok(Vec::new());
             }
         }
@@ -197,7 +201,8 @@ impl Readers {
         Ok(reader)
     }
 
-    /// A reader or probe that nobody uses: made where there may be more, else the one unused for longest.
+    /// A reader or probe that nobody uses: one that read a stretch and will not be asked to go on, else a new one where there may
+    /// be more, else the one unused for longest.
     fn lend(&self, probe: bool) -> Result<Reader, LogError> {
         let max = if probe { PROBES_MAX } else { self.clients.settings().readers_max.max(1) as usize };
         let deadline = Instant::now() + PATIENCE;
@@ -205,8 +210,9 @@ impl Readers {
         loop {
             let Pool { readers, made, probes, probes_made } = &mut *pool;
             let (idle, made) = if probe { (probes, probes_made) } else { (readers, made) };
-            if let Some(unused) = (probe || *made >= max).then(|| (!idle.is_empty()).then(|| idle.remove(0))).flatten() {
-                return Ok(unused);
+            let unused = idle.iter().position(|r| !r.follows).or((*made >= max && !idle.is_empty()).then_some(0));
+            if let Some(unused) = unused {
+                return Ok(idle.remove(unused));
             }
             if *made < max {
                 *made += 1;
