@@ -3,6 +3,8 @@
 //! Texts without escapes stay where they were sent; one allocation holds all nodes. A container's node tells where it
 //! ends, so a reader skips what it does not want.
 
+mod scan;
+
 use crate::limits::JSON_DEPTH_MAX;
 use bytes::Bytes;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
@@ -95,9 +97,12 @@ const DEPTH_MESSAGE: &str = "document nested too deeply";
 impl Document {
     /// Parses one JSON value. Where a key occurs twice the last one counts, as most readers have it.
     pub fn parse(bytes: Bytes) -> Result<Self, DocumentError> {
-        let mut document = Self { bytes: Bytes::new(), side: String::new(), nodes: Vec::with_capacity(bytes.len() / 10 + 1) };
         let text =
             std::str::from_utf8(&bytes).map_err(|e| DocumentError::Syntax { detail: "invalid UTF-8".into(), offset: e.valid_up_to() })?;
+        if let Some(nodes) = scan::nodes(text) {
+            return Ok(Self { bytes, side: String::new(), nodes });
+        }
+        let mut document = Self { bytes: Bytes::new(), side: String::new(), nodes: Vec::with_capacity(bytes.len() / 10 + 1) };
         let mut parser = serde_json::Deserializer::from_str(text);
         let seed = Builder { base: bytes.as_ptr() as usize, document: &mut document, depth: 0 };
         if let Err(error) = seed.deserialize(&mut parser).and_then(|()| parser.end()) {
@@ -238,6 +243,14 @@ impl<'a> Value<'a> {
             Kind::List(_) => value.elements().nth(list_index(token)?),
             _ => None,
         })
+    }
+
+    /// A text's bytes, without asking again whether they are one; none for anything else.
+    pub fn raw_text(self) -> Option<&'a [u8]> {
+        match self.document.nodes[self.at] {
+            node @ (Node::Text { .. } | Node::SideText { .. }) => Some(self.document.raw(node)),
+            _ => None,
+        }
     }
 
     /// The text, where it is one.

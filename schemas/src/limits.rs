@@ -118,7 +118,8 @@ limits! {
     SCRIPT_PATTERN_PROGRAM_BYTES_MAX = 64 << 10, "bytes", "program of such an expression: a search costs text times program at worst";
     SCRIPT_PATTERN_TEXT_BYTES_MAX = 64 << 10, "bytes", "text that the smallest programs search at once; larger ones less, in proportion";
     SCRIPT_PATTERNS_KEPT = 32, "patterns", "compiled ones of one script state, a few hundred kB at worst each with their caches; the least recently used goes";
-    SCRIPT_SHAPES_MAX = 64, "shapes", "forms of documents that a template version keeps a constructor for; the rest is built value by value";
+    SCRIPT_NAMES_KEPT = 1_024, "names", "members' names of documents that a template version keeps as Luau's own strings; others are made anew";
+    SCRIPT_NAME_BYTES_KEPT = 64, "bytes", "the longest of them";
     SCRIPT_TEMPLATES_MAX = 256, "versions", "template versions that one script state holds; past it the state starts over";
     SCRIPT_COMPILED_MAX = 4_096, "versions", "compiled template versions of one worker, bytecode and patterns; past it they are compiled again";
     SCRIPT_CPU_MILLISECONDS_MAX = 100, "milliseconds", "CPU time of one event's stages: a fault of the host, not a quota";

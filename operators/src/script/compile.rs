@@ -106,7 +106,7 @@ pub fn check(template: &Template) -> Result<(), ScriptError> {
         now: 0.0,
         seed: 0,
     };
-    match state.load(&compiled, &meter, allowance) {
+    match state.load(&compiled, template.fields.iter().map(|f| f.name.as_str()), &meter, allowance) {
         Ok(_) => Ok(()),
         Err(LoadError::Broken(r)) => Err(ScriptError { stage: r.stage, line: r.line, message: r.detail }),
         Err(LoadError::Spent(spent, stage)) => {

@@ -1,19 +1,20 @@
 //! How results get out of Lua: cells of declared fields, attributes, documents, reasons. Everything is checked here and
-//! nothing is trusted: a table may hold itself, a text may be no UTF-8.
+//! nothing is trusted: a table may hold itself, a text may be no UTF-8. Metatables are not asked.
 
 use crate::event::Event;
+use crate::script::driver::{Name, names};
+use crate::script::enter::exact;
 use crate::stages::transform::fields::{Draft, Fields, Problem, Scalar, absent, cell, event_type, occurred_at};
-use mlua::{MultiValue, Table, Value};
 use tidegate_schemas::document::{Document, DocumentBuilder};
-use tidegate_schemas::limits::{RESULT_DEPTH_MAX, RESULT_FIELDS_MAX, RESULT_ROWS_MAX};
+use tidegate_schemas::limits::{REJECTION_DETAIL_BYTES_MAX, RESULT_DEPTH_MAX, RESULT_FIELDS_MAX, RESULT_ROWS_MAX};
 use tidegate_schemas::row::{Cell, Row};
 use tidegate_schemas::table::{Field, FieldType};
 use tidegate_schemas::verdict::{Code, Rejection, StageName, cut};
 
 /// What a scalar counts of the result's bytes.
 const SCALAR_BYTES: usize = 8;
-/// Integers beyond it cross as texts.
-const EXACT: i64 = 1 << 53;
+/// Reasons and errors of one event that are told.
+const REASONS_MAX: usize = 16;
 /// A script's own code goes into metrics and tables.
 const CODE_BYTES_MAX: usize = 64;
 
@@ -30,252 +31,306 @@ impl Budget {
     }
 }
 
-/// Calls `f` with the value as a scalar: texts live only as long as Lua lends them.
-fn with_scalar<R>(value: &Value, f: impl FnOnce(Scalar<'_>) -> R) -> R {
-    match value {
-        Value::Number(n) => f(Scalar::Float(*n)),
-        Value::Integer(i) => f(Scalar::Int(*i)),
-        Value::Boolean(b) => f(Scalar::Bool(*b)),
-        Value::Nil => f(Scalar::Null),
-        Value::LightUserData(_) if value.is_null() => f(Scalar::Null),
-        Value::String(text) => match text.to_str() {
-            Ok(text) => f(Scalar::Text(&text)),
-            Err(_) => f(Scalar::Other("a string of bytes that are no UTF-8")),
-        },
-        other => f(Scalar::Other(name_of(other))),
-    }
+/// A value that Lua lends for reading. It is not changed meanwhile, and what a closure gets lives no longer than its call.
+pub(crate) trait Lent: Sized {
+    /// Where a pair of a table is.
+    type Place;
+    /// What it is, as scripts call it.
+    fn name(&self) -> &'static str;
+    /// Whether it is nil.
+    fn is_nil(&self) -> bool;
+    /// Whether it is a table.
+    fn is_table(&self) -> bool;
+    /// The text of a string, what is no UTF-8 replaced.
+    fn text_lossy(&self) -> Option<String>;
+    /// The value as a scalar; what is none by its name.
+    fn scalar<R>(&self, f: impl FnOnce(Scalar<'_>) -> R) -> R;
+    /// How many elements a table has from 1 on.
+    fn len(&self) -> usize;
+    /// How many pairs a table has, counted up to `most`.
+    fn count(&self, most: usize) -> usize;
+    /// Element `i` of a table, from 1.
+    fn element<R>(&self, i: usize, f: impl FnOnce(&Self) -> R) -> R;
+    /// The member of a table, or nil.
+    fn member<R>(&self, name: Name<'_>, f: impl FnOnce(&Self) -> R) -> R;
+    /// Every pair of a table: key, value and place.
+    fn each<E>(&self, f: impl FnMut(&Self, &Self, Self::Place) -> Result<(), E>) -> Result<(), E>;
+    /// The value at a place that `each` gave.
+    fn at<R>(&self, place: &Self::Place, f: impl FnOnce(&Self) -> R) -> R;
 }
 
-fn name_of(value: &Value) -> &'static str {
-    match value {
-        Value::Table(_) => "table",
-        Value::Buffer(_) => "buffer",
-        Value::Function(_) => "function",
-        other => other.type_name(),
-    }
+/// A number of Lua as a scalar: an integer where it is one.
+pub(crate) fn number(n: f64) -> Scalar<'static> {
+    let i = n as i64;
+    // Neither -0.0 nor what was cut off in the cast.
+    if (i as f64).to_bits() == n.to_bits() && i != i64::MAX { Scalar::Int(i) } else { Scalar::Float(n) }
+}
+
+fn is_null(value: &impl Lent) -> bool {
+    value.scalar(|scalar| matches!(scalar, Scalar::Null))
 }
 
 /// The cell of a declared field.
-fn field_cell(field: &Field, value: &Value, budget: &mut Budget) -> Result<Cell, Problem> {
-    if matches!(value, Value::Nil) {
-        return absent(field);
-    }
-    if field.kind == FieldType::Json && !value.is_null() {
+fn field_cell(field: &Field, value: &impl Lent, budget: &mut Budget) -> Result<Cell, Problem> {
+    if field.kind == FieldType::Json && !is_null(value) {
         let text = json(value, budget).map_err(|p| p.below(&field.name))?;
         return Ok(Cell::Text(text.into()));
     }
-    let cell = with_scalar(value, |scalar| match (field.kind, scalar) {
+    let cell = value.scalar(|scalar| match (field.kind, scalar) {
+        (_, Scalar::Null) => absent(field),
         // Where a number cannot hold the integer, a text does.
         (FieldType::I64, Scalar::Text(text)) => match text.parse::<i64>() {
-            Ok(i) if i.unsigned_abs() > EXACT.unsigned_abs() => cell(field, Scalar::Int(i)),
+            Ok(i) if exact(i).is_none() => cell(field, Scalar::Int(i)),
             _ => cell(field, scalar),
         },
         _ => cell(field, scalar),
     })?;
-    budget.take(if let Cell::Text(text) = &cell { text.len() } else { SCALAR_BYTES })?;
+    if !matches!(cell, Cell::Null) {
+        budget.take(if let Cell::Text(text) = &cell { text.len() } else { SCALAR_BYTES })?;
+    }
     Ok(cell)
 }
 
-/// The row whose declared fields the driver returned in order, `occurred_at` and `event_type` after them.
-pub(crate) fn cells(fields: &Fields<'_>, event: &Event, values: MultiValue, budget: &mut Budget) -> Result<Row, Problem> {
-    let mut draft = Draft { cells: fields.empty(), ..Draft::default() };
-    let mut values = values.into_iter();
-    let mut next = || values.next().unwrap_or(Value::Nil);
-    for declared in &fields.declared {
-        draft.cells[declared.cell] = field_cell(declared.field, &next(), budget)?;
+/// What a table has of a row's declared members, and how many of its pairs those are.
+fn declared(fields: &Fields<'_>, table: &impl Lent, budget: &mut Budget) -> Result<(Draft, usize), Problem> {
+    let (mut draft, mut found) = (Draft { cells: fields.empty(), ..Draft::default() }, 0);
+    for (index, declared) in fields.declared.iter().enumerate() {
+        draft.cells[declared.cell] = table.member(names::field(index, &declared.field.name), |value| {
+            found += usize::from(!value.is_nil());
+            field_cell(declared.field, value, budget)
+        })?;
     }
-    draft.occurred_at = with_scalar(&next(), occurred_at)?;
-    draft.event_type = with_scalar(&next(), event_type)?;
-    Ok(fields.row(event, draft))
+    for name in [names::OCCURRED_AT, names::EVENT_TYPE] {
+        table.member(name, |value| {
+            found += usize::from(!value.is_nil() && fields.index(name.text).is_none());
+            value.scalar(|scalar| {
+                if name.pin == names::OCCURRED_AT.pin {
+                    draft.occurred_at = occurred_at(scalar)?;
+                } else {
+                    draft.event_type = event_type(scalar)?;
+                }
+                Ok(())
+            })
+        })?;
+    }
+    Ok((draft, found))
+}
+
+/// The row that was decoded: its declared members, and nothing of the others.
+pub(crate) fn decoded<L: Lent>(fields: &Fields<'_>, event: &Event, table: Option<&L>, budget: &mut Budget) -> Result<Row, Problem> {
+    let Some(table) = table else {
+        for declared in &fields.declared {
+            absent(declared.field)?;
+        }
+        return Ok(fields.row(event, Draft { cells: fields.empty(), ..Draft::default() }));
+    };
+    Ok(fields.row(event, declared(fields, table, budget)?.0))
 }
 
 /// A row, or a list of rows.
-pub(crate) fn rows(fields: &Fields<'_>, event: &Event, table: &Table, budget: &mut Budget) -> Result<Vec<Row>, Problem> {
-    let len = table.raw_len();
+pub(crate) fn rows(fields: &Fields<'_>, event: &Event, table: &impl Lent, budget: &mut Budget) -> Result<Vec<Row>, Problem> {
+    let len = table.len();
     if len == 0 {
         return Ok(vec![row(fields, event, table, budget)?]);
     }
     if len > RESULT_ROWS_MAX {
         return Err(Problem::new(Code::OutputTooLarge, format!("{len} rows, above {RESULT_ROWS_MAX}")));
     }
-    for pair in table.pairs::<Value, Value>() {
-        let (key, _) = pair.map_err(unreadable)?;
-        if !matches!(key, Value::Integer(i) if i >= 1 && i as u64 <= len as u64) {
-            let detail = format!(
-                "transform returned a list of rows that has the field {} as well: return a row, or a list of rows",
-                key_text(&key)?
-            );
-            return Err(Problem::new(Code::ResultInvalid, detail));
+    let (mut other, mut nameless) = (None, None);
+    table.each(|key, _, _| {
+        if !key.scalar(|key| is_index(key, len)) && other.is_none() {
+            other = key_text(key, str::to_owned);
         }
+        nameless = least(nameless, key);
+        Ok::<_, Problem>(())
+    })?;
+    if let Some(kind) = nameless {
+        return Err(no_name(kind));
+    }
+    if let Some(name) = other {
+        let detail = format!("transform returned a list of rows that has the field {name} as well: return a row, or a list of rows");
+        return Err(Problem::new(Code::ResultInvalid, detail));
     }
     let mut rows = Vec::with_capacity(len);
     for i in 1..=len {
-        let step = (i - 1).to_string();
-        match get(table, i as i64).map_err(|p| p.below(&step))? {
-            Value::Table(table) => rows.push(row(fields, event, &table, budget).map_err(|p| p.below(&step))?),
-            other => return Err(Problem::new(Code::ResultInvalid, format!("a row is a table, not {}", name_of(&other))).below(&step)),
-        }
+        let made = table.element(i, |element| {
+            if element.is_table() {
+                row(fields, event, element, budget)
+            } else {
+                Err(Problem::new(Code::ResultInvalid, format!("a row is a table, not {}", element.name())))
+            }
+        });
+        rows.push(made.map_err(|p| p.below(&(i - 1).to_string()))?);
     }
     Ok(rows)
 }
 
-fn row(fields: &Fields<'_>, event: &Event, table: &Table, budget: &mut Budget) -> Result<Row, Problem> {
-    if table.is_empty() {
+fn is_index(key: Scalar<'_>, len: usize) -> bool {
+    matches!(key, Scalar::Int(i) if i >= 1 && i as u64 <= len as u64)
+}
+
+fn row(fields: &Fields<'_>, event: &Event, table: &impl Lent, budget: &mut Budget) -> Result<Row, Problem> {
+    let count = table.count(RESULT_FIELDS_MAX + 1);
+    if count == 0 {
         // Neither a row nor `nil`: taken as either, something would be made up, or lost in silence.
         let detail = "transform returned an empty table: return nil to leave an event out, or a row with a value";
         return Err(Problem::new(Code::ResultInvalid, detail));
     }
-    let mut draft = Draft { cells: fields.empty(), ..Draft::default() };
-    for declared in &fields.declared {
-        let value = get(table, declared.field.name.as_str())?;
-        draft.cells[declared.cell] = field_cell(declared.field, &value, budget)?;
+    let (mut draft, found) = declared(fields, table, budget)?;
+    if count > RESULT_FIELDS_MAX {
+        return Err(Problem::new(Code::OutputTooLarge, format!("a row of more than {RESULT_FIELDS_MAX} fields")));
     }
-    for (number, pair) in table.pairs::<Value, Value>().enumerate() {
-        if number >= RESULT_FIELDS_MAX {
-            return Err(Problem::new(Code::OutputTooLarge, format!("a row of more than {RESULT_FIELDS_MAX} fields")));
+    if found < count {
+        let mut nameless = None;
+        table.each(|key, _, _| {
+            nameless = least(nameless, key);
+            Ok::<_, Problem>(())
+        })?;
+        if let Some(kind) = nameless {
+            return Err(no_name(kind));
         }
-        let (key, value) = pair.map_err(unreadable)?;
-        let name = key_text(&key)?;
-        match name.as_str() {
-            "occurred_at" => draft.occurred_at = with_scalar(&value, occurred_at)?,
-            "event_type" => draft.event_type = with_scalar(&value, event_type)?,
-            name if fields.index(name).is_some() || value.is_null() => {}
-            name => {
-                let text = match &value {
-                    Value::String(text) => text.to_str().ok().map(|t| t.to_owned()),
-                    _ => Some(json(&value, budget).map_err(|p| p.below(name))?),
-                };
-                let text = text.ok_or_else(|| Problem::new(Code::WrongType, format!("{name} is no UTF-8")).below(name))?;
-                budget.take(name.len() + text.len())?;
-                draft.attributes.push((name.into(), text.into()));
-            }
-        }
+        table.each(|key, value, _| key_text(key, |name| attribute(fields, name, value, &mut draft, budget)).unwrap_or(Ok(())))?;
     }
     Ok(fields.row(event, draft))
 }
 
-fn get(table: &Table, key: impl mlua::IntoLua) -> Result<Value, Problem> {
-    table.raw_get(key).map_err(unreadable)
-}
-
-fn unreadable(error: mlua::Error) -> Problem {
-    Problem::new(Code::ResultInvalid, error.to_string())
-}
-
-fn key_text(key: &Value) -> Result<String, Problem> {
-    match key {
-        Value::String(text) => text.to_str().map(|t| t.to_owned()).map_err(|_| Problem::new(Code::ResultInvalid, "a key is no UTF-8")),
-        Value::Integer(i) => Ok(i.to_string()),
-        other => Err(Problem::new(Code::ResultInvalid, format!("a key is a {}", name_of(other)))),
+/// An undeclared field of a row; null is none.
+fn attribute(fields: &Fields<'_>, name: &str, value: &impl Lent, draft: &mut Draft, budget: &mut Budget) -> Result<(), Problem> {
+    if matches!(name, "occurred_at" | "event_type") || fields.index(name).is_some() || is_null(value) {
+        return Ok(());
     }
+    let text = match value.scalar(|scalar| if let Scalar::Text(text) = scalar { Some(text.to_owned()) } else { None }) {
+        Some(text) => text,
+        None if value.name() == "string" => return Err(Problem::new(Code::WrongType, format!("{name} is no UTF-8")).below(name)),
+        None => json(value, budget).map_err(|p| p.below(name))?,
+    };
+    budget.take(name.len() + text.len())?;
+    draft.attributes.push((name.into(), text.into()));
+    Ok(())
+}
+
+/// A key as the name of a member; none for what names nothing.
+fn key_text<R>(key: &impl Lent, f: impl FnOnce(&str) -> R) -> Option<R> {
+    key.scalar(|scalar| match scalar {
+        Scalar::Text(text) => Some(f(text)),
+        Scalar::Int(i) => Some(f(&i.to_string())),
+        _ => None,
+    })
+}
+
+/// The kind of a key that names nothing. Where a table has several, their order depends on addresses: the least is told.
+fn least(found: Option<&'static str>, key: &impl Lent) -> Option<&'static str> {
+    if key.scalar(|key| matches!(key, Scalar::Text(_) | Scalar::Int(_))) {
+        return found;
+    }
+    Some(found.map_or(key.name(), |found| found.min(key.name())))
+}
+
+fn no_name(kind: &str) -> Problem {
+    let detail = if kind == "string" { "a key is no UTF-8".to_owned() } else { format!("a key is a {kind}") };
+    Problem::new(Code::ResultInvalid, detail)
 }
 
 /// A value as JSON text.
-fn json(value: &Value, budget: &mut Budget) -> Result<String, Problem> {
+fn json(value: &impl Lent, budget: &mut Budget) -> Result<String, Problem> {
     let mut out = String::new();
     document(value, budget)?.root().write_json(&mut out);
     Ok(out)
 }
 
 /// A value as a document.
-pub(crate) fn document(value: &Value, budget: &mut Budget) -> Result<Document, Problem> {
+pub(crate) fn document(value: &impl Lent, budget: &mut Budget) -> Result<Document, Problem> {
     let mut builder = DocumentBuilder::default();
     build(value, &mut builder, 0, budget)?;
     Ok(builder.finish())
 }
 
-fn build(value: &Value, out: &mut DocumentBuilder, depth: usize, budget: &mut Budget) -> Result<(), Problem> {
+fn build<L: Lent>(value: &L, out: &mut DocumentBuilder, depth: usize, budget: &mut Budget) -> Result<(), Problem> {
     budget.take(SCALAR_BYTES)?;
-    match value {
-        Value::Table(table) if depth >= RESULT_DEPTH_MAX => {
-            let _ = table;
-            Err(Problem::new(Code::OutputTooLarge, format!("nested deeper than {RESULT_DEPTH_MAX} levels")))
+    if value.is_table() {
+        if depth >= RESULT_DEPTH_MAX {
+            return Err(Problem::new(Code::OutputTooLarge, format!("nested deeper than {RESULT_DEPTH_MAX} levels")));
         }
-        Value::Table(table) => container(table, out, depth, budget),
-        value => with_scalar(value, |scalar| {
-            match scalar {
-                Scalar::Null => out.null(),
-                Scalar::Bool(b) => out.bool(b),
-                Scalar::Int(i) => out.int(i),
-                Scalar::Float(f) if f.is_finite() => out.float(f),
-                Scalar::Float(f) => return Err(Problem::new(Code::WrongType, format!("{f} is no number of JSON"))),
-                Scalar::Text(text) => {
-                    budget.take(text.len())?;
-                    out.text(text);
-                }
-                Scalar::Other(name) => return Err(Problem::new(Code::WrongType, format!("a {name} is no JSON"))),
-            }
-            Ok(())
-        }),
+        return container(value, out, depth, budget);
     }
+    value.scalar(|scalar| {
+        match scalar {
+            Scalar::Null => out.null(),
+            Scalar::Bool(b) => out.bool(b),
+            Scalar::Int(i) => out.int(i),
+            Scalar::Float(f) if f.is_finite() => out.float(f),
+            Scalar::Float(f) => return Err(Problem::new(Code::WrongType, format!("{f} is no number of JSON"))),
+            Scalar::Text(text) => {
+                budget.take(text.len())?;
+                out.text(text);
+            }
+            Scalar::Other(name) => return Err(Problem::new(Code::WrongType, format!("a {name} is no JSON"))),
+        }
+        Ok(())
+    })
 }
 
 /// A table whose keys are 1 to n is a list, any other an object; an empty one is an object. Keys are sorted: their order in
 /// Lua depends on how the table grew.
-fn container(table: &Table, out: &mut DocumentBuilder, depth: usize, budget: &mut Budget) -> Result<(), Problem> {
-    let len = table.raw_len();
-    let mut pairs: Vec<(String, Value)> = Vec::new();
-    let mut in_list = 0;
-    for pair in table.pairs::<Value, Value>() {
-        let (key, value) = pair.map_err(unreadable)?;
+fn container<L: Lent>(table: &L, out: &mut DocumentBuilder, depth: usize, budget: &mut Budget) -> Result<(), Problem> {
+    let len = table.len();
+    let mut pairs: Vec<(String, L::Place)> = Vec::new();
+    let (mut in_list, mut nameless) = (0, None);
+    table.each(|key, _, place| {
         budget.take(SCALAR_BYTES / 2)?;
-        in_list += usize::from(matches!(key, Value::Integer(i) if i >= 1 && i as u64 <= len as u64));
-        let name = key_text(&key)?;
-        pairs.push((name, value));
+        in_list += usize::from(key.scalar(|key| is_index(key, len)));
+        pairs.extend(key_text(key, str::to_owned).map(|name| (name, place)));
+        nameless = least(nameless, key);
+        Ok(())
+    })?;
+    if let Some(kind) = nameless {
+        return Err(no_name(kind));
     }
     let at = out.open();
     if len > 0 && in_list == pairs.len() {
         for i in 1..=len {
-            let value = get(table, i as i64)?;
-            build(&value, out, depth + 1, budget).map_err(|p| p.below(&(i - 1).to_string()))?;
+            table.element(i, |value| build(value, out, depth + 1, budget)).map_err(|p| p.below(&(i - 1).to_string()))?;
         }
         out.close_list(at, len as u32);
         return Ok(());
     }
     pairs.sort_by(|a, b| a.0.cmp(&b.0));
-    for (name, value) in &pairs {
+    for (name, place) in &pairs {
         budget.take(name.len())?;
         out.text(name);
-        build(value, out, depth + 1, budget).map_err(|p| p.below(name))?;
+        table.at(place, |value| build(value, out, depth + 1, budget)).map_err(|p| p.below(name))?;
     }
     out.close_map(at, pairs.len() as u32);
     Ok(())
 }
 
+/// The first elements of a list, up to where one is nil.
+fn first<L: Lent, T>(table: &L, mut f: impl FnMut(&L) -> T) -> Vec<T> {
+    (1..=REASONS_MAX).map_while(|i| table.element(i, |value| (!value.is_nil()).then(|| f(value)))).collect()
+}
+
 /// A decoder's `errors`: a text, or a list of texts.
-pub(crate) fn errors(value: &Value) -> Rejection {
-    let mut texts = Vec::new();
-    match value {
-        Value::Table(table) => {
-            texts.extend(table.sequence_values::<Value>().take(16).map(|v| v.map_or_else(|e| e.to_string(), |v| text_of(&v))))
-        }
-        other => texts.push(text_of(other)),
-    }
+pub(crate) fn errors(value: &impl Lent) -> Rejection {
+    let texts = if value.is_table() { first(value, text_of) } else { vec![text_of(value)] };
     Rejection::new(StageName::Decode, Code::DecodeFailed, texts.join("; "))
 }
 
-fn text_of(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.to_string_lossy(),
-        other => json(other, &mut Budget::new(1_024)).unwrap_or_else(|_| name_of(other).to_owned()),
+fn text_of(value: &impl Lent) -> String {
+    match value.text_lossy() {
+        Some(text) => text,
+        None => json(value, &mut Budget::new(1_024)).unwrap_or_else(|_| value.name().to_owned()),
     }
 }
 
 /// A validator's results other than `true`: the first reason with its place, and what else was wrong.
-pub(crate) fn reasons(verdict: &Value, why: &Value) -> Rejection {
-    let invalid = |what: String| Rejection::new(StageName::Validate, Code::ResultInvalid, what);
-    if !matches!(verdict, Value::Boolean(false)) {
-        return invalid(format!("validate returns true or false, not {}", name_of(verdict)));
+pub(crate) fn reasons(verdict: &impl Lent, why: &impl Lent) -> Rejection {
+    if !verdict.scalar(|scalar| matches!(scalar, Scalar::Bool(false))) {
+        let detail = format!("validate returns true or false, not {}", verdict.name());
+        return Rejection::new(StageName::Validate, Code::ResultInvalid, detail);
     }
-    let mut reasons: Vec<Rejection> = Vec::new();
-    match why {
-        Value::Table(table) if table.raw_len() > 0 => {
-            reasons.extend(table.sequence_values::<Value>().take(16).map(|v| v.map_or_else(|e| invalid(e.to_string()), |v| reason(&v))));
-        }
-        other => reasons.push(reason(other)),
-    }
+    let reasons = if why.is_table() && why.len() > 0 { first(why, reason) } else { vec![reason(why)] };
     let mut reasons = reasons.into_iter();
-    let first = reasons.next().unwrap_or_else(|| invalid("no reason".into()));
+    let first = reasons.next().unwrap_or_else(|| Rejection::new(StageName::Validate, Code::Invalid, ""));
     together(first, reasons)
 }
 
@@ -285,28 +340,22 @@ pub(crate) fn together(mut first: Rejection, others: impl Iterator<Item = Reject
     if !named.is_empty() {
         let separator = if first.detail.is_empty() { "" } else { "; " };
         let detail = format!("{}{separator}also {}", first.detail, named.join(", "));
-        first.detail = cut(detail, tidegate_schemas::limits::REJECTION_DETAIL_BYTES_MAX);
+        first.detail = cut(detail, REJECTION_DETAIL_BYTES_MAX);
     }
     first
 }
 
-fn reason(why: &Value) -> Rejection {
+fn reason(why: &impl Lent) -> Rejection {
     let mut rejection = Rejection::new(StageName::Validate, Code::Invalid, "");
-    let member = |table: &Table, name: &str| match table.raw_get::<Value>(name) {
-        Ok(Value::Nil) | Err(_) => None,
-        Ok(value) if value.is_null() => None,
-        Ok(value) => Some(text_of(&value)),
-    };
-    match why {
-        Value::Table(table) => {
-            if let Some(code) = member(table, "code").filter(|c| !c.is_empty()) {
-                rejection.code = cut(code, CODE_BYTES_MAX);
-            }
-            rejection.detail = cut(member(table, "detail").unwrap_or_default(), tidegate_schemas::limits::REJECTION_DETAIL_BYTES_MAX);
-            rejection = rejection.at(member(table, "pointer").unwrap_or_default());
+    let member = |name| why.member(name, |value| if is_null(value) { None } else { Some(text_of(value)) });
+    if why.is_table() {
+        if let Some(code) = member(names::CODE).filter(|c| !c.is_empty()) {
+            rejection.code = cut(code, CODE_BYTES_MAX);
         }
-        Value::Nil => {}
-        other => rejection.detail = cut(text_of(other), tidegate_schemas::limits::REJECTION_DETAIL_BYTES_MAX),
+        rejection.detail = cut(member(names::DETAIL).unwrap_or_default(), REJECTION_DETAIL_BYTES_MAX);
+        rejection = rejection.at(member(names::POINTER).unwrap_or_default());
+    } else if !is_null(why) {
+        rejection.detail = cut(text_of(why), REJECTION_DETAIL_BYTES_MAX);
     }
     rejection
 }

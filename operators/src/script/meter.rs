@@ -3,7 +3,7 @@
 
 use crate::script::tide::Random;
 use crate::script::watch::Watch;
-use mlua::{Error, Lua, VmState};
+use mlua::{Error, Lua};
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use tidegate_schemas::limits::SCRIPT_LOG_BYTES_MAX;
@@ -27,7 +27,7 @@ impl Spent {
     }
 }
 
-/// Script stages in the order in which they run; the number is what the driver passes to `mark`.
+/// Script stages in the order in which they run.
 pub(crate) const STAGES: [StageName; 3] = [StageName::Decode, StageName::Validate, StageName::Transform];
 /// No script runs.
 const IDLE: u8 = 0;
@@ -39,8 +39,9 @@ pub(crate) struct Meter {
     serial: Cell<u64>,
     /// Interrupts since the event began, and what library functions charged; other stages of the event included.
     steps: Cell<u64>,
+    /// What the event may spend over its stages.
     limit: Cell<u64>,
-    /// `steps` as of the last mark.
+    /// `steps` when the stage was entered.
     base: Cell<u64>,
     /// 0 while idle, else 1 and up as in [`STAGES`].
     stage: Cell<u8>,
@@ -119,55 +120,40 @@ impl Meter {
         self.watch.begin(self.serial.get());
     }
 
-    /// The event ends: limits are lifted, and what ran out is told.
+    /// The event ends: what ran out is told.
     pub(crate) fn end(&self, lua: &Lua) -> Option<Spent> {
         self.watch.end();
-        self.settle(if self.stage.get() == IDLE { self.base.get() } else { self.steps.get() });
-        self.idle(lua);
+        self.leave(lua);
         self.spent.get()
     }
 
-    /// The driver goes to a stage (1 to 3) or leaves the scripts (0). Its own call costs no step.
-    pub(crate) fn mark(&self, lua: &Lua, stage: u8) -> mlua::Result<()> {
-        // What the host's own Luau spends between two stages is nobody's.
-        self.settle(if self.stage.get() == IDLE { self.base.get() } else { self.steps.get() - 1 });
-        if stage == IDLE {
-            self.idle(lua);
-        } else {
-            if self.stage.get() == IDLE {
-                // Always-on the limit makes every table operation of the host a protected call.
-                lua.set_memory_limit(self.memory.get())?;
-            }
-            self.stage.set(stage);
-            self.entered.set(self.entered.get() | (1 << stage));
-        }
-        Ok(())
+    /// A stage's function is about to be called, which is a step; `index` is that of [`STAGES`]. False where nothing is left
+    /// to spend: then it must not be called.
+    pub(crate) fn enter(&self, lua: &Lua, index: usize) -> bool {
+        // Always-on the limit would make every table operation of the host a protected call. It only fails in Lua states
+        // that somebody else owns.
+        let _ = lua.set_memory_limit(self.memory.get());
+        self.base.set(self.steps.get());
+        self.stage.set(index as u8 + 1);
+        self.entered.set(self.entered.get() | (2 << index));
+        self.spent.get().is_none() && self.step()
     }
 
-    fn settle(&self, steps: u64) {
-        if let Some(sum) = usize::from(self.stage.get()).checked_sub(1).and_then(|i| self.by_stage.get(i)) {
-            sum.set(sum.get() + steps - self.base.get());
-        }
-        self.steps.set(steps);
-        self.base.set(steps);
-    }
-
-    fn idle(&self, lua: &Lua) {
-        self.limit.set(u64::MAX);
-        // It only fails in Lua states that somebody else owns.
+    /// The stage's function has returned, or none is entered any more: limits are lifted.
+    pub(crate) fn leave(&self, lua: &Lua) {
         let _ = lua.set_memory_limit(0);
+        if let Some(sum) = usize::from(self.stage.get()).checked_sub(1).and_then(|i| self.by_stage.get(i)) {
+            sum.set(sum.get() + self.steps.get() - self.base.get());
+        }
         self.stage.set(IDLE);
     }
 
-    /// One safepoint: the interrupt of every state.
+    /// One safepoint: the interrupt of every state. False where the script has to end.
     #[inline]
-    pub(crate) fn interrupt(&self) -> mlua::Result<VmState> {
+    pub(crate) fn step(&self) -> bool {
         let steps = self.steps.get() + 1;
         self.steps.set(steps);
-        if steps > self.limit.get() || self.watch.is_killed(self.serial.get()) {
-            self.run_out()?;
-        }
-        Ok(VmState::Continue)
+        (steps <= self.limit.get() && !self.watch.is_killed(self.serial.get())) || self.goes_on()
     }
 
     /// A library function is about to work on long data.
@@ -175,21 +161,26 @@ impl Meter {
         // NaN and negative numbers are the library function's own business; `as` saturates.
         self.steps.set(self.steps.get().saturating_add(steps as u64).min(u64::MAX / 2));
         // A native that charges as it goes has no other safepoint.
-        if self.steps.get() > self.limit.get() || self.watch.is_killed(self.serial.get()) { self.run_out() } else { Ok(()) }
+        let is_left = self.steps.get() <= self.limit.get() && !self.watch.is_killed(self.serial.get());
+        if is_left || self.goes_on() { Ok(()) } else { Err(Error::runtime("out of steps or time")) }
     }
 
     /// An allocation failed.
     pub(crate) fn out_of_memory(&self) -> Error {
-        self.spent.set(Some(Spent::Memory));
-        self.limit.set(0);
+        // What ran out first is what is told: raising that may have failed for want of memory.
+        if self.spent.get().is_none() {
+            self.spent.set(Some(Spent::Memory));
+            self.limit.set(0);
+        }
         Error::runtime("out of memory")
     }
 
+    /// Something ran out: notes what. True where no script is to be ended for it.
     #[cold]
-    fn run_out(&self) -> mlua::Result<()> {
+    fn goes_on(&self) -> bool {
         if self.stage.get() == IDLE {
-            // The scripts have ended, or the next one's first safepoint finds it.
-            return Ok(());
+            // The next script's first step finds it.
+            return true;
         }
         if self.spent.get().is_none() {
             self.spent.set(Some(if self.watch.is_killed(self.serial.get()) { Spent::Time } else { Spent::Steps }));
@@ -202,7 +193,7 @@ impl Meter {
             Some(Spent::Time) => self.steps.set(self.steps.get().min(most)),
             _ => {}
         }
-        Err(Error::runtime("out of steps or time"))
+        false
     }
 
     /// The stage whose script runs, or ran when it raised.

@@ -6,7 +6,7 @@
 //! off they may differ by one at each loop left by `break`, so a log is to be replayed with the setting it was written with.
 //!
 //! ```text
-//! Bundle ─▶ run: for each event  ─ enter ─▶ driver (Luau): decode ─▶ validate ─▶ transform ─ leave ─▶ rows, rejection
+//! Bundle ─▶ run: for each event  ─ enter ─▶ raw: decode ─▶ validate ─▶ transform ─ leave ─▶ rows, rejection
 //!              │ Host: states by tenant, bytecode and patterns by tenant and version
 //!              └ Meter: steps, memory, kill; Watch: what the watchdog sees
 //! ```
@@ -18,6 +18,9 @@ mod error;
 pub(crate) mod leave;
 mod meter;
 mod metrics;
+#[cfg(feature = "oracle")]
+mod oracle;
+mod raw;
 mod run;
 mod state;
 mod tide;
@@ -58,13 +61,31 @@ pub struct Host {
     compiled_count: usize,
     uses: u64,
     faults: Vec<Fault>,
+    #[cfg(feature = "oracle")]
+    by_oracle: bool,
 }
 
 impl Host {
     /// A host without any state. `watch` is what its watchdog looks at.
     pub fn new(options: HostOptions, watch: Arc<Watch>) -> Self {
         let meter = Rc::new(Meter::new(watch));
-        Self { options, meter, states: HashMap::new(), compiled: HashMap::new(), compiled_count: 0, uses: 0, faults: Vec::new() }
+        Self {
+            options,
+            meter,
+            states: HashMap::new(),
+            compiled: HashMap::new(),
+            compiled_count: 0,
+            uses: 0,
+            faults: Vec::new(),
+            #[cfg(feature = "oracle")]
+            by_oracle: false,
+        }
+    }
+
+    /// A host that drives scripts by mlua's safe API, value by value: what tests hold the other one against.
+    #[cfg(feature = "oracle")]
+    pub fn oracle(options: HostOptions, watch: Arc<Watch>) -> Self {
+        Self { by_oracle: true, ..Self::new(options, watch) }
     }
 
     /// Events that timed out or ran out of memory since the last call: a replay honours them.

@@ -2,16 +2,19 @@
 
 use crate::event::{Bundle, EpochContext, Event, Progress};
 use crate::script::compile::Compiled;
-use crate::script::driver::{Run, Transforming, tag};
-use crate::script::enter::{self, Argument, Form, Scratch};
+use crate::script::driver::{Ended, Run, Transforming};
+use crate::script::enter;
 use crate::script::error::describe;
-use crate::script::leave::{self, Budget};
-use crate::script::meter::{Allowance, STAGES, Spent};
+use crate::script::leave::{self, Budget, Lent};
+use crate::script::meter::{Allowance, Meter, STAGES, Spent};
+#[cfg(feature = "oracle")]
+use crate::script::oracle;
+use crate::script::raw::{self, Crossed};
 use crate::script::state::{Environment, Slot, State};
 use crate::script::tide::{is_memory, seed};
 use crate::script::{Host, metrics};
 use crate::stages::transform::fields::{Fields, Problem};
-use mlua::{Either, MultiValue, Value, Variadic};
+use mlua::Lua;
 use std::collections::BTreeMap;
 use tidegate_schemas::block::ScriptRun;
 use tidegate_schemas::catalog::{PinnedSource, PinnedTemplate};
@@ -37,7 +40,6 @@ struct Work<'a> {
     source: &'a PinnedSource,
     template: &'a PinnedTemplate,
     fields: Fields<'a>,
-    names: Vec<&'a str>,
     run: Run,
     from: StageName,
     allowance: Allowance,
@@ -53,7 +55,6 @@ pub(crate) fn fused(bundle: &mut Bundle, host: &mut Host, context: &EpochContext
         tenant: &source.tenant,
         source,
         template,
-        names: fields.declared.iter().map(|d| d.field.name.as_str()).collect(),
         fields,
         run: Run::of(&template.template, from),
         from,
@@ -77,7 +78,7 @@ pub(crate) fn fused(bundle: &mut Bundle, host: &mut Host, context: &EpochContext
             }
         }
         Ok(compiled) => {
-            let mut session = Session { state: host.take_state(work.tenant), slot: None, scratch: Scratch::default() };
+            let mut session = Session { state: host.take_state(work.tenant), slot: None, payload: Vec::new() };
             for event in events.iter_mut().filter(|e| e.is_at(from)) {
                 let outcome = session.event(host, &work, compiled, event);
                 account.add(host, from, event, &outcome);
@@ -110,7 +111,8 @@ fn conclude(event: &mut Event, outcome: Outcome) {
 struct Session {
     state: State,
     slot: Option<Slot>,
-    scratch: Scratch,
+    /// Memory for one event's payload after the other.
+    payload: Vec<u8>,
 }
 
 impl Session {
@@ -161,126 +163,113 @@ impl Session {
     fn attempt(&mut self, host: &Host, work: &Work<'_>, compiled: &Compiled, event: &mut Event) -> Result<Outcome, (Spent, StageName)> {
         let slot = match self.slot.take() {
             Some(slot) => slot,
-            None => self.state.take(&work.template.version, compiled, &host.meter, work.allowance).map_err(|s| (s, work.from))?,
+            None => {
+                let taken = self.state.take(&work.template.version, compiled, &work.fields, &host.meter, work.allowance);
+                taken.map_err(|s| (s, work.from))?
+            }
         };
         match self.slot.insert(slot) {
             Slot::Broken(rejection) => Ok(Outcome::Rejected(rejection.clone())),
             Slot::Ready(environment) => {
-                let called = call(&mut self.state, environment, host, work, event, &mut self.scratch);
-                let called = match called {
-                    Ok(Called::Refused(rejection)) => return Ok(Outcome::Rejected(rejection)),
-                    Ok(Called::Results(results)) => Ok(results),
-                    Err(error) => Err(error),
-                };
-                // The stage has to be asked before the meter forgets it.
-                let stage = host.meter.stage().unwrap_or(work.from);
-                let spent = host.meter.end(&self.state.lua);
+                let outcome = call(&mut self.state, environment, host, work, event, &mut self.payload);
                 event.steps = host.meter.steps();
-                match (spent, called) {
-                    (Some(spent), _) => Err((spent, stage)),
-                    (None, Err(error)) if is_memory(&error) => Err((Spent::Memory, stage)),
-                    (None, Err(error)) => Ok(Outcome::Rejected(describe(stage, &error).into_rejection())),
-                    (None, Ok(results)) => Ok(outcome(work, event, results)),
-                }
+                outcome
             }
         }
     }
 }
 
-enum Called {
-    Results(MultiValue),
-    /// It did not get as far as a script.
-    Refused(Rejection),
-}
-
-/// Brings the event in and calls the driver.
+/// Brings the event in, and reads what its stages returned.
 fn call(
     state: &mut State,
     environment: &mut Environment,
     host: &Host,
     work: &Work<'_>,
     event: &Event,
-    scratch: &mut Scratch,
-) -> mlua::Result<Called> {
-    let template = &work.template.template;
-    let mut arguments: Vec<Argument<'_>> = Vec::with_capacity(32);
-    let value = |v: Value| Either::Right(Either::Right(v));
+    scratch: &mut Vec<u8>,
+) -> Result<Outcome, (Spent, StageName)> {
+    let declared = work.template.template.payload.as_ref();
+    let (mut payload, mut f_port) = (None, None);
     if work.run.decode {
-        match enter::payload(&state.lua, event, template.payload.as_ref(), &mut scratch.payload)? {
-            Ok(payload) => arguments.push(value(payload)),
-            Err(rejection) => return Ok(Called::Refused(rejection)),
+        match enter::payload(event, declared, scratch) {
+            Ok(bytes) => payload = bytes.zip(declared.map(|d| d.form)),
+            Err(rejection) => return Ok(Outcome::Rejected(rejection)),
         }
-        let port = template.payload.as_ref().and_then(|p| p.f_port.as_ref()).and_then(|at| event.document.pointer(at)?.as_f64());
-        arguments.push(port.map_or_else(|| value(Value::Nil), |p| Either::Right(Either::Left(p))));
-        arguments.push(Either::Right(Either::Left(event.origin.received_at as f64 / 1_000.0)));
-        arguments.push(Either::Left(&event.origin.asset));
-        let (attributes, meta) = (state.attributes(event)?, state.meta(&event.envelope, work.source)?);
-        arguments.extend([value(Value::Table(attributes)), value(Value::Table(meta))]);
+        f_port = enter::f_port(event, declared);
     }
-    let driver = state.driver(environment, work.run, &work.names)?;
-    let function = if !work.run.validate && work.run.transform != Transforming::Script {
-        // Nobody looks at the document.
-        arguments.push(value(Value::Nil));
-        driver.general.clone()
-    } else {
-        let before = arguments.len();
-        scratch.form.clear();
-        let mut form = Form { bytes: &mut scratch.form, scalars: &mut arguments };
-        let is_whole = enter::form(&state.lua, event, &template.inputs, &mut form)?;
-        match if is_whole { state.for_form(driver, &work.names, &scratch.form) } else { None } {
-            Some(function) => function,
-            None => {
-                arguments.truncate(before);
-                arguments.push(value(Value::Table(enter::table(&state.lua, event, &template.inputs)?)));
-                driver.general.clone()
-            }
-        }
+    let broken = |error: mlua::Error| Ok(Outcome::Rejected(describe(work.from, &error).into_rejection()));
+    let (attributes, meta) = match state.attributes(event).and_then(|a| Ok((a, state.meta(&event.envelope, work.source)?))) {
+        Ok(given) => given,
+        Err(error) => return broken(error),
     };
-    host.meter.begin(Allowance { seed: seed(event, work.from), ..work.allowance }, event.steps);
-    function.call::<MultiValue>(Variadic::from(arguments)).map(Called::Results)
+    let meter = &*host.meter;
+    meter.begin(Allowance { seed: seed(event, work.from), ..work.allowance }, event.steps);
+    let crossed = Crossed {
+        lua: &state.lua,
+        meter,
+        run: work.run,
+        event,
+        inputs: &work.template.template.inputs,
+        payload,
+        f_port,
+        attributes: &attributes,
+        meta: &meta,
+    };
+    #[cfg(feature = "oracle")]
+    if host.by_oracle {
+        return oracle::cross(&environment.functions, &crossed, |ended| settle(meter, &state.lua, work, event, ended));
+    }
+    raw::cross(&state.crossing, &mut environment.pins, &crossed, |ended| settle(meter, &state.lua, work, event, ended))
 }
 
-/// Reads what the driver returned.
-fn outcome(work: &Work<'_>, event: &Event, mut results: MultiValue) -> Outcome {
-    let mut next = || results.pop_front().unwrap_or(Value::Nil);
-    let tag = next().as_integer().unwrap_or_default();
+/// The stages have ended: what was spent goes before what was returned.
+fn settle<L: Lent>(
+    meter: &Meter,
+    lua: &Lua,
+    work: &Work<'_>,
+    event: &Event,
+    ended: mlua::Result<Ended<L>>,
+) -> Result<Outcome, (Spent, StageName)> {
+    // The stage has to be asked before the meter forgets it.
+    let stage = meter.stage().unwrap_or(work.from);
+    match (meter.end(lua), ended) {
+        (Some(spent), _) => Err((spent, stage)),
+        (None, Err(error)) if is_memory(&error) => Err((Spent::Memory, stage)),
+        (None, Err(error)) => Ok(Outcome::Rejected(describe(stage, &error).into_rejection())),
+        (None, Ok(ended)) => Ok(outcome(work, event, ended)),
+    }
+}
+
+/// Reads what the stages returned.
+fn outcome<L: Lent>(work: &Work<'_>, event: &Event, ended: Ended<L>) -> Outcome {
     let mut budget = Budget::new(work.result_bytes);
     let rejected = |problem: Problem, stage| Outcome::Rejected(problem.into_rejection(stage));
-    match tag {
-        tag::INVALID => {
-            let stage = next().as_integer().and_then(|n| STAGES.get(n as usize - 1)).copied().unwrap_or(work.from);
-            let what = next().to_string().unwrap_or_default();
-            Outcome::Rejected(Rejection::new(stage, Code::ResultInvalid, format!("{} returned {what}, not a table", stage.as_str())))
+    match ended {
+        Ended::Invalid(stage, value) => {
+            let detail = format!("{} returned {}, not a table", stage.as_str(), value.name());
+            Outcome::Rejected(Rejection::new(stage, Code::ResultInvalid, detail))
         }
-        tag::ERRORS => Outcome::Rejected(leave::errors(&next())),
-        tag::REFUSED => Outcome::Rejected(leave::reasons(&next(), &next())),
-        tag::FILTERED => Outcome::Filtered,
-        tag::ROWS => {
-            let Value::Table(table) = next() else { return Outcome::Filtered };
-            match leave::rows(&work.fields, event, &table, &mut budget) {
-                Ok(rows) => Outcome::Rows(rows),
-                Err(problem) => rejected(problem, StageName::Transform),
-            }
-        }
-        tag::CELLS => match leave::cells(&work.fields, event, results, &mut budget) {
+        Ended::Errors(errors) => Outcome::Rejected(leave::errors(&errors)),
+        Ended::Refused(verdict, why) => Outcome::Rejected(leave::reasons(&verdict, &why)),
+        Ended::Filtered => Outcome::Filtered,
+        Ended::Rows(table) => match leave::rows(&work.fields, event, &table, &mut budget) {
+            Ok(rows) => Outcome::Rows(rows),
+            Err(problem) => rejected(problem, StageName::Transform),
+        },
+        Ended::Decoded(table) => match leave::decoded(&work.fields, event, table.as_ref(), &mut budget) {
             Ok(row) => Outcome::Rows(vec![row]),
             Err(problem) => rejected(problem, StageName::Transform),
         },
-        tag::LATER => {
-            let next_stage = match work.run.transform {
+        Ended::Later(data) => {
+            let stage = match work.run.transform {
                 Transforming::Later(stage) => stage,
                 _ => StageName::Transform,
             };
-            if !work.run.decode {
-                return Outcome::Later(next_stage, None);
-            }
-            match leave::document(&next(), &mut budget) {
-                Ok(decoded) => Outcome::Later(next_stage, Some(decoded)),
+            match data.map(|data| leave::document(&data, &mut budget)).transpose() {
+                Ok(decoded) => Outcome::Later(stage, decoded),
                 Err(problem) => rejected(problem.below("data"), StageName::Decode),
             }
         }
-        // The driver is this crate's own text.
-        other => panic!("the driver returned tag {other}"),
     }
 }
 

@@ -7,10 +7,11 @@
 
 use crate::event::Event;
 use crate::script::compile::{CALLED, Compiled};
-use crate::script::driver::{self, Run, Transforming};
 use crate::script::error::{ScriptError, describe};
 use crate::script::meter::{Allowance, Meter, STAGES, Spent};
+use crate::script::raw::{Crossing, Pins, counted};
 use crate::script::tide::{self, Tenant, is_memory};
+use crate::stages::transform::fields::Fields;
 use hashbrown::HashMap;
 use mlua::{ChunkMode, Compiler, Function, Lua, LuaOptions, StdLib, Table, Value};
 use std::rc::Rc;
@@ -19,15 +20,12 @@ use tidegate_schemas::catalog::PinnedSource;
 use tidegate_schemas::definition::Asset;
 use tidegate_schemas::envelope::Envelope;
 use tidegate_schemas::ids::TenantId;
-use tidegate_schemas::limits::{RESULT_FIELDS_MAX, SCRIPT_SHAPES_MAX, SCRIPT_TEMPLATES_MAX};
+use tidegate_schemas::limits::SCRIPT_TEMPLATES_MAX;
 use tidegate_schemas::locate::header_key;
 use tidegate_schemas::verdict::{Code, Rejection, StageName};
 
 /// Tables of assets' attributes that are kept; past it they are made again.
 const ATTRIBUTES_KEPT: usize = 1_024;
-
-/// After so many events of one form its function becomes native.
-const HOT: u32 = 200;
 
 /// A tenant's state.
 pub(crate) struct State {
@@ -35,7 +33,7 @@ pub(crate) struct State {
     pub(crate) lua: Lua,
     globals: Table,
     empty: Table,
-    mark: Function,
+    pub(crate) crossing: Crossing,
     /// By template version.
     environments: HashMap<String, Slot>,
     attributes: HashMap<usize, (Arc<Asset>, Table)>,
@@ -53,31 +51,9 @@ pub(crate) enum Slot {
 
 /// Loaded scripts.
 pub(crate) struct Environment {
-    functions: [Option<Function>; 3],
-    drivers: Vec<Driver>,
-}
-
-/// One run of adjacent stages, ready to be called.
-pub(crate) struct Driver {
-    run: Run,
-    functions: [Option<Function>; 3],
-    /// Takes the event as a table.
-    pub(crate) general: Function,
-    forms: HashMap<Box<[u8]>, Known>,
-    /// The form met last: most events are like the one before.
-    last: Option<Last>,
-}
-
-struct Known {
-    seen: u32,
-    function: Option<Function>,
-}
-
-struct Last {
-    form: Vec<u8>,
-    function: Function,
-    /// Events in a row.
-    uses: u32,
+    #[cfg(feature = "oracle")]
+    pub(crate) functions: [Option<Function>; 3],
+    pub(crate) pins: Pins,
 }
 
 /// Why there is no environment.
@@ -96,26 +72,27 @@ impl State {
         lua.set_app_data(Tenant(tenant.to_string()));
         let globals = lua.globals();
         let natives = tide::natives(&lua, meter)?;
-        let of = Rc::clone(meter);
-        let mark = lua.create_function(move |lua, stage: u8| of.mark(lua, stage))?;
         let empty = lua.create_table()?;
         empty.set_readonly(true);
         lua.load(prelude()?).set_name("=tidegate").set_mode(ChunkMode::Binary).call::<()>((&globals, natives))?;
-        let of = Rc::clone(meter);
-        lua.set_interrupt(move |_| of.interrupt());
+        let crossing = Crossing::new(&lua)?;
         lua.sandbox(true)?;
-        // Results of a call become references; their stack must not grow under a script's memory limit.
-        let references: Vec<Table> = (0..2 * RESULT_FIELDS_MAX).map(|_| lua.create_table()).collect::<mlua::Result<_>>()?;
-        drop(references);
-        Ok(Self { native, lua, globals, empty, mark, environments: HashMap::new(), attributes: HashMap::new(), meta: None, used: 0 })
+        Ok(Self { native, lua, globals, empty, crossing, environments: HashMap::new(), attributes: HashMap::new(), meta: None, used: 0 })
     }
 
     /// Takes a template version's environment out, loaded where it was not; it is given back with [`State::put`].
-    pub(crate) fn take(&mut self, version: &str, compiled: &Compiled, meter: &Meter, allowance: Allowance) -> Result<Slot, Spent> {
+    pub(crate) fn take(
+        &mut self,
+        version: &str,
+        compiled: &Compiled,
+        fields: &Fields<'_>,
+        meter: &Meter,
+        allowance: Allowance,
+    ) -> Result<Slot, Spent> {
         if let Some(slot) = self.environments.remove(version) {
             return Ok(slot);
         }
-        match self.load(compiled, meter, allowance) {
+        match self.load(compiled, fields.declared.iter().map(|d| d.field.name.as_str()), meter, allowance) {
             Ok(environment) => Ok(Slot::Ready(environment)),
             Err(LoadError::Broken(rejection)) => Ok(Slot::Broken(rejection)),
             Err(LoadError::Spent(Spent::Steps, stage)) => {
@@ -134,7 +111,13 @@ impl State {
     }
 
     /// Loads a template version's scripts, runs their top levels, and closes the environment.
-    pub(crate) fn load(&self, compiled: &Compiled, meter: &Meter, allowance: Allowance) -> Result<Environment, LoadError> {
+    pub(crate) fn load<'a>(
+        &self,
+        compiled: &Compiled,
+        fields: impl Iterator<Item = &'a str>,
+        meter: &Meter,
+        allowance: Allowance,
+    ) -> Result<Environment, LoadError> {
         let broken = |stage: StageName, error: &mlua::Error| LoadError::Broken(describe(stage, error).into_rejection());
         let environment = self.environment().map_err(|e| broken(StageName::Decode, &e))?;
         for (index, bytecode) in compiled.scripts.iter().enumerate() {
@@ -150,7 +133,7 @@ impl State {
             self.lua.enable_jit(false);
             let top_level = top_level.map_err(|e| broken(stage, &e))?;
             meter.begin(allowance, 0);
-            let result = meter.mark(&self.lua, index as u8 + 1).and_then(|()| top_level.call::<()>(()));
+            let result = counted(meter, || if meter.enter(&self.lua, index) { top_level.call::<()>(()) } else { Ok(()) });
             match (meter.end(&self.lua), result) {
                 (Some(spent), _) => return Err(LoadError::Spent(spent, stage)),
                 (None, Err(error)) if is_memory(&error) => return Err(LoadError::Spent(Spent::Memory, stage)),
@@ -165,7 +148,11 @@ impl State {
                 *function = Some(stage_function(&environment, STAGES[index]).map_err(|e| LoadError::Broken(e.into_rejection()))?);
             }
         }
-        Ok(Environment { functions, drivers: Vec::new() })
+        Ok(Environment {
+            #[cfg(feature = "oracle")]
+            functions: functions.clone(),
+            pins: Pins::new(&self.lua, functions, fields).map_err(|e| broken(StageName::Decode, &e))?,
+        })
     }
 
     fn environment(&self) -> mlua::Result<Table> {
@@ -177,66 +164,6 @@ impl State {
         environment.set_metatable(Some(metatable))?;
         environment.set_safeenv(true);
         Ok(environment)
-    }
-
-    fn host_chunk(&self, text: &str) -> mlua::Result<Function> {
-        self.lua.load(text).set_name("=tidegate").set_compiler(host_compiler()).set_environment(self.globals.clone()).into_function()
-    }
-
-    fn driver_function(&self, run: Run, fields: &[&str], form: Option<&[u8]>, functions: &[Option<Function>; 3]) -> mlua::Result<Function> {
-        let [decode, validate, transform] = functions.clone();
-        self.host_chunk(&driver::text(run, fields, form))?.call((&self.mark, decode, validate, transform, Value::NULL))
-    }
-
-    /// The driver of a run.
-    pub(crate) fn driver<'e>(&self, environment: &'e mut Environment, run: Run, fields: &[&str]) -> mlua::Result<&'e mut Driver> {
-        let at = match environment.drivers.iter().position(|d| d.run == run) {
-            Some(at) => at,
-            None => {
-                let functions = environment.functions.clone();
-                let general = self.driver_function(run, fields, None, &functions)?;
-                environment.drivers.push(Driver { run, functions, general, forms: HashMap::new(), last: None });
-                environment.drivers.len() - 1
-            }
-        };
-        Ok(&mut environment.drivers[at])
-    }
-
-    /// The function for a form, where it is known well enough to have one.
-    pub(crate) fn for_form(&self, driver: &mut Driver, fields: &[&str], form: &[u8]) -> Option<Function> {
-        if let Some(last) = &mut driver.last
-            && last.form.as_slice() == form
-        {
-            last.uses = last.uses.saturating_add(1);
-            if last.uses == HOT && self.native {
-                // Straight-line code takes the same steps either way, so it does not matter when.
-                self.lua.enable_jit(true);
-                let native = self.driver_function(driver.run, fields, Some(form), &driver.functions);
-                self.lua.enable_jit(false);
-                if let (Ok(native), Some(known)) = (native, driver.forms.get_mut(form)) {
-                    last.function = native.clone();
-                    known.function = Some(native);
-                }
-            }
-            return Some(last.function.clone());
-        }
-        if let Some(known) = driver.forms.get_mut(form) {
-            known.seen = known.seen.saturating_add(1);
-            if known.seen == 2 {
-                // A form that Luau cannot take stays without: its events are built value by value.
-                known.function = self.driver_function(driver.run, fields, Some(form), &driver.functions).ok();
-            }
-            let function = known.function.clone()?;
-            driver.last = Some(Last { form: form.to_vec(), function: function.clone(), uses: 0 });
-            return Some(function);
-        }
-        if driver.forms.len() >= SCRIPT_SHAPES_MAX {
-            driver.forms.retain(|_, known| known.function.is_some());
-        }
-        if driver.forms.len() < SCRIPT_SHAPES_MAX {
-            driver.forms.insert(form.into(), Known { seen: 1, function: None });
-        }
-        None
     }
 
     /// An asset's attributes as a read-only table.
@@ -302,25 +229,4 @@ fn prelude() -> mlua::Result<&'static [u8]> {
 
 fn host_compiler() -> Compiler {
     Compiler::new().set_optimization_level(2).set_disabled_builtins(CALLED)
-}
-
-impl Run {
-    /// The run that begins at `from`, which is a script.
-    pub(crate) fn of(template: &tidegate_schemas::definition::Template, from: StageName) -> Self {
-        use tidegate_schemas::definition::{Decode, Transform, Validate};
-        let decode = from == StageName::Decode && matches!(template.decode, Some(Decode::Script(_)));
-        let (validate, native_validate) = match &template.validate {
-            _ if from == StageName::Transform => (false, false),
-            Some(Validate::Script(_)) => (true, false),
-            Some(Validate::Rules(_)) => (false, true),
-            None => (false, false),
-        };
-        let transform = match &template.transform {
-            _ if native_validate => Transforming::Later(StageName::Validate),
-            Some(Transform::Script(_)) => Transforming::Script,
-            None if decode => Transforming::Default,
-            _ => Transforming::Later(StageName::Transform),
-        };
-        Self { decode, validate, transform }
-    }
 }

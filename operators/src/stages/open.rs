@@ -50,6 +50,8 @@ pub fn apply(slices: &[Slice], catalog: &Catalog, log: LogId, seen: Seen<'_>) ->
             seen,
             key: catalog.key(slice.envelope.credential.as_str()).cloned(),
             source,
+            receipt: slice.envelope.receipt.to_string(),
+            nobody: Arc::from(""),
             last_template: None,
         };
         for ordinal in slice.from..slice.to {
@@ -89,6 +91,9 @@ struct OpenRecord<'a> {
     seen: Seen<'a>,
     key: Option<Arc<ApiKey>>,
     source: Option<Arc<PinnedSource>>,
+    receipt: String,
+    /// Stands for ids that are not known.
+    nobody: Arc<str>,
     /// Most records name one template only.
     last_template: Option<(NodeId, String, Plan)>,
 }
@@ -101,6 +106,7 @@ impl OpenRecord<'_> {
         let Some(span) = envelope.events.get(ordinal as usize).copied() else {
             let refused = &envelope.refused[ordinal as usize - accepted];
             let mut event = self.blank(at, refused.span);
+            event.origin.event_id = self.derived_id(&event);
             event.reject(Rejection {
                 stage: StageName::Ingest,
                 code: refused.code.clone(),
@@ -114,10 +120,18 @@ impl OpenRecord<'_> {
         match self.locate(&mut event) {
             Ok(plan) => (event, plan),
             Err(rejection) => {
+                if event.origin.event_id.is_empty() {
+                    event.origin.event_id = self.derived_id(&event);
+                }
                 event.reject(rejection);
                 (event, None)
             }
         }
+    }
+
+    /// The id of an event whose sender gave it none.
+    fn derived_id(&self, event: &Event) -> Arc<str> {
+        format!("{}-{}", self.receipt, event.origin.index).into()
     }
 
     fn blank(&self, at: Position, span: Span) -> Event {
@@ -126,8 +140,8 @@ impl OpenRecord<'_> {
             origin: Origin {
                 at,
                 index: span.index,
-                event_id: format!("{}-{}", envelope.receipt, span.index).into(),
-                asset: Arc::from(""),
+                event_id: Arc::clone(&self.nobody),
+                asset: Arc::clone(&self.nobody),
                 received_at: envelope.received_at,
             },
             key: NO_KEY,
@@ -145,7 +159,7 @@ impl OpenRecord<'_> {
 
     fn locate(&mut self, event: &mut Event) -> Result<Option<Plan>, Rejection> {
         let refuse = |code, detail: String| Rejection::new(StageName::Open, code, detail);
-        let envelope = Arc::clone(&self.slice.envelope);
+        let envelope = &*self.slice.envelope;
         let Some(source) = self.source.clone() else {
             return Err(refuse(Code::SourceUnknown, format!("source {} is not published any more", envelope.source)));
         };
@@ -157,36 +171,37 @@ impl OpenRecord<'_> {
         }
         let root = event.document.root();
         let key = self.key.as_deref();
-        let find = |place: &Place| locate::text(place, root, &envelope.meta, key).map(|t| t.into_owned());
+        let find = |place: &'_ Place| locate::text(place, root, &envelope.meta, key).map(|t| Arc::<str>::from(&*t));
 
         let asset = find(&source.source.asset).filter(|a| !a.is_empty() && a.len() <= ASSET_ID_BYTES_MAX).ok_or_else(|| {
             let detail = format!("there is no asset id of 1 to {ASSET_ID_BYTES_MAX} bytes where source {} says", envelope.source);
             refuse(Code::AssetMissing, detail).at(pointer_of(&source.source.asset))
         })?;
-        event.origin.asset = asset.into();
+        event.origin.asset = asset;
         event.asset = self.catalog.asset(&source.tenant, &event.origin.asset).cloned();
-        if let Some(id) = event_id(&source, &envelope, root, key, event.origin.index)? {
-            event.origin.event_id = id.into();
-        }
+        event.origin.event_id = match event_id(&source, envelope, root, key, event.origin.index)? {
+            Some(id) => id,
+            None => self.derived_id(event),
+        };
         event.key = duplicate_key(self.log, source.tenant.as_str(), source.source.id.as_str(), &event.origin.event_id);
         if (self.seen)(&event.key) {
             event.progress = Progress::Duplicate;
             return Ok(None);
         }
         if let Some(place) = &source.source.occurred_at {
-            event.occurred_at = occurred_at(place, root, &envelope, key)?;
+            event.occurred_at = occurred_at(place, root, envelope, key)?;
         }
-        event.event_type = source.source.event_type.as_ref().and_then(&find).map(Arc::from);
+        event.event_type = source.source.event_type.as_ref().and_then(&find);
         let named = source.source.template_at.as_ref().and_then(&find);
         self.plan(&source, event.asset.as_deref(), named).map(Some)
     }
 
-    fn plan(&mut self, source: &PinnedSource, asset: Option<&Asset>, named: Option<String>) -> Result<Plan, Rejection> {
+    fn plan(&mut self, source: &PinnedSource, asset: Option<&Asset>, named: Option<Arc<str>>) -> Result<Plan, Rejection> {
         let refuse = |detail: String| Rejection::new(StageName::Open, Code::TemplateUnknown, detail);
         let node = asset.map_or(&source.source.node, |a| &a.node);
         let name = match (&named, asset.and_then(|a| a.template.as_ref()), &source.source.template) {
-            (Some(name), _, _) => name,
-            (None, Some(name), _) | (None, None, Some(name)) => name,
+            (Some(name), _, _) => &**name,
+            (None, Some(name), _) | (None, None, Some(name)) => name.as_str(),
             (None, None, None) => return Err(refuse("neither the event, its asset nor its source names a template".into())),
         };
         if let Some((at, known, plan)) = &self.last_template
@@ -197,7 +212,7 @@ impl OpenRecord<'_> {
         }
         let found = self.catalog.template(node, name).and_then(|t| plan_of(self.catalog, t));
         let plan = found.ok_or_else(|| refuse(format!("no template {name:?} is published at {node} or above")))?;
-        self.last_template = Some((node.clone(), name.clone(), plan.clone()));
+        self.last_template = Some((node.clone(), name.to_owned(), plan.clone()));
         Ok(plan)
     }
 }
@@ -215,7 +230,7 @@ fn event_id(
     root: Value<'_>,
     key: Option<&ApiKey>,
     index: u32,
-) -> Result<Option<String>, Rejection> {
+) -> Result<Option<Arc<str>>, Rejection> {
     if let Some(place) = &source.source.event_id
         && let Some(id) = locate::text(place, root, &envelope.meta, key)
     {
@@ -223,9 +238,9 @@ fn event_id(
             let detail = format!("an event id has 1 to {EVENT_ID_BYTES_MAX} bytes; this one has {}", id.len());
             return Err(Rejection::new(StageName::Open, Code::EventIdInvalid, detail).at(pointer_of(place)));
         }
-        return Ok(Some(id.into_owned()));
+        return Ok(Some((&*id).into()));
     }
-    Ok(envelope.idempotency.as_ref().map(|k| format!("{k}-{index}")))
+    Ok(envelope.idempotency.as_ref().map(|k| format!("{k}-{index}").into()))
 }
 
 /// The time where the source says; `None` where nothing stands there, or null. What stands there and is no time is the

@@ -12,7 +12,7 @@ use tidegate_schemas::verdict::Rejection;
 const ESCAPES: [&str; 8] = ["ESCAPED", "BYTECODE RAN", "READ FILE", "HIJACK", "secret", "0x", "has loadlib", "os.time=true"];
 
 /// The shared corpus, where this machine has it, and our own scripts.
-fn corpus() -> Vec<(String, String)> {
+pub fn corpus() -> Vec<(String, String)> {
     let own = std::path::PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/hostile");
     let (mut scripts, shared) = (Vec::new(), shared("hostile"));
     for folder in shared.iter().chain([&own]) {
@@ -45,7 +45,7 @@ fn within_bounds(name: &str, progress: &Progress) -> String {
 
 /// A script body in every place where it could do harm: in a stage, at the top level, as the whole source, and with its raw
 /// value as the result of each stage.
-fn places(body: &str, limits: ScriptLimits) -> [Template; 5] {
+pub fn places(body: &str, limits: ScriptLimits) -> [Template; 5] {
     let function = format!("local function body(...)\n{body}\nend\n");
     let with = |text: &str| format!("{function}{text}");
     let json = |template: Template| Template { fields: vec![field("v", FieldType::Json)], limits, ..template };

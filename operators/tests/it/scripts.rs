@@ -132,7 +132,7 @@ fn results_of_validate() {
         ),
         ("false, 'because'", "invalid", "", "because"),
         ("nil", "result_invalid", "", "validate returns true or false, not nil"),
-        ("1", "result_invalid", "", "validate returns true or false, not integer"),
+        ("1", "result_invalid", "", "validate returns true or false, not number"),
     ] {
         let rejection = rejection(one(&mut host, template(&format!("function validate(e) return {results} end")), "{}"));
         let told = (rejection.code.as_str(), rejection.pointer.as_str(), rejection.detail.as_str());

@@ -7,12 +7,51 @@ use crate::time::Micros;
 use arrow::array::*;
 use arrow::datatypes::{Int32Type, SchemaRef};
 use bytes::Bytes;
+use hashbrown::{DefaultHashBuilder, HashTable};
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
 /// Estimated bytes at which a part ends: the estimate leaves out padding and messages, hence the margin.
 pub(super) const PART_BYTES: usize = RECORD_BYTES_MAX / 4 * 3;
 
-pub(super) type Names = StringDictionaryBuilder<Int32Type>;
+/// A column of names that repeat, as a dictionary in the order in which they came. Rows come in runs of one tenant, source and
+/// template, so most names are the one before, which is not looked up.
+#[derive(Default)]
+pub(super) struct Names {
+    keys: Vec<i32>,
+    names: StringBuilder,
+    known: HashTable<i32>,
+    hasher: DefaultHashBuilder,
+}
+
+impl Names {
+    pub(super) fn append_value(&mut self, name: &str) {
+        if let Some(last) = self.keys.last().copied()
+            && name_of(&self.names, last) == name.as_bytes()
+        {
+            return self.keys.push(last);
+        }
+        let Self { keys, names, known, hasher } = self;
+        let hash = hasher.hash_one(name.as_bytes());
+        let key = match known.find(hash, |key| name_of(names, *key) == name.as_bytes()) {
+            Some(key) => *key,
+            None => {
+                let key = known.len() as i32;
+                known.insert_unique(hash, key, |key| hasher.hash_one(name_of(names, *key)));
+                names.append_value(name);
+                key
+            }
+        };
+        keys.push(key);
+    }
+
+    pub(super) fn finish(&mut self) -> Result<ArrayRef, BlockError> {
+        self.known.clear();
+        let keys = Int32Array::from(std::mem::take(&mut self.keys));
+        let names = DictionaryArray::<Int32Type>::try_new(keys, Arc::new(self.names.finish()));
+        names.map(|names| Arc::new(names) as ArrayRef).map_err(|e| BlockError(e.to_string()))
+    }
+}
 
 /// What all rows of an epoch share.
 #[derive(Clone, Debug)]
@@ -25,6 +64,11 @@ pub struct Attribution {
     pub epoch: Epoch,
     /// Its recorded time.
     pub recorded_at: Micros,
+}
+
+fn name_of(names: &StringBuilder, key: i32) -> &[u8] {
+    let offsets = names.offsets_slice();
+    &names.values_slice()[offsets[key as usize] as usize..offsets[key as usize + 1] as usize]
 }
 
 /// `_log _partition _offset _index _row _epoch`.
@@ -48,13 +92,14 @@ impl Provenance {
         self.epoch.append_value(of.epoch as i64);
     }
 
-    pub(super) fn finish(&mut self, out: &mut Vec<ArrayRef>) {
-        out.push(Arc::new(self.log.finish()));
+    pub(super) fn finish(&mut self, out: &mut Vec<ArrayRef>) -> Result<(), BlockError> {
+        out.push(self.log.finish()?);
         out.push(Arc::new(self.partition.finish()));
         out.push(Arc::new(self.offset.finish()));
         out.push(Arc::new(self.index.finish()));
         out.push(Arc::new(self.row.finish()));
         out.push(Arc::new(self.epoch.finish()));
+        Ok(())
     }
 }
 

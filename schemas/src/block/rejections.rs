@@ -102,23 +102,23 @@ impl RejectionsBuilder {
         let [tenant, organization, source, template, stage, code, content_type] = &mut self.names;
         let [received_at, recorded_at] = &mut self.times;
         let mut columns: Vec<ArrayRef> = vec![
-            Arc::new(tenant.finish()),
-            Arc::new(organization.finish()),
+            tenant.finish()?,
+            organization.finish()?,
             Arc::new(self.event_id.finish()),
-            Arc::new(source.finish()),
+            source.finish()?,
             Arc::new(self.asset.finish()),
-            Arc::new(template.finish()),
-            Arc::new(stage.finish()),
-            Arc::new(code.finish()),
+            template.finish()?,
+            stage.finish()?,
+            code.finish()?,
             Arc::new(self.detail.finish()),
             Arc::new(self.pointer.finish()),
             Arc::new(self.line.finish()),
             Arc::new(received_at.finish().with_timezone("UTC")),
             Arc::new(recorded_at.finish().with_timezone("UTC")),
-            Arc::new(content_type.finish()),
+            content_type.finish()?,
             Arc::new(self.original.finish()),
         ];
-        self.provenance.finish(&mut columns);
+        self.provenance.finish(&mut columns)?;
         self.parts.end(columns)
     }
 

@@ -36,7 +36,7 @@ impl RowsBuilder {
             cells: kinds.iter().map(|k| CellBuilder::new(*k)).collect(),
             kinds,
             attributes: text_map(),
-            template: Names::new(),
+            template: Names::default(),
             provenance: Provenance::default(),
         }
     }
@@ -82,21 +82,21 @@ impl RowsBuilder {
     fn end(&mut self) -> Result<(), BlockError> {
         let mut columns: Vec<ArrayRef> = Vec::with_capacity(17 + self.kinds.len());
         let [tenant, organization, source, asset, event_type] = &mut self.names;
-        columns.push(Arc::new(tenant.finish()));
-        columns.push(Arc::new(organization.finish()));
+        columns.push(tenant.finish()?);
+        columns.push(organization.finish()?);
         columns.push(Arc::new(self.event_id.finish()));
-        columns.push(Arc::new(source.finish()));
-        columns.push(Arc::new(asset.finish()));
-        columns.push(Arc::new(event_type.finish()));
+        columns.push(source.finish()?);
+        columns.push(asset.finish()?);
+        columns.push(event_type.finish()?);
         for builder in &mut self.times {
             columns.push(Arc::new(builder.finish().with_timezone("UTC")));
         }
-        columns.push(Arc::new(self.template.finish()));
+        columns.push(self.template.finish()?);
         for builder in &mut self.cells {
             columns.push(builder.finish());
         }
         columns.push(Arc::new(self.attributes.finish()));
-        self.provenance.finish(&mut columns);
+        self.provenance.finish(&mut columns)?;
         self.parts.end(columns)
     }
 

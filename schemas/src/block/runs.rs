@@ -49,9 +49,9 @@ pub fn script_runs(of: &Attribution, runs: &[ScriptRun]) -> Result<Vec<Block>, B
             |get: fn(&ScriptRun) -> u64| -> ArrayRef { Arc::new(Int64Array::from_iter_values(chunk.iter().map(|r| get(r) as i64))) };
         let recorded_at = TimestampMicrosecondArray::from_value(of.recorded_at, chunk.len()).with_timezone("UTC");
         let mut columns: Vec<ArrayRef> = vec![
-            Arc::new(tenant.finish()),
-            Arc::new(template.finish()),
-            Arc::new(stage.finish()),
+            tenant.finish()?,
+            template.finish()?,
+            stage.finish()?,
             numbers(|r| r.runs),
             numbers(|r| r.failures),
             Arc::new(codes.finish()),
@@ -60,7 +60,7 @@ pub fn script_runs(of: &Attribution, runs: &[ScriptRun]) -> Result<Vec<Block>, B
             Arc::new(recorded_at),
             numbers(|r| r.duration),
         ];
-        provenance.finish(&mut columns);
+        provenance.finish(&mut columns)?;
         parts.end(columns)?;
     }
     Ok(parts.into_blocks(of.epoch))
