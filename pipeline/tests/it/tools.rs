@@ -293,13 +293,13 @@ fn a_payload_is_shown_stage_by_stage() {
         template   probe@VERSION
         asset      d7
         event      {"payload":"0929500c1c","port":3}
-        decode     by decode.luau, 39 steps
+        decode     by decode.luau, 38 steps
                    { "battery": 3.1, "humidity": 40, "temperature": 23.45 }
         validate   by nothing
         transform  by fields by their names
         row 0      { "battery": 3.1, "event_type": "probe", "humidity": 40.0, "occurred_at": "1970-01-01T00:00:00Z", "temperature": 23.45 }
         log        decode: port 3 asset d7
-        steps      39 of 10000
+        steps      38 of 10000
         memory     …
         exit 0"#]]
     .assert_eq(&shown(b"{\"payload\":\"0929500c1c\",\"port\":3}", &["--asset", "d7"]));
@@ -307,13 +307,13 @@ fn a_payload_is_shown_stage_by_stage() {
         template   probe@VERSION
         asset      test-asset
         event      {"payload":"0929500c1c","port":9}
-        decode     by decode.luau, 39 steps
+        decode     by decode.luau, 38 steps
                    { "battery": 3.1, "humidity": 40, "temperature": 23.45 }
         validate   by nothing
         transform  by fields by their names
         row 0      { "battery": 3.1, "event_type": "probe", "humidity": 40.0, "occurred_at": "1970-01-01T00:00:00Z", "temperature": 23.45 }
         log        decode: port 9 asset test-asset
-        steps      39 of 10000
+        steps      38 of 10000
         memory     …
         exit 0"#]]
     .assert_eq(&shown(b"09 29 50 0c 1c\n", &["--f-port", "9"]));
@@ -334,13 +334,13 @@ fn a_payload_is_shown_stage_by_stage() {
         template   probe@VERSION
         asset      test-asset
         event      {"payload":"7fff500c1c"}
-        decode     by decode.luau, 39 steps
+        decode     by decode.luau, 38 steps
                    { "battery": 3.1, "humidity": 40, "temperature": 327.67 }
         validate   by nothing
         transform  by fields by their names
                    REJECTED out_of_range at /temperature: temperature is 327.67, above 85 (decode.luau:10)
         log        decode: port nil asset test-asset
-        steps      39 of 10000
+        steps      38 of 10000
         memory     …
         exit 0"#]]
     .assert_eq(&shown(b"{\"payload\":\"7fff500c1c\"}", &[]));
