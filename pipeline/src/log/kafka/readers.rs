@@ -64,7 +64,7 @@ impl Readers {
 
     /// Committed records from `from` on.
     pub fn read(&self, topic: Topic, partition: Partition, from: u64, bytes_max: usize) -> Result<Vec<Entry>, LogError> {
-        let mut standing = self.standing(topic, partition, from);
+        let mut standing = self.standing(topic, partition, from, false);
         if let Some(reader) = &mut standing {
             let entries = reader.drain(bytes_max)?;
             if !entries.is_empty() {
@@ -112,7 +112,7 @@ impl Readers {
     /// what is new by itself.
     pub fn poll(&self, topic: Topic, partition: Partition, from: u64, bytes_max: usize, timeout: Duration) -> Result<Vec<Entry>, LogError> {
         let began = Instant::now();
-        let (mut reader, timeout) = match self.standing(topic, partition, from) {
+        let (mut reader, timeout) = match self.standing(topic, partition, from, true) {
             Some(reader) => (reader, timeout),
             // Where readers are scarce this one is needed elsewhere soon: what it came for must come before.
             None => (self.placed(topic, partition, from)?, timeout.max(SLICE)),
@@ -187,10 +187,11 @@ impl Readers {
         self.pool.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A reader that stands there already.
-    fn standing(&self, topic: Topic, partition: Partition, from: u64) -> Option<Lent<'_>> {
+    /// A reader that stands there already. One with which somebody follows is for whoever follows: taken on by a single record,
+    /// it would be missed by its follower, and a receipt asks for just the record that comes next.
+    fn standing(&self, topic: Topic, partition: Partition, from: u64, follows: bool) -> Option<Lent<'_>> {
         let mut pool = self.pool();
-        let found = pool.readers.iter().position(|r| r.stands_at(topic, partition, from))?;
+        let found = pool.readers.iter().position(|r| r.stands_at(topic, partition, from) && (follows || !r.follows))?;
         Some(Lent { reader: Some(pool.readers.remove(found)), home: self, probe: false })
     }
 
