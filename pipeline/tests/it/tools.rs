@@ -322,11 +322,11 @@ fn a_payload_is_shown_stage_by_stage() {
         template   probe@VERSION
         asset      test-asset
         event      {"payload":"0929500c","port":1}
-        decode     by decode.luau, 10 steps
+        decode     by decode.luau, 8 steps
                    REJECTED decode_failed: 5 bytes are wanted, not 4
         validate   by nothing, not reached
         transform  by fields by their names, not reached
-        steps      10 of 10000
+        steps      8 of 10000
         memory     …
         exit 0"#]]
     .assert_eq(&shown(&std::fs::read(dir.join("tests/short.json")).unwrap(), &[]));
