@@ -1,15 +1,18 @@
-//! The dataflow's stages in this process and on this thread, without log and edge: what scripts and columns cost alone.
+//! The dataflow's stages in this process and on this thread, without log and edge: what scripts and columns cost alone, beside
+//! the same work written in Rust.
 
+use crate::by_hand;
 use crate::envelope::envelope;
 use crate::workload::Workload;
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, ensure};
 use bytes::Bytes;
 use std::path::Path;
 use std::sync::Arc;
 use tidegate_operators::duplicates::Duplicates;
-use tidegate_operators::event::EpochContext;
+use tidegate_operators::event::{Bundle, EpochContext};
 use tidegate_operators::script::{Host, HostOptions, Watch};
 use tidegate_operators::stages::open::{self, Slice};
+use tidegate_operators::stages::settle::Settled;
 use tidegate_operators::stages::{self, settle};
 use tidegate_pipeline::definitions::{Extent, Folder, Known, diff};
 use tidegate_pipeline::usage::thread_cpu_seconds;
@@ -28,6 +31,23 @@ pub struct Cost {
     pub rows: u64,
     /// CPU seconds of this thread.
     pub cpu_seconds: f64,
+    /// CPU seconds of the same events by [`by_hand`], epochs of both in turn.
+    pub by_hand_cpu_seconds: f64,
+}
+
+/// How a workload is run.
+#[derive(Debug, Clone, Copy)]
+pub struct Plan {
+    /// What is sent.
+    pub workload: Workload,
+    /// Events that count.
+    pub events: u64,
+    /// Events of an epoch.
+    pub epoch: u64,
+    /// Tenants, with the same sources.
+    pub tenants: usize,
+    /// Events of a request; requests go to the tenants in turn.
+    pub burst: u64,
 }
 
 /// The bench's definitions, for so many tenants with the same sources.
@@ -65,34 +85,53 @@ fn tenant_name(n: usize) -> String {
     if n == 0 { "acme".into() } else { format!("acme{n}") }
 }
 
-/// Runs `events` events of a workload through all stages, in epochs of `epoch` events; requests of `burst` events go to
-/// the tenants in turn. A first epoch, which compiles the scripts, is not counted.
-pub fn run(catalog: &Catalog, workload: Workload, events: u64, epoch: u64, tenants: usize, burst: u64) -> anyhow::Result<Cost> {
-    let mut host = Host::new(HostOptions { states_max: SCRIPT_STATES_MAX.max(tenants), native: true }, Arc::new(Watch::default()));
-    let seen = Duplicates::new(i64::MAX / 2, usize::MAX);
-    let mut cost = Cost { events: 0, rows: 0, cpu_seconds: 0.0 };
+/// Runs a workload through all stages, by the catalog and by hand, with every limit on. A first epoch, which compiles the
+/// scripts, is not counted.
+///
+/// # Errors
+/// The two ways do not give the same rows, or an epoch cannot be settled.
+pub fn run(catalog: &Catalog, plan: &Plan) -> anyhow::Result<Cost> {
+    let mut host = Host::new(HostOptions { states_max: SCRIPT_STATES_MAX, native: true }, Arc::new(Watch::default()));
+    let mut cost = Cost { events: 0, rows: 0, cpu_seconds: 0.0, by_hand_cpu_seconds: 0.0 };
     let (mut next, mut number) = (0, 0);
-    while cost.events < events {
-        let slices: Vec<Slice> =
-            (0..epoch / burst).map(|i| slice(workload, next + i * burst, burst, (i as usize) % tenants)).collect::<Result<_, _>>()?;
-        next += epoch / burst * burst;
+    while cost.events < plan.events {
+        let requests = plan.epoch / plan.burst;
+        // The tenants go on where the last epoch ended: more of them than an epoch has requests come round as well.
+        let tenant = |i: u64| ((next / plan.burst + i) % plan.tenants as u64) as usize;
+        let slices = (0..requests).map(|i| slice(plan.workload, next + i * plan.burst, plan.burst, tenant(i)));
+        let slices: Vec<Slice> = slices.collect::<Result<_, _>>()?;
+        next += requests * plan.burst;
         number += 1;
-        let of = Attribution { log: LogId([1; 16]), partition: 0, epoch: number, recorded_at: 1_800_000_000_000_000 + number as i64 };
-        let context = EpochContext { recorded_at: of.recorded_at };
-        let started = thread_cpu_seconds();
-        let mut bundles = open::apply(&slices, catalog, of.log, &|k| seen.contains(k));
-        for bundle in &mut bundles {
-            stages::apply(bundle, &mut host, &context);
-        }
-        let settled = settle::apply(&bundles, &seen, &of).context("settle")?;
-        drop(bundles);
+        let (by_catalog, seconds) = epoch(catalog, &slices, number, |bundle, context| stages::apply(bundle, &mut host, context))?;
+        let (by_hand, by_hand_seconds) = epoch(catalog, &slices, number, |bundle, _| by_hand::apply(bundle, plan.workload))?;
+        let rows = |settled: &Settled| settled.clean.iter().map(|block| block.stream.clone()).collect::<Vec<_>>();
+        ensure!(rows(&by_catalog) == rows(&by_hand), "epoch {number}: not the same rows by hand");
         if number > 1 {
-            cost.cpu_seconds += thread_cpu_seconds() - started;
-            cost.events += settled.counts.received;
-            cost.rows += settled.rows.iter().filter(|r| r.table != "rejections").map(|r| r.rows).sum::<u64>();
+            cost.cpu_seconds += seconds;
+            cost.by_hand_cpu_seconds += by_hand_seconds;
+            cost.events += by_catalog.counts.received;
+            cost.rows += by_catalog.clean.iter().map(|block| u64::from(block.rows)).sum::<u64>();
         }
     }
     Ok(cost)
+}
+
+/// One epoch from its records to its blocks, and the CPU seconds that it took.
+fn epoch(
+    catalog: &Catalog,
+    slices: &[Slice],
+    number: u64,
+    mut stages: impl FnMut(&mut Bundle, &EpochContext),
+) -> anyhow::Result<(Settled, f64)> {
+    let seen = Duplicates::new(i64::MAX / 2, usize::MAX);
+    let of = Attribution { log: LogId([1; 16]), partition: 0, epoch: number, recorded_at: 1_800_000_000_000_000 + number as i64 };
+    let context = EpochContext { recorded_at: of.recorded_at };
+    let started = thread_cpu_seconds();
+    let mut bundles = open::apply(slices, catalog, of.log, &|k| seen.contains(k));
+    bundles.iter_mut().for_each(|bundle| stages(bundle, &context));
+    let settled = settle::apply(&bundles, &seen, &of).context("settle")?;
+    drop(bundles);
+    Ok((settled, thread_cpu_seconds() - started))
 }
 
 fn slice(workload: Workload, from: u64, count: u64, tenant: usize) -> anyhow::Result<Slice> {

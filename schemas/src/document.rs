@@ -149,6 +149,11 @@ impl Document {
         }
     }
 
+    /// Whether a node is this text: lengths tell most of them apart.
+    fn is(&self, node: Node, text: &[u8]) -> bool {
+        matches!(node, Node::Text { len, .. } | Node::SideText { len, .. } if len as usize == text.len()) && self.raw(node) == text
+    }
+
     fn next(&self, at: usize) -> usize {
         match self.nodes[at] {
             Node::List { end, .. } | Node::Map { end, .. } => end as usize,
@@ -229,7 +234,8 @@ impl<'a> Value<'a> {
 
     /// The member of an object; where a key occurs twice, the last.
     pub fn get(self, key: &str) -> Option<Value<'a>> {
-        self.raw_pairs().filter(|(k, _)| *k == key.as_bytes()).last().map(|(_, v)| v)
+        let name = key.as_bytes();
+        self.members().filter(|(at, _)| self.document.is(self.document.nodes[*at], name)).last().map(|(_, v)| v)
     }
 
     /// The value at an RFC 6901 JSON pointer.

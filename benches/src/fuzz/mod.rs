@@ -10,6 +10,7 @@
 //! body      bodies to records of `raw`              against a naive splitter
 //! request   heads over a real connection, answers   never a 5xx, never another's record
 //! payload   hex and base64 in an event              against re-encoding
+//! driver    scripts, documents and limits             against the oracle, and the next event
 //! log       a folder of the embedded log            every record is one that was written
 //! definitions  folders, configuration, tests,       a folder published is published
 //!              changes
@@ -23,6 +24,7 @@ mod block;
 mod body;
 mod definitions;
 mod document;
+mod driver;
 mod forms;
 mod input;
 mod log;
@@ -35,6 +37,7 @@ pub use block::{block, is_decoding};
 pub use body::body;
 pub use definitions::definitions;
 pub use document::document;
+pub use driver::driver;
 pub use forms::forms;
 pub use log::log;
 pub use payload::payload;
@@ -45,7 +48,7 @@ pub use request::request;
 pub type Target = fn(&[u8]);
 
 /// All of them by name: that of the fuzz target, and of the folder of its seeds.
-pub const TARGETS: [(&str, Target); 9] = [
+pub const TARGETS: [(&str, Target); 10] = [
     ("document", document),
     ("forms", forms),
     ("record", record),
@@ -53,6 +56,7 @@ pub const TARGETS: [(&str, Target); 9] = [
     ("body", body),
     ("request", request),
     ("payload", payload),
+    ("driver", driver),
     ("log", log),
     ("definitions", definitions),
 ];

@@ -143,6 +143,7 @@ pub fn write(data: &Path) -> anyhow::Result<usize> {
     blocks(&mut made)?;
     bodies(&mut made);
     requests(&mut made);
+    drivers(&mut made);
     logs(&mut made);
     texts(&mut made)?;
     for (target, name, bytes) in &made.seeds {
@@ -427,6 +428,26 @@ fn requests(made: &mut Made) {
 }
 
 /// Edits, by file in the order of names: commits, control, cursors, log.json, output and raw.
+/// Each body in each stage: as much as it wants, few steps, little memory, and another tenant's event behind it.
+fn drivers(made: &mut Made) {
+    let document = br#"{"a":[1,null,{"b":"\u00e9"}],"v":9007199254740993,"n":-0.5,"a":2}"#;
+    for body in 0..20_u8 {
+        let mut seed = Vec::new();
+        for (stages, steps, memory) in [(1, 60_000_u16, 60_000_u16), (3, 40, 60_000), (7, 60_000, 11_000), (4, 60_000, 60_000)] {
+            let kind: u8 = stages | (body & 3) << 4 | (body & 4) << 4;
+            seed.extend([kind, body % 3]);
+            seed.extend([steps.to_le_bytes(), memory.to_le_bytes()].concat());
+            seed.extend([14, body * 7]);
+            seed.extend((0..stages.count_ones() as u8).map(|stage| if stage == 0 { body } else { body + 5 * stage }));
+            seed.extend((document.len() as u16).to_le_bytes());
+            seed.extend(document);
+        }
+        made.add("driver", "body", seed);
+    }
+    let free = b"local t = setmetatable({}, { __index = function(_, k) return x[k] end }) return { n = t.a, v = t }";
+    made.add("driver", "free", [&[0x84, 0, 255, 255, 255, 255, 14, 3, free.len() as u8][..], free, &[2, 0], b"[]"].concat());
+}
+
 fn logs(made: &mut Made) {
     made.add("log", "sound", vec![0]);
     made.add("log", "sealed", vec![1]);

@@ -47,8 +47,9 @@ pub(crate) trait Lent: Sized {
     fn scalar<R>(&self, f: impl FnOnce(Scalar<'_>) -> R) -> R;
     /// How many elements a table has from 1 on.
     fn len(&self) -> usize;
-    /// How many pairs a table has, counted up to `most`.
-    fn count(&self, most: usize) -> usize;
+    /// How many pairs a table has, counted up to `most`. Where that is all of them, `found` may get what its members are by
+    /// the names of the declared fields, of `occurred_at` and of `event_type`, in this order; else it is left empty.
+    fn count<'a>(&'a self, most: usize, found: &mut Vec<Scalar<'a>>) -> usize;
     /// Element `i` of a table, from 1.
     fn element<R>(&self, i: usize, f: impl FnOnce(&Self) -> R) -> R;
     /// The member of a table, or nil.
@@ -76,44 +77,63 @@ fn field_cell(field: &Field, value: &impl Lent, budget: &mut Budget) -> Result<C
         let text = json(value, budget).map_err(|p| p.below(&field.name))?;
         return Ok(Cell::Text(text.into()));
     }
-    let cell = value.scalar(|scalar| match (field.kind, scalar) {
-        (_, Scalar::Null) => absent(field),
+    value.scalar(|scalar| scalar_cell(field, scalar, budget))
+}
+
+/// The cell of a declared field that is not of type `json`.
+fn scalar_cell(field: &Field, scalar: Scalar<'_>, budget: &mut Budget) -> Result<Cell, Problem> {
+    let cell = match (field.kind, scalar) {
+        (_, Scalar::Null) => return absent(field),
         // Where a number cannot hold the integer, a text does.
         (FieldType::I64, Scalar::Text(text)) => match text.parse::<i64>() {
             Ok(i) if exact(i).is_none() => cell(field, Scalar::Int(i)),
             _ => cell(field, scalar),
         },
         _ => cell(field, scalar),
-    })?;
-    if !matches!(cell, Cell::Null) {
-        budget.take(if let Cell::Text(text) = &cell { text.len() } else { SCALAR_BYTES })?;
-    }
+    }?;
+    budget.take(if let Cell::Text(text) = &cell { text.len() } else { SCALAR_BYTES })?;
     Ok(cell)
 }
 
-/// What a table has of a row's declared members, and how many of its pairs those are.
-fn declared(fields: &Fields<'_>, table: &impl Lent, budget: &mut Budget) -> Result<(Draft, usize), Problem> {
-    let (mut draft, mut found) = (Draft { cells: fields.empty(), ..Draft::default() }, 0);
+/// What a table has of a row's declared members, and whether it has others. `found` is what counting its pairs gave.
+fn declared<'a, L: Lent>(
+    fields: &Fields<'_>,
+    table: &'a L,
+    found: &[Scalar<'a>],
+    count: usize,
+    budget: &mut Budget,
+) -> Result<(Draft, bool), Problem> {
+    let (mut draft, mut known) = (Draft { cells: fields.empty(), ..Draft::default() }, 0);
+    let names = fields.declared.len();
     for (index, declared) in fields.declared.iter().enumerate() {
-        draft.cells[declared.cell] = table.member(names::field(index, &declared.field.name), |value| {
-            found += usize::from(!value.is_nil());
-            field_cell(declared.field, value, budget)
-        })?;
+        draft.cells[declared.cell] = match found.get(index) {
+            Some(scalar) if declared.field.kind != FieldType::Json => {
+                known += usize::from(!matches!(scalar, Scalar::Null));
+                scalar_cell(declared.field, *scalar, budget)
+            }
+            _ => table.member(names::field(index, &declared.field.name), |value| {
+                known += usize::from(!is_null(value));
+                field_cell(declared.field, value, budget)
+            }),
+        }?;
     }
-    for name in [names::OCCURRED_AT, names::EVENT_TYPE] {
-        table.member(name, |value| {
-            found += usize::from(!value.is_nil() && fields.index(name.text).is_none());
-            value.scalar(|scalar| {
-                if name.pin == names::OCCURRED_AT.pin {
-                    draft.occurred_at = occurred_at(scalar)?;
-                } else {
-                    draft.event_type = event_type(scalar)?;
-                }
-                Ok(())
-            })
-        })?;
+    for (at, name) in [(names, names::OCCURRED_AT), (names + 1, names::EVENT_TYPE)] {
+        let mut take = |scalar: Scalar<'_>| {
+            known += usize::from(!matches!(scalar, Scalar::Null) && fields.index(name.text).is_none());
+            if at == names {
+                draft.occurred_at = occurred_at(scalar)?;
+            } else {
+                draft.event_type = event_type(scalar)?;
+            }
+            Ok(())
+        };
+        match found.get(at) {
+            Some(scalar) => take(*scalar),
+            None => table.member(name, |value| value.scalar(take)),
+        }?;
     }
-    Ok((draft, found))
+    // A null counts among the others, where it is looked at and left.
+    Ok((draft, known < count))
 }
 
 /// The row that was decoded: its declared members, and nothing of the others.
@@ -124,7 +144,9 @@ pub(crate) fn decoded<L: Lent>(fields: &Fields<'_>, event: &Event, table: Option
         }
         return Ok(fields.row(event, Draft { cells: fields.empty(), ..Draft::default() }));
     };
-    Ok(fields.row(event, declared(fields, table, budget)?.0))
+    let mut found = Vec::new();
+    let count = table.count(RESULT_FIELDS_MAX, &mut found);
+    Ok(fields.row(event, declared(fields, table, &found, count, budget)?.0))
 }
 
 /// A row, or a list of rows.
@@ -170,17 +192,18 @@ fn is_index(key: Scalar<'_>, len: usize) -> bool {
 }
 
 fn row(fields: &Fields<'_>, event: &Event, table: &impl Lent, budget: &mut Budget) -> Result<Row, Problem> {
-    let count = table.count(RESULT_FIELDS_MAX + 1);
+    let mut found = Vec::with_capacity(fields.declared.len() + 2);
+    let count = table.count(RESULT_FIELDS_MAX + 1, &mut found);
     if count == 0 {
         // Neither a row nor `nil`: taken as either, something would be made up, or lost in silence.
         let detail = "transform returned an empty table: return nil to leave an event out, or a row with a value";
         return Err(Problem::new(Code::ResultInvalid, detail));
     }
-    let (mut draft, found) = declared(fields, table, budget)?;
     if count > RESULT_FIELDS_MAX {
         return Err(Problem::new(Code::OutputTooLarge, format!("a row of more than {RESULT_FIELDS_MAX} fields")));
     }
-    if found < count {
+    let (mut draft, has_others) = declared(fields, table, &found, count, budget)?;
+    if has_others {
         let mut nameless = None;
         table.each(|key, _, _| {
             nameless = least(nameless, key);
@@ -274,13 +297,26 @@ fn build<L: Lent>(value: &L, out: &mut DocumentBuilder, depth: usize, budget: &m
 /// Lua depends on how the table grew.
 fn container<L: Lent>(table: &L, out: &mut DocumentBuilder, depth: usize, budget: &mut Budget) -> Result<(), Problem> {
     let len = table.len();
-    let mut pairs: Vec<(String, L::Place)> = Vec::new();
+    // The names stand one behind the other; a pair is where its own is, and its place.
+    let (mut names, mut pairs) = (String::new(), Vec::new());
     let (mut in_list, mut nameless) = (0, None);
     table.each(|key, _, place| {
         budget.take(SCALAR_BYTES / 2)?;
-        in_list += usize::from(key.scalar(|key| is_index(key, len)));
-        pairs.extend(key_text(key, str::to_owned).map(|name| (name, place)));
-        nameless = least(nameless, key);
+        let begin = names.len();
+        let named = key.scalar(|scalar| {
+            in_list += usize::from(is_index(scalar, len));
+            match scalar {
+                Scalar::Text(text) => names.push_str(text),
+                Scalar::Int(i) => names.push_str(&i.to_string()),
+                _ => return false,
+            }
+            true
+        });
+        if named {
+            pairs.push((begin..names.len(), place));
+        } else {
+            nameless = least(nameless, key);
+        }
         Ok(())
     })?;
     if let Some(kind) = nameless {
@@ -294,8 +330,9 @@ fn container<L: Lent>(table: &L, out: &mut DocumentBuilder, depth: usize, budget
         out.close_list(at, len as u32);
         return Ok(());
     }
-    pairs.sort_by(|a, b| a.0.cmp(&b.0));
+    pairs.sort_by(|(a, _), (b, _)| names[a.clone()].cmp(&names[b.clone()]));
     for (name, place) in &pairs {
+        let name = &names[name.clone()];
         budget.take(name.len())?;
         out.text(name);
         table.at(place, |value| build(value, out, depth + 1, budget)).map_err(|p| p.below(name))?;

@@ -190,7 +190,7 @@ impl Lent for Safe {
         self.0.as_table().map_or(0, Table::raw_len)
     }
 
-    fn count(&self, most: usize) -> usize {
+    fn count<'a>(&'a self, most: usize, _: &mut Vec<Scalar<'a>>) -> usize {
         self.0.as_table().map_or(0, |table| table.pairs::<Value, Value>().take(most).count())
     }
 

@@ -26,10 +26,9 @@ use crate::stages::transform::fields::Scalar;
 use hashbrown::HashMap;
 use mlua::ffi::*;
 use mlua::{FromLua, Function, IntoLua, Lua, Table, Value as LuaValue};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::ffi::{c_int, c_void};
 use std::fmt::Write;
-use std::marker::PhantomData;
 use std::ptr;
 use tidegate_schemas::definition::PayloadForm;
 use tidegate_schemas::document::{Kind, Value};
@@ -39,6 +38,8 @@ use tidegate_schemas::verdict::StageName;
 /// Slots of the stack: a document's levels take up to three each while it is pushed, a result's two while it is read (within
 /// a row, within a list of rows); the rest is for the stages' own values.
 const ROOM: c_int = 3 * JSON_DEPTH_MAX as c_int + 2 * RESULT_DEPTH_MAX as c_int + 64;
+/// Objects of a document, in the order in which they come, whose form is kept.
+const SHAPES_KEPT: usize = 8;
 /// What the interrupt raises. Nobody sees it: the meter knows better.
 const SPENT: &str = "out of steps or time";
 
@@ -56,14 +57,30 @@ pub(crate) struct Pins {
     /// Of documents, in the order in which they came.
     names: Vec<Known>,
     by_name: HashMap<Box<[u8]>, usize>,
+    /// Of the first objects of the last document. Their tables stand in the table of pins before its first place.
+    shapes: Vec<Shape>,
     /// Where the documents' names begin.
     first: usize,
+    /// Luau's own strings of the declared fields' names, then of `occurred_at` and `event_type`: compared, never looked into.
+    fields: Vec<*const c_void>,
+    /// Which of them the pairs of the row before were: most rows are walked in the same order.
+    order: RefCell<Vec<usize>>,
 }
 
 struct Known {
     name: Box<[u8]>,
     /// Whether scripts get it, as a member of the document itself.
     is_input: bool,
+}
+
+/// The form of an object: most are like the one that stood there in the document before.
+#[derive(Default)]
+struct Shape {
+    /// Which of the names its members have, in their order.
+    names: Vec<usize>,
+    /// Whether there is a table of this form, to be copied and filled. It was made as adding one member after the other makes
+    /// one, so that no script can tell the two by the order of their members.
+    is_made: bool,
 }
 
 /// What goes into one crossing.
@@ -87,6 +104,10 @@ struct Frame<'a> {
     pins: &'a mut Pins,
     /// Which of the pinned names is expected next: most documents are like the one before.
     next: usize,
+    /// Objects of the document so far.
+    objects: usize,
+    /// Names of the objects under way, one behind the other.
+    names: Vec<usize>,
     digits: String,
     end: End,
 }
@@ -131,7 +152,58 @@ impl Pins {
             count += 1;
             table.raw_set(count, name)?;
         }
-        Ok(Self { table, names: Vec::new(), by_name: HashMap::new(), first: count + 1 })
+        let (first, own) = (count + 1, 4 + names::ALL.len());
+        let places = (own..first).chain([names::OCCURRED_AT.pin, names::EVENT_TYPE.pin]);
+        let fields = places.map(|place| Ok(table.raw_get::<mlua::String>(place)?.to_pointer())).collect::<mlua::Result<_>>()?;
+        let (names, by_name, shapes) = (Vec::new(), HashMap::new(), Vec::new());
+        Ok(Self { table, names, by_name, shapes, first, fields, order: RefCell::default() })
+    }
+
+    /// Whether an object has the form that is kept under this number; of a document itself only inputs count.
+    fn is_shape(&self, number: usize, object: Value<'_>, inputs: &[String]) -> bool {
+        let Some(shape) = self.shapes.get(number).filter(|shape| shape.is_made) else { return false };
+        let mut expected = shape.names.iter();
+        let mut next = expected.next();
+        for (name, _) in object.raw_pairs() {
+            match next {
+                Some(at) if *self.names[*at].name == *name => next = expected.next(),
+                _ if !inputs.is_empty() && !is_input(inputs, name) => {}
+                _ => return false,
+            }
+        }
+        next.is_none()
+    }
+
+    /// Notes the form of an object; whether it is the one that was noted before and there is no table of it yet.
+    fn note(&mut self, number: usize, names: &[usize]) -> bool {
+        if number > self.shapes.len() || number >= SHAPES_KEPT {
+            return false;
+        }
+        if number == self.shapes.len() {
+            self.shapes.push(Shape::default());
+        }
+        let shape = &mut self.shapes[number];
+        if *shape.names == *names {
+            return !names.is_empty() && !shape.is_made;
+        }
+        *shape = Shape { names: names.to_vec(), is_made: false };
+        false
+    }
+
+    /// Which of the fields a key is, that came as number `count` of its row.
+    fn field(&self, key: *const c_void, count: usize, order: &mut Vec<usize>) -> Option<usize> {
+        if let Some(expected) = order.get(count).copied()
+            && self.fields[expected] == key
+        {
+            return Some(expected);
+        }
+        // Of two fields with one name the first is the template's own.
+        let found = self.fields.iter().position(|field| *field == key)?;
+        if count <= order.len() {
+            order.truncate(count);
+            order.push(found);
+        }
+        Some(found)
     }
 
     /// The place of a name where it is pinned. `next` is where it is looked for first.
@@ -241,7 +313,7 @@ pub(crate) fn cross<R>(crossing: &Crossing, pins: &mut Pins, of: &Crossed<'_>, r
             let (pinned, handler) = (top.at + 1, top.at + 2);
             let pushed = (&pins.table).push_into_stack(raw).and_then(|()| (&crossing.traced).push_into_stack(raw));
             let pushed = pushed.and_then(|()| (&crossing.stages).push_into_stack(raw));
-            let mut frame = Frame { of, pins, next: 0, digits: String::new(), end: End::Filtered };
+            let mut frame = Frame { of, pins, next: 0, objects: 0, names: Vec::new(), digits: String::new(), end: End::Filtered };
             lua_pushlightuserdata(l, (&raw mut frame).cast());
             lua_pushvalue(l, pinned);
             let pushed = pushed.and_then(|()| of.attributes.push_into_stack(raw)).and_then(|()| of.meta.push_into_stack(raw));
@@ -251,8 +323,9 @@ pub(crate) fn cross<R>(crossing: &Crossing, pins: &mut Pins, of: &Crossed<'_>, r
             let status = counted(of.meter, || lua_pcall(l, 4, LUA_MULTRET, handler));
             let first = handler + 1;
             if status == LUA_OK {
-                let slot = |n: c_int| Slot { l, at: first + n, pinned, lent: PhantomData };
-                return read(Ok(match frame.end {
+                let Frame { pins, end, .. } = frame;
+                let slot = |n: c_int| Slot { l, at: first + n, pinned, pins };
+                return read(Ok(match end {
                     End::Invalid(stage) => Ended::Invalid(stage, slot(0)),
                     End::Errors => Ended::Errors(slot(0)),
                     End::Refused => Ended::Refused(slot(0), slot(1)),
@@ -455,16 +528,8 @@ impl Frame<'_> {
         // SAFETY: as the `impl` says; nothing here waits to be dropped.
         unsafe {
             if let Kind::Map(len) = root.kind() {
-                lua_createtable(l, 0, 1 + if inputs.is_empty() { len } else { inputs.len() } as c_int);
-                for (name, value) in root.raw_pairs() {
-                    let place = self.pins.find(name, &mut self.next);
-                    if !place.map_or_else(|| is_input(inputs, name), |at| self.pins.names[at].is_input) {
-                        continue;
-                    }
-                    self.push_name(l, name, place);
-                    self.push_value(l, value);
-                    lua_rawset(l, -3);
-                }
+                let members = if inputs.is_empty() { len } else { inputs.len() };
+                self.push_object(l, root, 1 + members as c_int, inputs);
             } else {
                 lua_createtable(l, 0, 2);
                 pinned(l, names::VALUE);
@@ -528,16 +593,63 @@ impl Frame<'_> {
                         lua_rawseti_(l, -2, i as c_int + 1);
                     }
                 }
-                Kind::Map(len) => {
-                    lua_createtable(l, 0, len as c_int);
-                    for (name, value) in value.raw_pairs() {
-                        let place = self.pins.find(name, &mut self.next);
-                        self.push_name(l, name, place);
-                        self.push_value(l, value);
-                        lua_rawset(l, -3);
-                    }
-                }
+                Kind::Map(len) => self.push_object(l, value, len as c_int, &[]),
             }
+        }
+    }
+
+    /// An object as a table with room for so many members, of which those that are inputs are in it.
+    unsafe fn push_object(&mut self, l: *mut lua_State, object: Value<'_>, room: c_int, inputs: &[String]) {
+        let number = self.objects;
+        self.objects += 1;
+        // SAFETY: as the `impl` says; iterators over a document hold references only. A form's table is in its place before
+        // the form is said to be made. Copying tells the collector nothing of its new table, which is on the stack that the
+        // read before it has told of.
+        unsafe {
+            let place = -1 - number as c_int;
+            if self.pins.is_shape(number, object, inputs) {
+                lua_rawgeti_(l, PINNED, place);
+                lua_clonetable(l, -1);
+                lua_replace(l, -2);
+                let mut members = 0;
+                for (name, value) in object.raw_pairs() {
+                    let Some(at) = self.pins.shapes[number].names.get(members).copied() else { break };
+                    if *self.pins.names[at].name != *name {
+                        continue;
+                    }
+                    members += 1;
+                    lua_rawgeti_(l, PINNED, (self.pins.first + at) as c_int);
+                    self.push_value(l, value);
+                    lua_rawset(l, -3);
+                }
+                return;
+            }
+            let (begin, mut is_known) = (self.names.len(), true);
+            lua_createtable(l, 0, room);
+            for (name, value) in object.raw_pairs() {
+                let at = self.pins.find(name, &mut self.next);
+                if !inputs.is_empty() && !at.map_or_else(|| is_input(inputs, name), |at| self.pins.names[at].is_input) {
+                    continue;
+                }
+                match at {
+                    Some(at) => self.names.push(at),
+                    None => is_known = false,
+                }
+                self.push_name(l, name, at);
+                self.push_value(l, value);
+                lua_rawset(l, -3);
+            }
+            if is_known && self.pins.note(number, &self.names[begin..]) {
+                lua_createtable(l, 0, room);
+                for at in &self.names[begin..] {
+                    lua_rawgeti_(l, PINNED, (self.pins.first + at) as c_int);
+                    lua_pushboolean(l, 1);
+                    lua_rawset(l, -3);
+                }
+                lua_rawseti_(l, PINNED, place);
+                self.pins.shapes[number].is_made = true;
+            }
+            self.names.truncate(begin);
         }
     }
 
@@ -591,12 +703,33 @@ pub(crate) struct Slot<'s> {
     at: c_int,
     /// Where the table of pinned names is.
     pinned: c_int,
-    lent: PhantomData<&'s ()>,
+    pins: &'s Pins,
 }
 
 /// What every block here relies on, beside the rules above: only `cross` makes slots, of values that stand on the stack while
 /// `read` runs; others are made of those, for values that were just pushed and stand there until their closure has ended.
 impl Slot<'_> {
+    /// The value as a scalar.
+    ///
+    /// # Safety
+    /// The value stays where the collector finds it for as long as the scalar is used.
+    unsafe fn lent_scalar<'a>(&self) -> Scalar<'a> {
+        // SAFETY: the slot's value is on the stack; the text's bytes are the caller's care.
+        unsafe {
+            match lua_type(self.l, self.at) {
+                LUA_TNUMBER => number(lua_tonumber(self.l, self.at)),
+                LUA_TSTRING => match std::str::from_utf8(text(self.l, self.at)) {
+                    Ok(text) => Scalar::Text(text),
+                    Err(_) => Scalar::Other(NO_UTF8),
+                },
+                LUA_TBOOLEAN => Scalar::Bool(lua_toboolean(self.l, self.at) != 0),
+                LUA_TNIL => Scalar::Null,
+                LUA_TLIGHTUSERDATA if lua_tolightuserdata(self.l, self.at).is_null() => Scalar::Null,
+                kind => Scalar::Other(kind_name(kind)),
+            }
+        }
+    }
+
     /// What a closure makes of the value on top of the stack.
     fn on_top<R>(&self, f: impl FnOnce(&Self) -> R) -> R {
         // SAFETY: reading the top.
@@ -610,18 +743,12 @@ impl Lent for Slot<'_> {
 
     fn name(&self) -> &'static str {
         // SAFETY: the slot's value is on the stack.
-        match unsafe { lua_type(self.l, self.at) } {
-            LUA_TNIL => "nil",
-            LUA_TBOOLEAN => "boolean",
-            LUA_TNUMBER => "number",
-            LUA_TSTRING => "string",
-            LUA_TTABLE => "table",
-            LUA_TFUNCTION => "function",
-            LUA_TBUFFER => "buffer",
-            LUA_TVECTOR => "vector",
-            LUA_TTHREAD => "thread",
-            _ if self.scalar(|scalar| matches!(scalar, Scalar::Null)) => "null",
-            _ => "userdata",
+        unsafe {
+            match lua_type(self.l, self.at) {
+                LUA_TNIL => "nil",
+                _ if is_absent(self.l, self.at) => "null",
+                kind => kind_name(kind),
+            }
         }
     }
 
@@ -641,21 +768,8 @@ impl Lent for Slot<'_> {
     }
 
     fn scalar<R>(&self, f: impl FnOnce(Scalar<'_>) -> R) -> R {
-        // SAFETY: the slot's value is on the stack, and stays there while the closure has its bytes.
-        unsafe {
-            match lua_type(self.l, self.at) {
-                LUA_TNIL => f(Scalar::Null),
-                LUA_TBOOLEAN => f(Scalar::Bool(lua_toboolean(self.l, self.at) != 0)),
-                LUA_TNUMBER => f(number(lua_tonumber(self.l, self.at))),
-                LUA_TLIGHTUSERDATA if lua_tolightuserdata(self.l, self.at).is_null() => f(Scalar::Null),
-                LUA_TSTRING => f(match std::str::from_utf8(text(self.l, self.at)) {
-                    Ok(text) => Scalar::Text(text),
-                    Err(_) => Scalar::Other(NO_UTF8),
-                }),
-                LUA_TLIGHTUSERDATA => f(Scalar::Other("userdata")),
-                _ => f(Scalar::Other(self.name())),
-            }
-        }
+        // SAFETY: the slot's value stays on the stack while the closure has its bytes.
+        f(unsafe { self.lent_scalar() })
     }
 
     fn len(&self) -> usize {
@@ -663,13 +777,31 @@ impl Lent for Slot<'_> {
         if self.is_table() { unsafe { lua_objlen(self.l, self.at) } } else { 0 }
     }
 
-    fn count(&self, most: usize) -> usize {
-        let mut count = 0;
-        // What is counted is the bound's.
-        let _ = self.each(|_, _, _| {
-            count += 1;
-            if count < most { Ok(()) } else { Err(()) }
-        });
+    fn count<'a>(&'a self, most: usize, found: &mut Vec<Scalar<'a>>) -> usize {
+        if !self.is_table() {
+            return 0;
+        }
+        found.clear();
+        found.resize(self.pins.fields.len(), Scalar::Null);
+        let (mut order, mut count, mut place) = (self.pins.order.borrow_mut(), 0, 0);
+        // SAFETY: the slot's value is on the stack, which has room for a pair, and `place` is one that the walk gave. Texts stay
+        // in the table for as long as it is lent, which is longer than `found` (rule 3).
+        unsafe {
+            let top = Top::of(self.l);
+            let (key, value) = (top.at + 1, top.at + 2);
+            while count < most {
+                place = lua_rawiter(self.l, self.at, place);
+                if place < 0 {
+                    return count;
+                }
+                if let Some(field) = self.pins.field(lua_topointer(self.l, key), count, &mut order) {
+                    found[field] = Slot { at: value, ..*self }.lent_scalar();
+                }
+                lua_settop(self.l, top.at);
+                count += 1;
+            }
+        }
+        found.clear();
         count
     }
 
@@ -731,6 +863,22 @@ impl Lent for Slot<'_> {
             }
             self.on_top(f)
         }
+    }
+}
+
+/// A type as scripts call it.
+fn kind_name(kind: c_int) -> &'static str {
+    match kind {
+        LUA_TNIL => "nil",
+        LUA_TBOOLEAN => "boolean",
+        LUA_TNUMBER => "number",
+        LUA_TSTRING => "string",
+        LUA_TTABLE => "table",
+        LUA_TFUNCTION => "function",
+        LUA_TBUFFER => "buffer",
+        LUA_TVECTOR => "vector",
+        LUA_TTHREAD => "thread",
+        _ => "userdata",
     }
 }
 

@@ -4,6 +4,7 @@
 
 use crate::hostile::{corpus, places};
 use crate::scripted::*;
+use crate::workloads::{lines, w3};
 use proptest::prelude::*;
 use std::sync::Arc;
 use tidegate_operators::event::Bundle;
@@ -111,6 +112,20 @@ fn documents_of_every_form() {
             let scripted = Template { transform: Some(Transform::Script(script(echo))), ..template.clone() };
             hosts.agree(decode, || bundle("acme", scripted.clone(), &events));
         }
+    }
+}
+
+#[test]
+fn the_workload_of_three_scripts() {
+    let (Some(sample), Some(folder)) = (lines("w3-sample.ndjson"), shared("workload/s5")) else { return };
+    let (mut hosts, events) = (Hosts::new(), sample.iter().map(String::as_bytes).collect::<Vec<_>>());
+    let whole = w3(&folder);
+    // All stages in Luau, and each of them beside one that is not.
+    let later = Template { transform: None, ..whole.clone() };
+    let judged = Template { validate: Some(Validate::Rules(Vec::new())), ..whole.clone() };
+    for template in [whole, later, judged] {
+        let [interpreted, native] = hosts.agree("W3", || bundle("acme", template.clone(), &events));
+        assert_eq!(interpreted, native);
     }
 }
 

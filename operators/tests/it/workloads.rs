@@ -8,7 +8,7 @@ use tidegate_schemas::row::{Cell, Row};
 use tidegate_schemas::table::{Field, FieldType};
 use tidegate_schemas::time;
 
-fn lines(name: &str) -> Option<Vec<String>> {
+pub fn lines(name: &str) -> Option<Vec<String>> {
     let path = shared("workload")?.join(name);
     Some(std::fs::read_to_string(path).unwrap().lines().map(str::to_owned).collect())
 }
@@ -30,12 +30,8 @@ fn number(cell: &Cell) -> f64 {
     }
 }
 
-#[test]
-fn w3_by_three_scripts() {
-    let (Some(sample), Some(expected), Some(folder)) = (lines("w3-sample.ndjson"), lines("w3-expected.ndjson"), shared("workload/s5"))
-    else {
-        return;
-    };
+/// The three scripts of S5.
+pub fn w3(folder: &std::path::Path) -> Template {
     let source = |stage: &str| script(&std::fs::read_to_string(folder.join(format!("{stage}.luau"))).unwrap());
     let names = [
         "time",
@@ -59,20 +55,30 @@ fn w3_by_three_scripts() {
     };
     let mut fields: Vec<Field> = names.iter().map(|n| field(n, kind(n))).collect();
     fields.push(field("deviceId", FieldType::Text));
-    let template = Template {
+    Template {
         payload: Some(Payload { at: Some("/payload".into()), encoding: Encoding::Base64, form: PayloadForm::Buffer, f_port: None }),
         decode: Some(Decode::Script(source("decode"))),
         validate: Some(Validate::Script(source("validate"))),
         transform: Some(Transform::Script(source("transform"))),
         ..template(fields)
+    }
+}
+
+#[test]
+fn w3_by_three_scripts() {
+    let (Some(sample), Some(expected), Some(folder)) = (lines("w3-sample.ndjson"), lines("w3-expected.ndjson"), shared("workload/s5"))
+    else {
+        return;
     };
+    let template = w3(&folder);
+    let names: Vec<&str> = template.fields.iter().map(|f| f.name.as_str()).take(13).collect();
     let (progress, runs) = through(&template, &sample);
     for ((progress, expected), line) in progress.into_iter().zip(&expected).zip(&sample) {
         let expected: Value = serde_json::from_str(expected).unwrap();
         let rows: Vec<Row> = rows(progress);
         assert_eq!(rows.len(), 1);
-        for (cell, name) in rows[0].cells.iter().zip(names) {
-            assert_eq!(number(cell), expected[name].as_f64().unwrap(), "{name} of {line}");
+        for (cell, name) in rows[0].cells.iter().zip(&names) {
+            assert_eq!(number(cell), expected[*name].as_f64().unwrap(), "{name} of {line}");
         }
         assert_eq!(rows[0].cells[13], Cell::Text(expected["deviceId"].as_str().unwrap().into()));
         assert!(rows[0].attributes.is_empty());

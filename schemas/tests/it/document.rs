@@ -67,6 +67,50 @@ fn errors_name_the_byte() {
     assert!(Document::parse(Bytes::from_static(b"\"\xff\"")).is_err());
 }
 
+#[test]
+fn numbers_are_the_nearest_and_of_their_kind() {
+    for text in [
+        "0",
+        "-7",
+        "123456789012345678",
+        "1234567890123456789",
+        "9223372036854775808",
+        "-9223372036854775808",
+        "-9223372036854775809",
+        "18446744073709551616",
+        "-0",
+        "-0.0",
+        "0.1",
+        "90.08302973663159",
+        "9007199254740993.0",
+        "900719925474099.3",
+        "0.000000000000000001",
+        "123456789.123456789",
+        "1e5",
+        "1E-7",
+        "1.5e+3",
+        "5e-324",
+        "2.2250738585072011e-308",
+        "1e400",
+        "01",
+        "1.",
+        ".5",
+        "-",
+        "1e",
+        "1e+",
+        "--1",
+        "1 2",
+        " 1\t",
+    ] {
+        let theirs = serde_json::from_str::<serde_json::Value>(text).ok();
+        let ours = parse(text).ok().map(|d| serde_json::from_str::<serde_json::Value>(&json(&d)).unwrap());
+        assert_eq!(ours, theirs, "{text}");
+        if let (Ok(document), Ok(nearest)) = (parse(text), text.trim().parse::<f64>()) {
+            assert_eq!(document.root().as_f64().map(f64::to_bits), Some(nearest.to_bits()), "{text}");
+        }
+    }
+}
+
 fn any_json() -> impl Strategy<Value = serde_json::Value> {
     let leaf = prop_oneof![
         Just(serde_json::Value::Null),
@@ -88,6 +132,13 @@ proptest! {
     fn any_value_survives(value in any_json()) {
         let text = value.to_string();
         prop_assert_eq!(json(&parse(&text).unwrap()), text);
+    }
+
+    /// The scanner of the usual JSON and the full parser are one to their readers.
+    #[test]
+    fn what_is_nearly_json_is_what_serde_json_makes_of_it(text in "[\\[\\]{}\":, 0-9.eE+truefalsn\\\\-]{0,24}") {
+        let ours = parse(&text).ok().map(|d| serde_json::from_str::<serde_json::Value>(&json(&d)).unwrap());
+        prop_assert_eq!(ours, serde_json::from_str::<serde_json::Value>(&text).ok());
     }
 
     #[test]

@@ -16,7 +16,9 @@ pub(crate) struct Places {
 struct Step {
     /// Which pointers end here.
     ends: Vec<usize>,
-    next: HashMap<Box<[u8]>, Step>,
+    /// Members by name, in the order in which they were added: most documents have them in the same.
+    next: Vec<(Box<[u8]>, Step)>,
+    by_name: HashMap<Box<[u8]>, usize>,
 }
 
 impl Places {
@@ -32,7 +34,7 @@ impl Places {
         self.len += 1;
         if let Some(steps) = steps {
             for name in steps {
-                step = step.next.entry(name.into_bytes().into()).or_default();
+                step = step.member(name.into_bytes().into());
             }
             step.ends.push(number);
         }
@@ -51,6 +53,14 @@ impl Places {
 }
 
 impl Step {
+    fn member(&mut self, name: Box<[u8]>) -> &mut Self {
+        let at = *self.by_name.entry(name.clone()).or_insert(self.next.len());
+        if at == self.next.len() {
+            self.next.push((name, Self::default()));
+        }
+        &mut self.next[at].1
+    }
+
     fn find<'v>(&self, value: Value<'v>, found: &mut [Option<Value<'v>>]) {
         self.ends.iter().for_each(|n| found[*n] = Some(value));
         if self.next.is_empty() {
@@ -58,10 +68,17 @@ impl Step {
         }
         match value.kind() {
             Kind::Map(_) => {
+                let mut expected = 0;
                 for (key, value) in value.raw_pairs() {
-                    if let Some(step) = self.next.get(key) {
+                    let at = match self.next.get(expected) {
+                        Some((name, _)) if **name == *key => Some(expected),
+                        _ => self.by_name.get(key).copied(),
+                    };
+                    if let Some(at) = at {
+                        let step = &self.next[at].1;
                         step.forget(found);
                         step.find(value, found);
+                        expected = at + 1;
                     }
                 }
             }
@@ -79,7 +96,7 @@ impl Step {
     /// A later member of the same name replaces the earlier one with everything below it.
     fn forget(&self, found: &mut [Option<Value<'_>>]) {
         self.ends.iter().for_each(|n| found[*n] = None);
-        self.next.values().for_each(|s| s.forget(found));
+        self.next.iter().for_each(|(_, s)| s.forget(found));
     }
 }
 
@@ -115,7 +132,10 @@ impl Both {
         if !sent.is_empty() {
             self.sent.find(event.document.root(), &mut sent);
         }
-        let Some(document) = event.decoded.as_ref().filter(|_| self.decoded.len() > 0) else {
+        if self.decoded.len() == 0 {
+            return sent;
+        }
+        let Some(document) = &event.decoded else {
             return self.order.iter().map(|(decoded, n)| if *decoded { None } else { sent[*n] }).collect();
         };
         let mut decoded = vec![None; self.decoded.len()];
