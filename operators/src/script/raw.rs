@@ -197,7 +197,6 @@ impl Pins {
         {
             return Some(expected);
         }
-        // Of two fields with one name the first is the template's own.
         let found = self.fields.iter().position(|field| *field == key)?;
         if count <= order.len() {
             order.truncate(count);
@@ -270,20 +269,16 @@ unsafe fn raise(l: *mut lua_State) -> ! {
 unsafe extern "C-unwind" fn traced(l: *mut lua_State) -> c_int {
     // SAFETY: a C function may raise, and nothing here waits to be dropped. There is one argument, the error.
     unsafe {
-        // What a function of the host raised knows its stack. Luau asks about memory as well, where there is none for more.
-        if lua_type(l, 1) == LUA_TUSERDATA || is_memory(l, 1) || lua_checkstack(l, LUA_TRACEBACK_STACK + 2) == 0 {
+        // What a function of the host raised knows its stack.
+        if lua_type(l, 1) == LUA_TUSERDATA || lua_checkstack(l, LUA_TRACEBACK_STACK + 2) == 0 {
             return 1;
         }
         let text = luaL_tolstring(l, 1, ptr::null_mut());
+        // The script is over, and what is told of it must not depend on what the heap has room for.
+        let _ = Lua::get_or_init_from_ptr(l).set_memory_limit(0);
         luaL_traceback(l, l, text, 0);
         1
     }
-}
-
-/// Whether the value is Luau's own error about memory.
-unsafe fn is_memory(l: *mut lua_State, at: c_int) -> bool {
-    // SAFETY: `at` is a place of the stack, by the caller, and stays on it while its bytes are compared.
-    unsafe { lua_type(l, at) == LUA_TSTRING && text(l, at) == b"not enough memory" }
 }
 
 /// The bytes of a string on the stack.
@@ -335,7 +330,7 @@ pub(crate) fn cross<R>(crossing: &Crossing, pins: &mut Pins, of: &Crossed<'_>, r
                     End::Later(any) => Ended::Later(any.then(|| slot(0))),
                 }));
             }
-            read(Err(if status == LUA_ERRMEM || is_memory(l, first) {
+            read(Err(if status == LUA_ERRMEM {
                 mlua::Error::MemoryError("not enough memory".into())
             } else if lua_type(l, first) == LUA_TSTRING {
                 mlua::Error::RuntimeError(String::from_utf8_lossy(text(l, first)).into_owned())
