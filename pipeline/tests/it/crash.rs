@@ -179,7 +179,8 @@ fn killed_at_random_moments() {
 
 #[test]
 fn killed_at_every_fault_point() {
-    for point in tidegate_schemas::fault::POINTS {
+    // Only scripts that harm the host come past the others: `engine.rs` has them.
+    for point in tidegate_schemas::fault::POINTS.iter().filter(|p| !p.starts_with("quarantine.")) {
         let place = Place::new(FAST);
         let fleet = Fleet::new(4);
         // The second passage, so that there is something before it; whatever comes once only is hit in the other run.
