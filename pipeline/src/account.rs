@@ -11,6 +11,7 @@ use tidegate_schemas::commit::{CommitRecord, Counts};
 use tidegate_schemas::ids::{Epoch, Partition, Position, TenantId};
 use tidegate_schemas::log::{EventLog, LogName};
 use tidegate_schemas::system::SystemTable;
+use tidegate_schemas::time;
 
 /// Rows that one partition committed to one table of one tenant, by epoch.
 pub type RowsByEpoch = BTreeMap<Epoch, u64>;
@@ -30,6 +31,8 @@ pub struct Account {
     pub rows: BTreeMap<(Partition, TenantId, String), RowsByEpoch>,
     /// First and last epoch held, by partition.
     pub epochs: BTreeMap<Partition, (Epoch, Epoch)>,
+    /// The first epoch of each day, by partition: days since 1970 of the recorded time.
+    pub days: BTreeMap<Partition, BTreeMap<i32, Epoch>>,
     /// Requests that somebody else deleted before they were processed, where it was accepted to go on behind them.
     pub gaps: Vec<String>,
     /// What does not add up.
@@ -98,8 +101,20 @@ impl Account {
         for rows in commit.rows.iter().filter(|r| SystemTable::named(&r.table).is_none()) {
             self.rows.entry((partition, rows.tenant.clone(), rows.table.clone())).or_default().insert(commit.epoch, rows.rows);
         }
+        self.days.entry(partition).or_default().entry(time::day(commit.recorded_at)).or_insert(commit.epoch);
         let range = self.epochs.entry(partition).or_insert((commit.epoch, commit.epoch));
         range.1 = commit.epoch;
+    }
+}
+
+impl Account {
+    /// The first epoch of each partition that was recorded on a day or later; beyond the last where none was.
+    pub fn since(&self, day: i32) -> BTreeMap<Partition, Epoch> {
+        let first = |(partition, (_, last)): (&Partition, &(Epoch, Epoch))| {
+            let found = self.days.get(partition).and_then(|days| days.range(day..).next());
+            (*partition, found.map_or(last + 1, |(_, epoch)| *epoch))
+        };
+        self.epochs.iter().map(first).collect()
     }
 }
 

@@ -6,8 +6,11 @@
 //! ```
 
 pub mod place;
+pub mod secret;
+mod sinks;
 mod validate;
 
+pub use sinks::{ClickHouse, Parquet, Sinks};
 pub use validate::Objection;
 
 use crate::log::kafka::KafkaSettings;
@@ -249,33 +252,6 @@ impl Process {
     }
 }
 
-/// `[sink.…]`
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Sinks {
-    /// Delta Lake tables.
-    pub parquet: Parquet,
-}
-
-/// `[sink.parquet]`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Parquet {
-    /// Whether rows go there.
-    pub enabled: bool,
-    /// Root of the tables; absent: `tables` in the data folder. Relative to the configuration file's folder.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub path: Option<PathBuf>,
-    /// System tables that go there too: `rejections`, `script_runs`, `script_logs`.
-    pub system_tables: Vec<String>,
-}
-
-impl Default for Parquet {
-    fn default() -> Self {
-        Self { enabled: true, path: None, system_tables: Vec::new() }
-    }
-}
-
 /// `[definitions]`
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -373,6 +349,11 @@ impl Config {
         self.server.state_dir.as_ref().unwrap_or(&self.server.data_dir)
     }
 
+    /// Where a sink keeps the rows of parked tables.
+    pub fn parked(&self, sink: &str) -> PathBuf {
+        self.state().join("parked").join(sink)
+    }
+
     /// The socket that `tidegate apply` talks to.
     pub fn control_socket(&self) -> PathBuf {
         self.server.data_dir.join("control.sock")
@@ -380,9 +361,8 @@ impl Config {
 
     fn begin_paths_at(&mut self, folder: &Path) {
         let server = &mut self.server;
-        let paths =
-            [Some(&mut server.data_dir), server.state_dir.as_mut(), self.sink.parquet.path.as_mut(), self.definitions.folder.as_mut()];
-        let paths = paths.into_iter().flatten().chain(self.log.kafka.files());
+        let paths = [Some(&mut server.data_dir), server.state_dir.as_mut(), self.definitions.folder.as_mut()];
+        let paths = paths.into_iter().flatten().chain(self.log.kafka.files()).chain(self.sink.files());
         for path in paths {
             *path = folder.join(&*path);
         }

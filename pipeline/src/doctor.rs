@@ -12,7 +12,9 @@ use object_store::{Error as StoreError, ObjectStore, PutMode, PutOptions, PutPay
 use serde::Serialize;
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 use tidegate_schemas::log::EventLog;
+use tidegate_sinks::clickhouse::ClickHouseSink;
 
 /// Several of them try the same name at once: exactly one may win.
 const RACERS: usize = 8;
@@ -86,6 +88,9 @@ pub fn examine(config: &Config) -> Vec<Finding> {
     if roles.contains(&Role::Sink) && config.sink.parquet.enabled {
         found.push(conditional_writes("sink.parquet.path", &config.tables()));
     }
+    if roles.contains(&Role::Sink) && config.sink.clickhouse.enabled {
+        found.extend(clickhouse(config));
+    }
     found
 }
 
@@ -134,6 +139,43 @@ fn embedded(config: &Config) -> Vec<Finding> {
         Finding::ok("log.budget_bytes", detail)
     } else {
         Finding::warning("log.budget_bytes", format!("{detail}: the disk is full before the budget is; lower the budget"))
+    });
+    found
+}
+
+/// Beyond this, recorded times and the dates of rows in ClickHouse contradict each other visibly.
+const SKEW_MAX: Duration = Duration::from_secs(1);
+
+/// Version, clock, and every right that the sink needs, by using it.
+fn clickhouse(config: &Config) -> Vec<Finding> {
+    let settings = &config.sink.clickhouse;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let opened = settings.options().map_err(|e| e.to_string()).and_then(|o| ClickHouseSink::open(o).map_err(|e| e.to_string()));
+    let (sink, runtime) = match opened.and_then(|sink| Ok((sink, runtime.map_err(|e| e.to_string())?))) {
+        Ok(both) => both,
+        Err(error) => return vec![Finding::failed("sink.clickhouse", error)],
+    };
+    let reached = match runtime.block_on(sink.reach()) {
+        Ok(reached) => reached,
+        Err(error) => return vec![Finding::failed("sink.clickhouse.url", error)],
+    };
+    let mut found = vec![if reached.fits {
+        Finding::ok("sink.clickhouse.url", format!("{}: version {}", settings.url, reached.version))
+    } else {
+        Finding::failed("sink.clickhouse.url", format!("{}: version {} is too old; 25 or newer is needed", settings.url, reached.version))
+    }];
+    let skew = reached.skew.as_millis();
+    found.push(if reached.skew <= SKEW_MAX {
+        Finding::ok("ClickHouse's clock", format!("within {skew} ms of ours"))
+    } else {
+        Finding::warning("ClickHouse's clock", format!("{skew} ms away from ours: keep clocks in step (NTP)"))
+    });
+    found.push(match runtime.block_on(sink.exercise()) {
+        Ok(1) => Finding::ok("ClickHouse's rights", format!("{} may make, widen, fill, read and drop tables; tokens hold", settings.user)),
+        Ok(rows) => {
+            Finding::failed("ClickHouse's tokens", format!("one insert twice under one token left {rows} rows: is a proxy in between?"))
+        }
+        Err(error) => Finding::failed("ClickHouse's rights", format!("{error}; pipeline/guides/clickhouse.md has the grants")),
     });
     found
 }

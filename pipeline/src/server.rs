@@ -40,6 +40,7 @@ use tidegate_schemas::log::EventLog;
 use tidegate_schemas::sink::Sink;
 use tidegate_schemas::system::SystemTable;
 use tidegate_schemas::time::Micros;
+use tidegate_sinks::clickhouse::ClickHouseSink;
 use tidegate_sinks::driver::{Driver, DriverOptions, Progress, TableSelection, cursor_or_start};
 use tidegate_sinks::parquet::{ParquetOptions, ParquetSink};
 use tokio::net::TcpListener;
@@ -198,11 +199,17 @@ type Configured = (Arc<dyn Sink>, Vec<SystemTable>);
 /// The sinks that are configured: a sink is an arm here.
 fn sinks_of(config: &Config, tables: &Path) -> anyhow::Result<Vec<Configured>> {
     let mut sinks: Vec<Configured> = Vec::new();
+    let named = |tables: &[String]| tables.iter().filter_map(|name| SystemTable::named(name)).collect();
     let parquet = &config.sink.parquet;
     if parquet.enabled {
         std::fs::create_dir_all(tables).with_context(|| format!("folder {}", tables.display()))?;
         let sink = ParquetSink::open(tables, ParquetOptions::default()).context("Parquet tables")?;
-        sinks.push((Arc::new(sink), parquet.system_tables.iter().filter_map(|n| SystemTable::named(n)).collect()));
+        sinks.push((Arc::new(sink), named(&parquet.system_tables)));
+    }
+    let clickhouse = &config.sink.clickhouse;
+    if clickhouse.enabled {
+        let sink = ClickHouseSink::open(clickhouse.options()?).context("sink.clickhouse")?;
+        sinks.push((Arc::new(sink), named(&clickhouse.system_tables)));
     }
     Ok(sinks)
 }
@@ -217,7 +224,7 @@ async fn start_sinks(
 ) -> anyhow::Result<(Vec<RunningSink>, Vec<Assigner>)> {
     let (mut running, mut assigners) = (Vec::new(), Vec::new());
     for (sink, system) in sinks_of(config, &config.tables())? {
-        let park = config.state().join("parked").join(sink.name());
+        let park = config.parked(sink.name());
         let options = DriverOptions { tables: TableSelection { system }, accept_gap, ..DriverOptions::new(park) };
         let driver = Driver::new(Arc::clone(&open.log), Arc::clone(&sink), options);
         let (name, progress, stop) = (sink.name(), driver.progress(), stop.clone());

@@ -154,12 +154,20 @@ limits! {
     CUT_EDGE_SECONDS = 900, "seconds", "all cuts close where recorded time passes a multiple of this";
     CUT_EDGE_BYTES = 256 << 20, "bytes", "output of a partition between two edges, which the log keeps whatever sinks have";
     DELIVERY_RETRY_SECONDS_MAX = 30, "seconds", "longest pause between two attempts at a delivery";
+    DELIVERY_FAILURES_MAX = 5, "attempts", "that fail in a row, over all partitions and tables of a sink; then one at a time finds out whether it is back";
     DELTA_TABLES_OPEN_MAX = 1_024, "tables", "snapshots of Delta tables kept in memory";
     DELTA_COMMIT_TRIES_MAX = 8, "tries", "conflicts of one commit within one delivery; then the driver waits before it tries again";
     DELTA_CHECKPOINT_COMMITS = 100, "commits", "a reader replays at most this many of a table";
     DELIVERIES_UNDER_WAY_MAX = 4, "deliveries", "of one sink in one process, each with the encoded file of a cut in memory";
     SINK_READERS_MAX = 16, "reads", "of one sink that wait for the log at once; each takes a thread";
     SINK_TARGETS_MAX = 65_536, "targets", "that one partition remembers having asked the sink about; past it they are asked again";
+    CLICKHOUSE_DEDUPLICATION_WINDOW = 10_000, "inserts", "of a table that ClickHouse knows again by their token";
+    CLICKHOUSE_BLOCK_ROWS_MAX = 16 << 20, "rows", "of one insert that stay one block, so that it is stored whole or not at all; far above any cut";
+    CLICKHOUSE_BLOCK_BYTES_MAX = 1 << 30, "bytes", "of one insert that stay one block, as the server counts them; far above any cut";
+    CLICKHOUSE_CUT_BYTES_MAX = 256 << 20, "bytes", "block bytes of one cut that go into one insert";
+    CLICKHOUSE_CONNECT_SECONDS_MAX = 10, "seconds", "until a connection to ClickHouse stands";
+    CLICKHOUSE_REQUEST_SECONDS = 120, "seconds", "one statement or insert may take before it counts as failed and is tried again";
+    CLICKHOUSE_ANSWER_BYTES_MAX = 64 << 20, "bytes", "of one answer of ClickHouse that is read into memory";
     PARKED_BYTES_MAX = 1 << 30, "bytes", "blocks of parked tables kept apart; past it they are dropped as a recorded gap";
     VERIFY_KEYS_MAX = 4 << 20, "keys", "of overlapping files, compared in memory for duplicates";
 

@@ -136,6 +136,12 @@ pub trait Sink: Send + Sync + 'static {
     /// The last epoch of this partition that the target holds; what ends at or before it is never delivered again.
     fn held(&self, log: LogId, partition: Partition, target: &Target) -> BoxFuture<'_, Result<Option<Epoch>, SinkError>>;
 
+    /// Asked of the last cut that the target holds, when a driver begins: whether to deliver it once more, since what hangs on
+    /// the table may lack it. Only where the sink knows the cut again for sure.
+    fn repeats(&self, _cut: &Cut) -> BoxFuture<'_, Result<bool, SinkError>> {
+        Box::pin(async { Ok(false) })
+    }
+
     /// Delivers durably. Repeating the same cut must leave the same rows.
     fn deliver(&self, cut: Cut) -> BoxFuture<'_, Result<(), SinkError>>;
 

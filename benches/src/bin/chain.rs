@@ -300,7 +300,7 @@ fn over_http(workload: Workload, setting: &Setting, broker: Option<&Broker>) -> 
     drop(server);
     if rows {
         let config = Config::load(&folder.path().join("tidegate.toml"))?;
-        let report = verify::run(&*log::open_to_read(&config)?, &config.tables())?;
+        let report = verify::run(&*log::open_to_read(&config)?, &config)?;
         found = report.tables.iter().map(|t| t.rows).sum();
         let expected = (0..events).filter(|n| !workload.is_bad(*n)).count() as u64;
         ensure!(

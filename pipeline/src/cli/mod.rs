@@ -6,6 +6,7 @@ mod demo;
 mod doctor;
 mod key;
 mod run;
+mod sink;
 mod template;
 mod verify;
 
@@ -38,6 +39,8 @@ enum Command {
     Doctor(doctor::Args),
     /// Make a new API key; its secret is shown this once.
     Key(key::Args),
+    /// How far each sink is, what is parked, and what becomes of it; who may read which rows.
+    Sink(sink::Args),
     /// Make, check, test, try and measure a template, without a server.
     Template(template::Args),
     /// Add up commit records against the rows that the tables hold; exits 1 on any difference.
@@ -95,6 +98,7 @@ pub fn main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Check(args) => check::main(&args),
         Command::Doctor(args) => doctor::main(&args),
         Command::Key(args) => key::main(&args),
+        Command::Sink(args) => sink::main(&args),
         Command::Template(args) => template::main(&args),
         Command::Verify(args) => verify::main(&args),
         Command::DemoFleet(args) => demo::fleet(&args),

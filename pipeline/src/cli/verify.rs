@@ -3,7 +3,7 @@
 use crate::{log, verify};
 use std::process::ExitCode;
 
-/// Add up commit records against the rows that the tables hold; exits 1 on any difference.
+/// Add up commit records against the rows that the tables of all sinks hold; exits 1 on any difference.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -15,7 +15,7 @@ pub struct Args {
 
 pub fn main(args: &Args) -> anyhow::Result<ExitCode> {
     let config = args.which.load()?;
-    let report = verify::run(&*log::open_to_read(&config)?, &config.tables())?;
+    let report = verify::run(&*log::open_to_read(&config)?, &config)?;
     if args.json {
         println!("{}", serde_json::to_string(&report)?);
     } else {
@@ -35,8 +35,13 @@ fn print(report: &verify::Report) {
         t.received, t.transformed, t.duplicate, t.rejected, t.filtered
     );
     println!("rows committed {}, of which pending {}", report.rows_committed, report.rows_pending);
+    if report.rows_expired > 0 {
+        println!("rows past a sink's retention {}", report.rows_expired);
+    }
     for table in &report.tables {
-        println!("  {}/{}: {} rows in {} files (version {})", table.tenant, table.table, table.rows, table.files, table.version);
+        let how = table.files.zip(table.version).map(|(files, version)| format!(" in {files} files (version {version})"));
+        let sink = if how.is_some() { "" } else { table.sink };
+        println!("  {}/{}: {} rows{}{sink}", table.tenant, table.table, table.rows, how.unwrap_or_else(|| " in ".into()));
     }
     for gap in &report.gaps {
         println!("GAP {gap}");

@@ -21,15 +21,21 @@ impl Config {
         let mut found = Vec::new();
         self.validate_server(&mut found);
         self.validate_log_and_process(&mut found);
+        self.validate_clickhouse(&mut found);
         let mut check = |holds: bool, setting, detail: String, remedy: &str| {
             if !holds {
                 found.push(Objection { setting, detail, remedy: remedy.to_owned() });
             }
         };
-        for name in &self.sink.parquet.system_tables {
+        let (parquet, clickhouse) = (&self.sink.parquet, &self.sink.clickhouse);
+        for (setting, names) in
+            [("sink.parquet.system_tables", &parquet.system_tables), ("sink.clickhouse.system_tables", &clickhouse.system_tables)]
+        {
             let known = SystemTable::ALL.map(SystemTable::as_str).join(", ");
-            let detail = format!("names {name:?}, which is no system table");
-            check(SystemTable::named(name).is_some(), "sink.parquet.system_tables", detail, &format!("the system tables are {known}"));
+            for name in names {
+                let detail = format!("names {name:?}, which is no system table");
+                check(SystemTable::named(name).is_some(), setting, detail, &format!("the system tables are {known}"));
+            }
         }
         let cut = &self.cut;
         for (setting, value) in [
@@ -70,6 +76,41 @@ impl Config {
             );
         }
         found
+    }
+
+    fn validate_clickhouse(&self, found: &mut Vec<Objection>) {
+        let c = &self.sink.clickhouse;
+        let mut check = |holds: bool, setting, detail: String, remedy: &str| {
+            if !holds {
+                found.push(Objection { setting, detail, remedy: remedy.to_owned() });
+            }
+        };
+        let after = c.url.strip_prefix("http://").or_else(|| c.url.strip_prefix("https://"));
+        let plain = |host: &str| !host.is_empty() && !host.contains(['@', '?', '#', ' ']);
+        let remedy =
+            "write http://host:port or https://host:port; the user is in sink.clickhouse.user, and its password in a file or variable";
+        // Not shown: somebody may have put a password there.
+        check(after.is_some_and(plain), "sink.clickhouse.url", "is no plain address".into(), remedy);
+        for (setting, value) in [("sink.clickhouse.database", &c.database), ("sink.clickhouse.user", &c.user)] {
+            check(
+                !value.is_empty() && !value.contains(char::is_control),
+                setting,
+                format!("is {value:?}"),
+                "name one, or leave it out for the default",
+            );
+        }
+        if c.enabled {
+            for (setting, value, most, unit) in [
+                ("cut.rows_max", self.cut.rows_max, limits::CLICKHOUSE_BLOCK_ROWS_MAX / 4, "rows"),
+                ("cut.bytes_max", self.cut.bytes_max, limits::CLICKHOUSE_CUT_BYTES_MAX, "bytes"),
+            ] {
+                let detail = format!("is {value}, and a cut is one insert of ClickHouse");
+                check(value <= most as u64, setting, detail, &format!("at most {most} {unit} are stored as a whole: lower it"));
+            }
+        }
+        let mut bounded = |setting, value: u32, max, reason: &str| found.extend(out_of_bounds(setting, value.into(), 1, max, reason));
+        bounded("sink.clickhouse.request_seconds_max", c.request_seconds_max, 3_600, "a partition waits for it");
+        bounded("sink.clickhouse.retention_days", c.retention_days.unwrap_or(1), 36_500, "rows are dropped a whole day at a time");
     }
 
     fn validate_roles(&self, found: &mut Vec<Objection>) {

@@ -26,7 +26,7 @@ struct Device {
 #[derive(Default)]
 pub struct Ledger {
     pub acknowledged: BTreeSet<(usize, String)>,
-    refused: BTreeSet<(usize, String)>,
+    pub refused: BTreeSet<(usize, String)>,
 }
 
 pub struct Fleet {
@@ -41,7 +41,7 @@ impl Fleet {
     }
 
     /// All devices send until `stop`, or until the server is gone.
-    fn drive(&self, address: &str, keys: &[String; 2], stop: &Arc<AtomicBool>) -> Vec<std::thread::JoinHandle<()>> {
+    pub fn drive(&self, address: &str, keys: &[String; 2], stop: &Arc<AtomicBool>) -> Vec<std::thread::JoinHandle<()>> {
         self.drive_any(&Arc::new(Mutex::new(vec![address.to_owned()])), keys, stop, Duration::ZERO)
     }
 
@@ -177,29 +177,39 @@ fn killed_at_random_moments() {
     assert!(fleet.ledger.lock().unwrap().acknowledged.len() as u64 > rounds * 10, "the fleet hardly sent anything");
 }
 
+/// Points that only a server with ClickHouse passes: walked where there is one.
+pub fn is_of_clickhouse(point: &str) -> bool {
+    point.starts_with("table.") || point.starts_with("insert.")
+}
+
 #[test]
 fn killed_at_every_fault_point() {
-    // Only scripts that harm the host come past the others: `engine.rs` has them.
-    for point in tidegate_schemas::fault::POINTS.iter().filter(|p| !p.starts_with("quarantine.")) {
-        let place = Place::new(FAST);
-        let fleet = Fleet::new(4);
-        // The second passage, so that there is something before it; whatever comes once only is hit in the other run.
-        for nth in [1, 2] {
-            let options = Options { fault: Some(format!("{point}:{nth}")), ..Options::default() };
-            let Ok(mut server) = place.try_start(&options) else { continue };
-            let stop = Arc::new(AtomicBool::new(false));
-            let senders = fleet.drive(&server.address, &place.keys, &stop);
-            server.ends(Duration::from_secs(30), &format!("{point}:{nth}"));
-            stop.store(true, Ordering::Relaxed);
-            senders.into_iter().for_each(|s| s.join().unwrap());
-        }
-        let server = place.start(&Options::default());
+    // Only scripts that harm the host come past those of quarantines: `engine.rs` has them.
+    for point in tidegate_schemas::fault::POINTS.iter().filter(|p| !is_of_clickhouse(p) && !p.starts_with("quarantine.")) {
+        let acknowledged = killed_at(point, &Place::new(FAST)).acknowledged.len();
+        println!("{point}: {acknowledged} acknowledged events are there once");
+    }
+}
+
+/// Ends the process at two passages of a point, under load; then all is there once.
+pub fn killed_at(point: &str, place: &Place) -> Ledger {
+    let fleet = Fleet::new(4);
+    // The second passage, so that there is something before it; whatever comes once only is hit in the other run.
+    for nth in [1, 2] {
+        let options = Options { fault: Some(format!("{point}:{nth}")), ..Options::default() };
+        let Ok(mut server) = place.try_start(&options) else { continue };
         let stop = Arc::new(AtomicBool::new(false));
         let senders = fleet.drive(&server.address, &place.keys, &stop);
-        std::thread::sleep(Duration::from_millis(200));
+        server.ends(Duration::from_secs(30), &format!("{point}:{nth}"));
         stop.store(true, Ordering::Relaxed);
         senders.into_iter().for_each(|s| s.join().unwrap());
-        finish(&place, server, &fleet);
-        println!("{point}: {} acknowledged events are there once", fleet.ledger.lock().unwrap().acknowledged.len());
     }
+    let server = place.start(&Options::default());
+    let stop = Arc::new(AtomicBool::new(false));
+    let senders = fleet.drive(&server.address, &place.keys, &stop);
+    std::thread::sleep(Duration::from_millis(200));
+    stop.store(true, Ordering::Relaxed);
+    senders.into_iter().for_each(|s| s.join().unwrap());
+    finish(place, server, &fleet);
+    std::mem::take(&mut *fleet.ledger.lock().unwrap())
 }

@@ -4,6 +4,7 @@
 mod account;
 mod assignment;
 mod backlog;
+mod clickhouse;
 mod config;
 mod crash;
 mod damage;

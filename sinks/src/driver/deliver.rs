@@ -1,14 +1,14 @@
 //! Brings closed cuts to the sink: those of one target in order, several targets at once.
 
-use super::park::Kept;
+use super::park::{Kept, Wish};
 use super::{Park, RETRY_FIRST, Shared, blocking, metrics, retry_after};
 use hashbrown::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
-use tidegate_schemas::fault;
 use tidegate_schemas::ids::{Epoch, Partition};
 use tidegate_schemas::limits::SINK_TARGETS_MAX;
-use tidegate_schemas::sink::{Cut, SinkError, Target};
+use tidegate_schemas::sink::{Cut, Sink, SinkError, Target};
+use tidegate_schemas::{BoxFuture, fault};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -25,7 +25,7 @@ pub(super) struct Deliveries {
     shared: Arc<Shared>,
     park: Arc<Park>,
     partition: Partition,
-    /// What the sink held of a target when its first cut closed.
+    /// What the sink holds of a target, once it was asked.
     held: HashMap<Target, Option<Epoch>>,
     parked: HashSet<Target>,
 }
@@ -59,15 +59,7 @@ impl Deliveries {
         }
         let mut tasks = JoinSet::new();
         for (target, cuts) in groups {
-            let one = OneTarget {
-                shared: Arc::clone(&self.shared),
-                park: Arc::clone(&self.park),
-                stop: stop.clone(),
-                known: self.held.get(&target).copied(),
-                parked: self.parked.contains(&target),
-                target,
-                partition: self.partition,
-            };
+            let one = self.of(target, stop);
             // As many tasks as cuts were open; how many deliver at once is bounded below.
             tasks.spawn(one.run(cuts));
         }
@@ -75,6 +67,40 @@ impl Deliveries {
             self.note(done)?;
         }
         Ok(())
+    }
+
+    /// Does what somebody asks of parked tables; returns those that are parked no longer.
+    pub(super) async fn heed(&mut self, stop: &CancellationToken) -> Result<Vec<Target>, Ended> {
+        let mut free = Vec::new();
+        for target in self.parked.iter().cloned().collect::<Vec<_>>() {
+            let (park, partition, of) = (Arc::clone(&self.park), self.partition, target.clone());
+            let Some(wish) = blocking(move || park.wished(partition, &of)).await else { continue };
+            let mut one = self.of(target.clone(), stop);
+            let done = one.heed(wish).await?;
+            self.held.remove(&target);
+            let reason = done.err();
+            tracing::info!(sink = self.shared.sink.name(), partition, table = target.table, ?wish, reason, "parked table");
+            let (park, of, parked) = (Arc::clone(&self.park), target.clone(), reason.is_some());
+            if let Err(error) = blocking(move || park.done(partition, &of, parked)).await {
+                tracing::error!(table = target.table, %error, "what was asked of a parked table cannot be noted as done");
+            } else if !parked {
+                self.parked.remove(&target);
+                free.push(target);
+            }
+        }
+        Ok(free)
+    }
+
+    fn of(&self, target: Target, stop: &CancellationToken) -> OneTarget {
+        OneTarget {
+            shared: Arc::clone(&self.shared),
+            park: Arc::clone(&self.park),
+            stop: stop.clone(),
+            known: self.held.get(&target).copied(),
+            parked: self.parked.contains(&target),
+            target,
+            partition: self.partition,
+        }
     }
 
     fn note(&mut self, done: Result<Result<Outcome, Ended>, tokio::task::JoinError>) -> Result<(), Ended> {
@@ -115,57 +141,100 @@ impl OneTarget {
         Ok(Outcome { target: self.target, held: self.known.flatten(), parked })
     }
 
+    /// Delivers the cuts that wait, or gives them up; the inner error is why the table stays parked.
+    async fn heed(&mut self, wish: Wish) -> Result<Result<(), String>, Ended> {
+        let (partition, log) = (self.partition, self.shared.log.log_id());
+        let (park, target) = (Arc::clone(&self.park), self.target.clone());
+        let waiting = match blocking(move || park.waiting(partition, &target)).await {
+            Ok(waiting) => waiting,
+            Err(error) => return Ok(Err(error.to_string())),
+        };
+        for waiting in waiting {
+            let (park, target) = (Arc::clone(&self.park), self.target.clone());
+            let loaded = blocking(move || park.load(log, partition, &target, &waiting).map(|cut| (cut, waiting))).await;
+            let (cut, waiting) = match loaded {
+                Ok(loaded) => loaded,
+                Err(error) => return Ok(Err(error.to_string())),
+            };
+            if wish == Wish::Resume
+                && let Err(reason) = self.one(&cut).await?
+            {
+                return Ok(Err(reason));
+            }
+            let (park, rows) = (Arc::clone(&self.park), cut.rows_count);
+            let gone = blocking(move || if wish == Wish::Resume { park.forget(&waiting) } else { park.give_up(&waiting, rows) }).await;
+            if let Err(error) = gone {
+                return Ok(Err(error.to_string()));
+            }
+        }
+        Ok(Ok(()))
+    }
+
     /// Delivers one cut, or skips it where the sink holds it; the inner error is the reason to park.
     async fn one(&mut self, cut: &Cut) -> Result<Result<(), String>, Ended> {
+        let sink = self.shared.sink.name();
+        let mut pause = RETRY_FIRST;
+        loop {
+            match self.is_due(cut).await? {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(reason) => return Ok(Err(reason)),
+            }
+            let timed = async {
+                let began = Instant::now();
+                self.shared.sink.deliver(cut.clone()).await.map(|()| began.elapsed())
+            };
+            match self.attempt(timed).await? {
+                Ok(took) => {
+                    metrics::delivered(sink, cut, took);
+                    break;
+                }
+                Err(SinkError::Permanent { doing, detail }) => return Ok(Err(format!("{doing}: {detail}"))),
+                Err(SinkError::Retryable { doing, detail }) => {
+                    // Nobody knows what became of it, and a long pause may lie behind the next attempt: asked again.
+                    self.known = None;
+                    retry_after(&self.shared, &self.stop, &mut pause, &doing, &detail).await?;
+                }
+            }
+        }
+        self.known = Some(self.known.flatten().max(Some(cut.last)));
+        self.shared.progress.failing(None);
+        Ok(Ok(()))
+    }
+
+    /// Whether the sink still lacks the cut, or wants its last one once more; the inner error is the reason to park.
+    async fn is_due(&mut self, cut: &Cut) -> Result<Result<bool, String>, Ended> {
         let held = match self.known {
             Some(held) => held,
-            None => match self.ask().await? {
+            None => match self.until_answered(|sink| sink.held(self.shared.log.log_id(), self.partition, &self.target)).await? {
                 Ok(held) => held,
                 Err(reason) => return Ok(Err(reason)),
             },
         };
         self.known = Some(held);
-        match held {
-            Some(held) if cut.last <= held => return Ok(Ok(())),
-            Some(held) if cut.first <= held => {
-                return Ok(Err(format!(
-                    "{} holds epochs up to {held} of partition {}, inside the cut {}: it was filled with other cuts; \
-                     compare its epochs with the log before resuming",
-                    self.shared.sink.location(&self.target),
-                    self.partition,
-                    cut.name()
-                )));
-            }
-            _ => {}
-        }
-        let sink = self.shared.sink.name();
-        let mut pause = RETRY_FIRST;
-        loop {
-            let (result, took) = self
-                .attempt(async {
-                    let began = Instant::now();
-                    (self.shared.sink.deliver(cut.clone()).await, began.elapsed())
-                })
-                .await?;
-            match result {
-                Ok(()) => {
-                    metrics::delivered(sink, cut, took);
-                    self.shared.progress.failing(None);
-                    return Ok(Ok(()));
-                }
-                Err(SinkError::Permanent { doing, detail }) => return Ok(Err(format!("{doing}: {detail}"))),
-                Err(SinkError::Retryable { doing, detail }) => {
-                    retry_after(&self.shared, &self.stop, &mut pause, &doing, &detail).await?;
-                }
-            }
-        }
+        Ok(match held {
+            Some(held) if cut.last == held => return self.until_answered(|sink| sink.repeats(cut)).await,
+            Some(held) if cut.last < held => Ok(false),
+            Some(held) if cut.first <= held => Err(format!(
+                "{} holds epochs up to {held} of partition {}, inside the cut {}: it was filled with other cuts; \
+                 compare its epochs with the log before resuming",
+                self.shared.sink.location(&self.target),
+                self.partition,
+                cut.name()
+            )),
+            _ => Ok(true),
+        })
     }
 
-    async fn ask(&self) -> Result<Result<Option<Epoch>, String>, Ended> {
+    /// A question to the sink, until it answers.
+    async fn until_answered<'a, T>(
+        &'a self,
+        question: impl Fn(&'a dyn Sink) -> BoxFuture<'a, Result<T, SinkError>>,
+    ) -> Result<Result<T, String>, Ended> {
         let mut pause = RETRY_FIRST;
         loop {
-            match self.attempt(self.shared.sink.held(self.shared.log.log_id(), self.partition, &self.target)).await? {
-                Ok(held) => return Ok(Ok(held)),
+            match self.attempt(question(&*self.shared.sink)).await? {
+                Ok(answer) => return Ok(Ok(answer)),
                 Err(SinkError::Permanent { doing, detail }) => return Ok(Err(format!("{doing}: {detail}"))),
                 Err(SinkError::Retryable { doing, detail }) => {
                     retry_after(&self.shared, &self.stop, &mut pause, &doing, &detail).await?;
@@ -175,10 +244,13 @@ impl OneTarget {
     }
 
     /// One call of the sink. Pauses between attempts take no permit, so that one failing table does not hold up others.
-    async fn attempt<T>(&self, call: impl Future<Output = T>) -> Result<T, Ended> {
+    async fn attempt<T>(&self, call: impl Future<Output = Result<T, SinkError>>) -> Result<Result<T, SinkError>, Ended> {
         let work = async {
+            let _turn = self.shared.breaker.pass().await;
             let _permit = self.shared.deliveries.acquire().await;
-            call.await
+            let result = call.await;
+            self.shared.breaker.ended(!matches!(result, Err(SinkError::Retryable { .. })));
+            result
         };
         tokio::select! {
             result = work => Ok(result),

@@ -110,6 +110,11 @@ impl Follower {
         Ok(step)
     }
 
+    /// The partition, and the record of `clean` that is looked at next.
+    pub(super) fn place(&self) -> (Partition, u64) {
+        (self.partition, self.clean)
+    }
+
     /// Records of `clean` not looked at yet. Asks the log.
     pub fn unread(&self) -> Result<u64, LogError> {
         Ok(self.log.bounds(LogName::Clean, self.partition)?.end.saturating_sub(self.clean))

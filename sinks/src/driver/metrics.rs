@@ -1,7 +1,7 @@
 //! What the driver counts. Labels are the sink and the partition, never a tenant or a table.
 
-use super::Step;
 use super::park::Kept;
+use super::{Lag, Step};
 use metrics::{counter, gauge, histogram};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tidegate_schemas::ids::Partition;
@@ -15,20 +15,24 @@ pub(super) fn delivered(sink: &'static str, cut: &Cut, took: Duration) {
 }
 
 pub(super) fn read(sink: &'static str, partition: Partition, step: &Step) {
-    let partition = partition.to_string();
-    gauge!("tidegate_sink_open_bytes", "sink" => sink, "partition" => partition.clone()).set(step.open_bytes as f64);
-    if let Some((_, recorded_at)) = step.read {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64());
-        gauge!("tidegate_sink_lag_seconds", "sink" => sink, "partition" => partition).set((now - recorded_at as f64 / 1e6).max(0.0));
-    }
+    gauge!("tidegate_sink_open_bytes", "sink" => sink, "partition" => partition.to_string()).set(step.open_bytes as f64);
 }
 
-pub(super) fn unread(sink: &'static str, partition: Partition, records: u64) {
-    gauge!("tidegate_sink_lag_records", "sink" => sink, "partition" => partition.to_string()).set(records as f64);
+pub(super) fn lag(sink: &'static str, partition: Partition, lag: &Lag) {
+    let partition = partition.to_string();
+    gauge!("tidegate_sink_lag_records", "sink" => sink, "partition" => partition.clone()).set(lag.records as f64);
+    if lag.read_at > 0 {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64());
+        gauge!("tidegate_sink_lag_seconds", "sink" => sink, "partition" => partition).set((now - lag.read_at as f64 / 1e6).max(0.0));
+    }
 }
 
 pub(super) fn retry(sink: &'static str) {
     counter!("tidegate_sink_retries_total", "sink" => sink).increment(1);
+}
+
+pub(super) fn breaker(sink: &'static str, open: bool) {
+    gauge!("tidegate_sink_breaker_open", "sink" => sink).set(if open { 1.0 } else { 0.0 });
 }
 
 pub(super) fn parked(sink: &'static str, kept: Kept, bytes: u64, rows: u64) {

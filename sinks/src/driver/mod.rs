@@ -6,6 +6,7 @@
 //! While a delivery is under way its partition is not read on, so a dead sink costs lag and no memory. Errors that
 //! repeating cannot mend park one table of one partition; the others and the cursor go on.
 
+mod breaker;
 mod deliver;
 mod follow;
 mod metrics;
@@ -13,19 +14,21 @@ mod park;
 mod progress;
 
 pub use follow::{Follower, Step};
-pub use park::{Park, Parked};
+pub use park::{Park, Parked, Survey, Wish, survey, wish};
 pub use progress::{Lag, Progress};
 
+use breaker::Breaker;
 use deliver::{Deliveries, Ended};
 use hashbrown::HashMap;
 use std::collections::BTreeSet;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tidegate_schemas::ids::Partition;
 use tidegate_schemas::limits;
 use tidegate_schemas::log::{EventLog, LogError, LogName, SinkCursor};
-use tidegate_schemas::sink::{Sink, SinkError};
+use tidegate_schemas::sink::{Cut, Sink, SinkError};
 use tidegate_schemas::system::SystemTable;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinError, JoinSet};
@@ -35,6 +38,8 @@ use tokio_util::sync::CancellationToken;
 const WAIT: Duration = Duration::from_millis(500);
 /// How often the lag is told: the end of a log is a question to a broker.
 const LAG_EVERY: Duration = Duration::from_secs(1);
+/// How often is looked whether somebody asks something of a parked table.
+const HEED_EVERY: Duration = Duration::from_secs(2);
 /// The first pause after a failure; it doubles up to [`DriverOptions::retry_seconds_max`].
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 
@@ -83,6 +88,7 @@ struct Shared {
     options: DriverOptions,
     progress: Arc<Progress>,
     deliveries: Semaphore,
+    breaker: Breaker,
     readers: Semaphore,
 }
 
@@ -97,7 +103,8 @@ impl Driver {
         let progress = Arc::new(Progress::new(log.partitions()));
         let deliveries = Semaphore::new(limits::DELIVERIES_UNDER_WAY_MAX);
         let readers = Semaphore::new(limits::SINK_READERS_MAX);
-        Self { shared: Arc::new(Shared { log, sink, options, progress, deliveries, readers }) }
+        let breaker = Breaker::new(sink.name());
+        Self { shared: Arc::new(Shared { log, sink, options, progress, deliveries, breaker, readers }) }
     }
 
     /// How far it has come, and the switch that pauses it.
@@ -210,9 +217,16 @@ async fn run_partition(shared: &Arc<Shared>, park: Arc<Park>, partition: Partiti
     let selection = shared.options.tables.clone();
     let mut follower = Follower::new(Arc::clone(&shared.log), partition, shared.sink.grain(), selection, cursor);
     let mut deliveries = Deliveries::new(Arc::clone(shared), kept, partition, targets);
-    let (mut pause, mut last_lag) = (RETRY_FIRST, None::<Instant>);
+    let (mut pause, mut last_lag, mut heeded) = (RETRY_FIRST, None::<Instant>, None::<Instant>);
     loop {
         wait_while_paused(shared, stop).await?;
+        if heeded.is_none_or(|at| at.elapsed() >= HEED_EVERY) {
+            heeded = Some(Instant::now());
+            for target in deliveries.heed(stop).await? {
+                shared.progress.unpark(partition, &target);
+                metrics::tables_parked(shared.sink.name(), shared.progress.parked().len());
+            }
+        }
         let read_bytes = shared.options.read_bytes;
         let permit = tokio::select! {
             permit = shared.readers.acquire() => permit,
@@ -241,11 +255,10 @@ async fn run_partition(shared: &Arc<Shared>, park: Arc<Park>, partition: Partiti
         metrics::read(shared.sink.name(), partition, &step);
         if let Some(records) = unread {
             last_lag = Some(Instant::now());
-            shared.progress.unread(partition, records);
-            metrics::unread(shared.sink.name(), partition, records);
+            tell_lag(shared, partition, records);
         }
         let targets: Vec<_> = step.closed.iter().map(|cut| cut.target.clone()).collect();
-        deliveries.deliver(step.closed, stop).await?;
+        deliver(shared, &mut deliveries, step.closed, &follower, stop).await?;
         for target in &targets {
             shared.progress.delivered(partition, target, follower.open_since(target));
         }
@@ -254,6 +267,34 @@ async fn run_partition(shared: &Arc<Shared>, park: Arc<Park>, partition: Partiti
         }
         if let Some(cursor) = step.cursor {
             store_cursor(shared, partition, cursor, stop).await?;
+        }
+    }
+}
+
+fn tell_lag(shared: &Shared, partition: Partition, records: u64) {
+    shared.progress.unread(partition, records);
+    metrics::lag(shared.sink.name(), partition, &shared.progress.lag(partition));
+}
+
+/// Delivers, and tells how the lag grows for as long as that takes.
+async fn deliver(
+    shared: &Arc<Shared>,
+    deliveries: &mut Deliveries,
+    cuts: Vec<Cut>,
+    follower: &Follower,
+    stop: &CancellationToken,
+) -> Result<(), Ended> {
+    let (partition, from) = follower.place();
+    let mut delivered = std::pin::pin!(deliveries.deliver(cuts, stop));
+    loop {
+        tokio::select! {
+            result = &mut delivered => return result,
+            () = tokio::time::sleep(LAG_EVERY) => {
+                let end = on_log(shared, move |log, _| Ok(log.bounds(LogName::Clean, partition)?.end)).await;
+                if let Ok(end) = end {
+                    tell_lag(shared, partition, end.saturating_sub(from));
+                }
+            }
         }
     }
 }
@@ -315,6 +356,13 @@ async fn wait_while_paused(shared: &Shared, stop: &CancellationToken) -> Result<
     if stop.is_cancelled() { Err(Ended::Stopped) } else { Ok(()) }
 }
 
+/// A pause between half of it and all of it: those that failed together shall not come back together.
+fn jittered(pause: Duration) -> Duration {
+    // Each state of the standard library's hasher begins with other keys.
+    let random = RandomState::new().build_hasher().finish();
+    pause.mul_f64(0.5 + (random >> 12) as f64 / (1u64 << 53) as f64)
+}
+
 /// Waits before another attempt, and doubles the pause.
 async fn retry_after(shared: &Shared, stop: &CancellationToken, pause: &mut Duration, doing: &str, detail: &str) -> Result<(), Ended> {
     let sink = shared.sink.name();
@@ -322,7 +370,7 @@ async fn retry_after(shared: &Shared, stop: &CancellationToken, pause: &mut Dura
     metrics::retry(sink);
     shared.progress.failing(Some(format!("{doing}: {detail}")));
     tokio::select! {
-        () = tokio::time::sleep(*pause) => {}
+        () = tokio::time::sleep(jittered(*pause)) => {}
         () = stop.cancelled() => return Err(Ended::Stopped),
     }
     *pause = (*pause * 2).min(Duration::from_secs(shared.options.retry_seconds_max.max(1)));

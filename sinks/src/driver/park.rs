@@ -2,21 +2,29 @@
 //!
 //! ```text
 //! <folder>/<sink>/<log>/<partition>/<table>/<tenant or _>/parked.json          why, and since which epoch
-//!                                                        /<cut name>.arrow     its rows, an Arrow IPC file
-//!                                                        /<cut name>.gap       dropped: the budget was used up
+//!                                                        /<cut name>.arrow     its rows, an Arrow IPC stream
+//!                                                        /<cut name>.gap       dropped: the budget was used up, or by hand
+//!                                                        /resume, /drop        what somebody asks for, until it is done
 //! ```
 //! All names follow from the log, so keeping the same cut again after a crash changes nothing.
 
+use arrow::array::AsArray;
+use arrow::datatypes::TimestampMicrosecondType;
 use arrow::error::ArrowError;
-use arrow::ipc::writer::FileWriter;
+use arrow::ipc::reader::StreamReader;
+use arrow::ipc::writer::StreamWriter;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use tidegate_schemas::block;
 use tidegate_schemas::ids::{Epoch, LogId, Partition, TenantId};
 use tidegate_schemas::sink::{Cut, Rows, Target};
+use tidegate_schemas::time;
+
+/// Says that a table is parked.
+const NOTE: &str = "parked.json";
 
 /// A table of one partition that takes no cuts until it is resumed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +62,70 @@ struct Gap<'a> {
     cut: &'a str,
     first: Epoch,
     last: Epoch,
+    rows: u64,
+}
+
+/// What is kept of a parked table of one partition.
+#[derive(Clone, Debug, Serialize)]
+pub struct Survey {
+    /// The table.
+    pub table: String,
+    /// The tenant, where the sink takes tenants.
+    pub tenant: Option<TenantId>,
+    /// The partition.
+    pub partition: Partition,
+    /// The first epoch that was not delivered.
+    pub first: Epoch,
+    /// Cuts that wait.
+    pub cuts: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Rows that were dropped, since the budget was used up.
+    pub rows_dropped: u64,
+    /// Why it was parked.
+    pub reason: String,
+}
+
+impl std::fmt::Display for Survey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let tenant = self.tenant.as_ref().map(|t| format!("{t}/")).unwrap_or_default();
+        let Self { table, partition, first, cuts, bytes, rows_dropped, reason, .. } = self;
+        write!(
+            f,
+            "{tenant}{table} partition {partition} since epoch {first}: {cuts} cuts of {bytes} bytes wait, {rows_dropped} rows dropped: {reason}"
+        )
+    }
+}
+
+/// What is parked of a sink and log, by whichever process; changes nothing.
+pub fn survey(root: &Path, sink: &str, log: LogId) -> io::Result<Vec<Survey>> {
+    let (folder, mut notes) = (root.join(sink).join(log.to_string()), Vec::new());
+    if !folder.exists() {
+        return Ok(notes);
+    }
+    walk(&folder, &mut |path| {
+        if path.file_name().is_some_and(|name| name == NOTE) {
+            let Note { table, tenant, partition, first, reason } = serde_json::from_slice(&fs::read(path)?)?;
+            let mut found = Survey { table, tenant, partition, first, cuts: 0, bytes: 0, rows_dropped: 0, reason };
+            walk(path.parent().unwrap_or(path), &mut |kept| {
+                match kept.extension().and_then(|e| e.to_str()) {
+                    Some("arrow") => (found.cuts, found.bytes) = (found.cuts + 1, found.bytes + fs::metadata(kept)?.len()),
+                    Some("gap") => found.rows_dropped += serde_json::from_slice::<Dropped>(&fs::read(kept)?)?.rows,
+                    _ => {}
+                }
+                Ok(())
+            })?;
+            notes.push(found);
+        }
+        Ok(())
+    })?;
+    notes.sort_by(|a, b| (a.partition, &a.table, &a.tenant).cmp(&(b.partition, &b.table, &b.tenant)));
+    Ok(notes)
+}
+
+/// What a gap tells of itself.
+#[derive(Deserialize)]
+struct Dropped {
     rows: u64,
 }
 
@@ -104,8 +176,7 @@ impl Park {
 
     /// Keeps a cut durably, or records that it was dropped.
     pub fn keep(&self, cut: &Cut, reason: &str) -> io::Result<(Parked, Kept)> {
-        let tenant = cut.target.tenant.as_ref().map_or("_", TenantId::as_str);
-        let folder = self.folder.join(cut.partition.to_string()).join(&cut.target.table).join(tenant);
+        let folder = place(&self.folder, cut.partition, &cut.target);
         fs::create_dir_all(&folder)?;
         let name = cut.name();
         let (rows, gap) = (folder.join(format!("{name}.arrow")), folder.join(format!("{name}.gap")));
@@ -126,7 +197,7 @@ impl Park {
             }
         };
         // Last, so that the table counts as parked only with its first cut safe; it keeps the first reason.
-        let note = folder.join("parked.json");
+        let note = folder.join(NOTE);
         let parked = if note.exists() {
             Parked::from(serde_json::from_slice::<Note>(&fs::read(&note)?)?)
         } else {
@@ -144,6 +215,145 @@ impl Park {
     }
 }
 
+/// What somebody asks for a parked table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// Deliver what waits, and go on.
+    Resume,
+    /// Give up what waits, and go on.
+    Drop,
+}
+
+impl Wish {
+    const ALL: [Self; 2] = [Self::Resume, Self::Drop];
+
+    fn file(self) -> &'static str {
+        match self {
+            Self::Resume => "resume",
+            Self::Drop => "drop",
+        }
+    }
+}
+
+/// Leaves a wish for every parked table that is meant: whoever delivers the partition takes note of it within seconds. Returns what
+/// is meant.
+pub fn wish(root: &Path, sink: &str, log: LogId, wish: Wish, meant: impl Fn(&Survey) -> bool) -> io::Result<Vec<Survey>> {
+    let parked = survey(root, sink, log)?.into_iter().filter(meant).collect::<Vec<_>>();
+    for found in &parked {
+        let target = Target { table: found.table.clone(), tenant: found.tenant.clone() };
+        put(&place(&root.join(sink).join(log.to_string()), found.partition, &target).join(wish.file()), b"")?;
+    }
+    Ok(parked)
+}
+
+/// The folder of a target.
+fn place(folder: &Path, partition: Partition, target: &Target) -> PathBuf {
+    folder.join(partition.to_string()).join(&target.table).join(target.tenant.as_ref().map_or("_", TenantId::as_str))
+}
+
+impl Park {
+    /// What is asked for a parked table, if anything is.
+    pub fn wished(&self, partition: Partition, target: &Target) -> Option<Wish> {
+        let place = place(&self.folder, partition, target);
+        Wish::ALL.into_iter().find(|wish| place.join(wish.file()).exists())
+    }
+
+    /// The cuts that wait, in order of their epochs.
+    pub fn waiting(&self, partition: Partition, target: &Target) -> io::Result<Vec<Waiting>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(place(&self.folder, partition, target))? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|e| e == "arrow") {
+                found.push(Waiting::at(path)?);
+            }
+        }
+        found.sort_by_key(|w| w.first);
+        Ok(found)
+    }
+
+    /// Reads a cut that waits, as it was.
+    pub fn load(&self, log: LogId, partition: Partition, target: &Target, waiting: &Waiting) -> io::Result<Cut> {
+        let reader = StreamReader::try_new(BufReader::new(File::open(&waiting.path)?), None).map_err(io::Error::other)?;
+        let schema = reader.schema();
+        let batches = reader.collect::<Result<Vec<_>, _>>().map_err(io::Error::other)?;
+        let recorded_at = batches.last().and_then(|b| {
+            let times = b.column_by_name("recorded_at")?.as_primitive_opt::<TimestampMicrosecondType>()?;
+            times.values().last().copied()
+        });
+        let recorded_at = recorded_at.ok_or_else(|| io::Error::other(format!("{} holds no recorded time", waiting.path.display())))?;
+        let rows_count = batches.iter().map(|b| b.num_rows() as u64).sum();
+        let rows = match target.tenant {
+            Some(_) => Rows::Batches(batches),
+            None => Rows::Streams(batches.iter().map(block::encode).collect::<Result<_, _>>().map_err(io::Error::other)?),
+        };
+        Ok(Cut {
+            log,
+            partition,
+            target: target.clone(),
+            first: waiting.first,
+            last: waiting.last,
+            day: time::day(recorded_at),
+            recorded_at,
+            schema,
+            rows_count,
+            bytes: waiting.bytes,
+            rows,
+        })
+    }
+
+    /// Forgets a cut that waits no longer.
+    pub fn forget(&self, waiting: &Waiting) -> io::Result<()> {
+        fs::remove_file(&waiting.path)?;
+        self.bytes.fetch_sub(waiting.bytes, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Gives a cut up, which stays recorded.
+    pub fn give_up(&self, waiting: &Waiting, rows: u64) -> io::Result<()> {
+        let name = waiting.path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let gap = Gap { cut: &name, first: waiting.first, last: waiting.last, rows };
+        put(&waiting.path.with_extension("gap"), &serde_json::to_vec(&gap)?)?;
+        self.forget(waiting)
+    }
+
+    /// The wish is done, or was in vain; `parked` tells which.
+    pub fn done(&self, partition: Partition, target: &Target, parked: bool) -> io::Result<()> {
+        let place = place(&self.folder, partition, target);
+        for wish in Wish::ALL {
+            match fs::remove_file(place.join(wish.file())) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        if !parked {
+            // Last: a table without its note is not parked.
+            fs::remove_file(place.join(NOTE))?;
+        }
+        File::open(&place)?.sync_all()
+    }
+}
+
+/// A cut that waits.
+pub struct Waiting {
+    path: PathBuf,
+    /// Its first epoch.
+    pub first: Epoch,
+    last: Epoch,
+    bytes: u64,
+}
+
+impl Waiting {
+    fn at(path: PathBuf) -> io::Result<Self> {
+        let bytes = fs::metadata(&path)?.len();
+        let name = path.file_stem().unwrap_or_default().to_string_lossy();
+        let mut parts = name.rsplitn(3, '-').map(str::parse);
+        match (parts.next(), parts.next()) {
+            (Some(Ok(last)), Some(Ok(first))) => Ok(Self { first, last, bytes, path }),
+            _ => Err(io::Error::other(format!("{} is not named like a cut", path.display()))),
+        }
+    }
+}
+
 impl From<Note> for Parked {
     fn from(note: Note) -> Self {
         let target = Target { table: note.table, tenant: note.tenant };
@@ -152,7 +362,8 @@ impl From<Note> for Parked {
 }
 
 fn encode(cut: &Cut) -> Result<Vec<u8>, ArrowError> {
-    let mut writer = FileWriter::try_new(Vec::new(), &cut.schema)?;
+    // A stream: in a file each column would need one dictionary for all batches.
+    let mut writer = StreamWriter::try_new(Vec::new(), &cut.schema)?;
     match &cut.rows {
         Rows::Batches(batches) => batches.iter().try_for_each(|batch| writer.write(batch))?,
         Rows::Streams(streams) => {

@@ -167,6 +167,13 @@ impl Progress {
         }
     }
 
+    pub(super) fn unpark(&self, partition: Partition, target: &Target) {
+        if let Some(mut state) = self.state(partition) {
+            state.parked.remove(target);
+            state.settle();
+        }
+    }
+
     pub(super) fn stop(&self, partition: Partition, why: &str) {
         if let Some(mut state) = self.state(partition) {
             state.stopped = Some(why.to_owned());

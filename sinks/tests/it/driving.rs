@@ -295,7 +295,7 @@ async fn a_refused_table_is_parked_and_the_others_go_on() {
     assert_eq!(arrow.len(), 4, "{files:?}");
     let rows: usize = arrow
         .iter()
-        .flat_map(|f| arrow::ipc::reader::FileReader::try_new(std::fs::File::open(f).unwrap(), None).unwrap())
+        .flat_map(|f| arrow::ipc::reader::StreamReader::try_new(std::fs::File::open(f).unwrap(), None).unwrap())
         .map(|batch| batch.unwrap().num_rows())
         .sum();
     assert_eq!(rows, 41);

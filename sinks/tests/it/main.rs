@@ -1,6 +1,7 @@
 //! Everything of this crate, tested at its boundaries.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod clickhouse;
 mod cutting;
 mod driving;
 mod follow;

@@ -34,7 +34,7 @@ mod transaction;
 
 pub use doctor::examine;
 pub use membership::{Ack, Membership, MembershipEvent};
-pub use settings::{KafkaSettings, Mechanism, Sasl, SecretPlace, Tls};
+pub use settings::{KafkaSettings, Mechanism, Sasl, Tls};
 
 use super::calls::{check_partition, check_size};
 use super::holds::Holds;

@@ -1,11 +1,10 @@
 //! How Kafka is reached. Serialisable, so no secret stands here: settings say where one is found.
 
+use crate::config::secret::SecretPlace;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::time::Duration;
 use tidegate_schemas::limits;
-use tidegate_schemas::log::LogError;
-use tidegate_schemas::secret::Secret;
 
 /// `[log.kafka]`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -90,42 +89,6 @@ impl Mechanism {
             Self::ScramSha256 => "SCRAM-SHA-256",
             Self::Plain => "PLAIN",
         }
-    }
-}
-
-/// Where a secret is found when a client is made.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum SecretPlace {
-    /// The first line of a file.
-    File(PathBuf),
-    /// A variable of the environment.
-    Env(String),
-}
-
-impl SecretPlace {
-    fn file(&mut self) -> Option<&mut PathBuf> {
-        match self {
-            Self::File(path) => Some(path),
-            Self::Env(_) => None,
-        }
-    }
-
-    /// Fetches it; `setting` is what an error names.
-    pub fn load(&self, setting: &str) -> Result<Secret, LogError> {
-        let unfit = |detail: String, remedy: &str| LogError::Unfit { place: setting.into(), detail, remedy: remedy.into() };
-        let text = match self {
-            Self::File(path) => std::fs::read_to_string(path)
-                .map_err(|e| unfit(format!("{} cannot be read: {e}", path.display()), "name a file that this process may read"))?,
-            Self::Env(name) => {
-                std::env::var(name).map_err(|_| unfit(format!("variable {name} is not set"), "set it, or name a file instead"))?
-            }
-        };
-        let line = text.lines().next().unwrap_or_default();
-        if line.is_empty() {
-            return Err(unfit("is empty".into(), "put the secret on its first line"));
-        }
-        Ok(Secret::new(line.as_bytes()))
     }
 }
 

@@ -3,7 +3,8 @@
 use super::{broker, open, options};
 use crate::log::{commit, only_texts, publish, unit};
 use std::path::PathBuf;
-use tidegate_pipeline::log::kafka::{KafkaLog, KafkaSettings, Mechanism, Options, Sasl, SecretPlace, Tls};
+use tidegate_pipeline::config::secret::SecretPlace;
+use tidegate_pipeline::log::kafka::{KafkaLog, KafkaSettings, Mechanism, Options, Sasl, Tls};
 use tidegate_schemas::log::{EventLog, Header, LogName, Record};
 
 fn roundtrip(options: &Options) {
