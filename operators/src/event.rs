@@ -1,5 +1,6 @@
 //! Events under way: what the stages pass on to one another.
 
+use crate::script::Note;
 use std::sync::Arc;
 use tidegate_schemas::block::ScriptRun;
 use tidegate_schemas::catalog::{PinnedSource, PinnedTemplate};
@@ -36,6 +37,8 @@ pub struct Event {
     pub asset: Option<Arc<Asset>>,
     /// Script steps that it has spent so far.
     pub steps: u64,
+    /// What its scripts logged, where the host keeps it.
+    pub notes: Vec<Note>,
     /// How far it is.
     pub progress: Progress,
 }
@@ -88,6 +91,15 @@ impl Event {
     /// Whether `stage` has to look at it.
     pub fn is_at(&self, stage: StageName) -> bool {
         matches!(self.progress, Progress::At(s) if s == stage)
+    }
+
+    /// Whether it came to an end in one of the stages after `open`.
+    pub fn has_run(&self) -> bool {
+        match &self.progress {
+            Progress::Transformed(_) | Progress::Filtered => true,
+            Progress::Rejected(rejection) => !matches!(rejection.stage, StageName::Ingest | StageName::Open),
+            Progress::At(_) | Progress::Duplicate => false,
+        }
     }
 
     /// Ends its way with a rejection.

@@ -8,7 +8,7 @@ use arrow::datatypes::Int32Type;
 use std::collections::BTreeMap;
 use tidegate_schemas::block::Output;
 use tidegate_schemas::commit::{CommitRecord, Counts};
-use tidegate_schemas::ids::{Epoch, Partition, TenantId};
+use tidegate_schemas::ids::{Epoch, Partition, Position, TenantId};
 use tidegate_schemas::log::{EventLog, LogName};
 use tidegate_schemas::system::SystemTable;
 use tidegate_schemas::time;
@@ -62,9 +62,20 @@ pub fn read(log: &dyn EventLog) -> Result<Account, ScanError> {
 impl Account {
     fn add(&mut self, partition: Partition, before: Option<&CommitRecord>, commit: &CommitRecord) {
         if let Some(before) = before {
-            let gap = commit.raw_from > before.raw_to && commit.faults.iter().any(|f| f.code == RAW_GAP && f.at == before.raw_to);
+            let told = |at: Position| commit.faults.iter().any(|f| f.code == RAW_GAP && f.at == at);
+            let gap = commit.raw_from > before.raw_to && told(before.raw_to);
+            let parts = before.still_behind().all(|(tenant, at)| {
+                let from = commit.range_of(tenant).start;
+                from == at || (from > at && told(at))
+            });
+            let whole = commit.behind.iter().all(|b| {
+                let follows = b.from == commit.raw_from || before.still_behind().any(|(tenant, _)| *tenant == b.tenant);
+                follows && b.from <= b.to && b.to <= commit.raw_to
+            });
             let follows = commit.epoch == before.epoch + 1
                 && (commit.raw_from == before.raw_to || gap)
+                && parts
+                && whole
                 && commit.recorded_at > before.recorded_at
                 && commit.totals == before.totals.plus(commit.counts);
             if gap {

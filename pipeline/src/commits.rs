@@ -1,9 +1,9 @@
-//! Finding commit records: the last one, and the one that covers a position, by binary search over `commits`.
+//! Finding commit records: the last one, and by binary search over `commits` the one that covers a position.
 
 use crate::scan::{self, ScanError};
 use std::sync::Arc;
 use tidegate_schemas::commit::CommitRecord;
-use tidegate_schemas::ids::{Partition, Position};
+use tidegate_schemas::ids::{Partition, Position, TenantId};
 use tidegate_schemas::log::{EventLog, LogName};
 
 /// Where a position stands against the commits that the log still holds.
@@ -42,11 +42,25 @@ pub fn last(log: &dyn EventLog, partition: Partition) -> Result<Option<CommitRec
     }
 }
 
-/// The commit whose range holds a position.
-pub fn covering(log: &dyn EventLog, partition: Partition, at: Position) -> Result<Covering, ScanError> {
+/// The commit whose range holds a position of a tenant's.
+pub fn covering(log: &dyn EventLog, partition: Partition, tenant: &TenantId, at: Position) -> Result<Covering, ScanError> {
+    let start = log.bounds(LogName::Commits, partition)?.start;
+    Ok(match first(log, partition, |commit| commit.range_of(tenant).end > at)? {
+        Some((_, commit)) if commit.range_of(tenant).start <= at => Covering::Found(Arc::new(commit)),
+        Some((offset, _)) if start > 0 && offset == start => Covering::Gone,
+        // Behind a gap, or not there yet.
+        Some(_) | None => Covering::Ahead,
+    })
+}
+
+/// The first commit that is far enough, where all later ones are, with its offset.
+pub fn first(
+    log: &dyn EventLog,
+    partition: Partition,
+    is_far: impl Fn(&CommitRecord) -> bool,
+) -> Result<Option<(u64, CommitRecord)>, ScanError> {
     let bounds = log.bounds(LogName::Commits, partition)?;
-    let (mut low, mut high) = (bounds.start, bounds.end);
-    let mut before_all = bounds.start > 0;
+    let (mut low, mut high, mut found) = (bounds.start, bounds.end, None);
     while low < high {
         let middle = low + (high - low) / 2;
         let Some(entry) = log.read(LogName::Commits, partition, middle, 1)?.into_iter().next().filter(|e| e.offset < high) else {
@@ -54,14 +68,12 @@ pub fn covering(log: &dyn EventLog, partition: Partition, at: Position) -> Resul
             continue;
         };
         let commit = CommitRecord::read(&entry.record).map_err(|e| ScanError::Commit(partition, e))?;
-        if at < commit.raw_from {
+        if is_far(&commit) {
             high = middle;
-        } else if at >= commit.raw_to {
-            low = entry.offset + 1;
-            before_all = false;
+            found = Some((entry.offset, commit));
         } else {
-            return Ok(Covering::Found(Arc::new(commit)));
+            low = entry.offset + 1;
         }
     }
-    Ok(if before_all && bounds.start < bounds.end { Covering::Gone } else { Covering::Ahead })
+    Ok(found)
 }

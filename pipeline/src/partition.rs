@@ -2,14 +2,17 @@
 //!
 //! ```text
 //! raw ─▶ gathering ─seal─▶ graph ─settled─▶ committer ─▶ clean, audit, commits
+//!            └──────◀─ held ───┘
 //! ```
 
 use crate::assignment::Assignment;
 use crate::committer::{Committer, Sealed};
 use crate::epoch::{EpochBounds, EpochInput, Gathering};
-use crate::graph::{Graph, GraphError, Shared};
+use crate::graph::{Done, Graph, GraphError, Shared};
+use crate::quarantine::Quarantines;
 use crate::recovery::{DuplicateBounds, Recovered, RecoveryError, recover};
 use crate::snapshot::Snapshots;
+use crate::suspects::{Marker, Suspects, Suspicion};
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -20,7 +23,8 @@ use tidegate_ingest_http::Catalogs;
 use tidegate_operators::script::Host;
 use tidegate_operators::stages::settle::{SettleError, Settled};
 use tidegate_schemas::block::{Attribution, Block, EpochHeader};
-use tidegate_schemas::commit::{CommitRecord, Counts, Fault, SnapshotRef};
+use tidegate_schemas::commit::{Behind, CommitRecord, Counts, Fault, SnapshotRef};
+use tidegate_schemas::definition::Quarantine;
 use tidegate_schemas::envelope::EnvelopeError;
 use tidegate_schemas::ids::{Epoch, Partition, Position, Revision};
 use tidegate_schemas::limits::{EPOCHS_UNDER_WAY_MAX, READ_BYTES_MAX, SEALED_BYTES_MAX};
@@ -28,6 +32,7 @@ use tidegate_schemas::log::{CommitUnit, EventLog, LogError, LogName, Record};
 use tidegate_schemas::system::SystemTable;
 use tidegate_schemas::time::Micros;
 use timely::worker::Worker;
+use tokio::sync::mpsc;
 
 /// The fault of an epoch before which requests were deleted unprocessed, and which was to go on all the same.
 pub const RAW_GAP: &str = "raw_gap";
@@ -49,6 +54,10 @@ pub struct Surroundings {
     pub clock: fn() -> Micros,
     /// Set when the process ends.
     pub stop: Arc<AtomicBool>,
+    /// Where quarantines are told, to be published.
+    pub quarantines: mpsc::Sender<Quarantine>,
+    /// Events at which the process died.
+    pub suspects: Arc<Suspects>,
     /// How it is done.
     pub settings: ProcessSettings,
 }
@@ -110,14 +119,16 @@ pub struct Partitioned {
     graph: Option<Graph>,
     committer: Committer,
     gathering: Gathering,
+    marker: Marker,
     account: Account,
+    suspicion: Option<Suspicion>,
     /// Bytes of the epochs that are sealed and not committed, the oldest first.
     sealed: VecDeque<u64>,
     since_snapshot: u64,
     last_seal: Instant,
     last_lag: Instant,
     /// Where requests are missing that were deleted unprocessed: the next commit record tells.
-    gap: Option<Position>,
+    gaps: Vec<Position>,
 }
 
 /// What the next commit record continues.
@@ -140,6 +151,7 @@ impl Partitioned {
         number: Partition,
         around: &Surroundings,
         host: &Rc<RefCell<Host>>,
+        marker: &Marker,
         worker: &mut Worker,
     ) -> Result<Self, PartitionError> {
         let Recovered { owner, last, duplicates } = recover(&*around.log, &around.snapshots, number, around.settings.duplicates)?;
@@ -153,10 +165,17 @@ impl Partitioned {
             output_bytes: 0,
             unreferred: false,
         };
-        let from = last.map_or(Position::default(), |c| c.raw_to);
-        let behind = if around.settings.accept_gap { behind_gap(&*around.log, number, from)? } else { from };
-        let (gap, from) = ((behind != from).then_some(from), behind);
-        let graph = Graph::new(worker, Shared::new(Rc::clone(host), duplicates), account.next);
+        let quarantines = Quarantines::after(last.as_ref().map(|c| c.quarantines.clone()).unwrap_or_default());
+        let time = around.settings.epoch.time;
+        let mut gathering = match &last {
+            Some(last) => Gathering::after(around.settings.epoch, last),
+            None => Gathering::new(around.settings.epoch, Position::default()),
+        };
+        let gaps = if around.settings.accept_gap { skip_gap(&*around.log, number, &mut gathering)? } else { Vec::new() };
+        let graph = Graph::new(worker, Shared::new(Rc::clone(host), duplicates, quarantines, time, marker.clone()), account.next);
+        let suspicion = Suspicion::begin(&around.suspects, number);
+        graph.set_single(suspicion.is_some());
+        gathering.set_alone(suspicion.as_ref().and_then(Suspicion::at));
         let committer = Committer::start(Arc::clone(&around.log), owner, around.snapshots.clone(), Arc::clone(&around.stop))?;
         Ok(Self {
             number,
@@ -164,13 +183,15 @@ impl Partitioned {
             host: Rc::clone(host),
             graph: Some(graph),
             committer,
-            gathering: Gathering::new(around.settings.epoch, from),
+            gathering,
+            marker: marker.clone(),
+            suspicion,
             account,
             sealed: VecDeque::new(),
             since_snapshot: 0,
             last_seal: Instant::now(),
             last_lag: Instant::now(),
-            gap,
+            gaps,
         })
     }
 
@@ -186,8 +207,11 @@ impl Partitioned {
         if self.gathering.has_room() {
             worked |= self.read(catalog.revision(), now)?;
         }
+        worked |= self.read_behind(catalog.revision())?;
         let idle = now.duration_since(self.last_seal) >= self.around.settings.tick;
-        let room = self.sealed.len() < EPOCHS_UNDER_WAY_MAX && self.sealed.iter().sum::<u64>() < SEALED_BYTES_MAX as u64;
+        // Where the process died, what came before must be committed before anything else may kill it.
+        let at_once = if self.suspicion.is_some() { 1 } else { EPOCHS_UNDER_WAY_MAX };
+        let room = self.sealed.len() < at_once && self.sealed.iter().sum::<u64>() < SEALED_BYTES_MAX as u64;
         if room && (self.gathering.is_due(now) || idle) {
             self.seal(worker)?;
             worked = true;
@@ -198,6 +222,7 @@ impl Partitioned {
     fn tell(&self, lag: u64, sealed: usize, sealed_bytes: u64) {
         let partition = self.number.to_string();
         metrics::gauge!("tidegate_raw_lag_records", "partition" => partition.clone()).set(lag as f64);
+        metrics::gauge!("tidegate_tenants_behind", "partition" => partition.clone()).set(self.gathering.tenants_behind() as f64);
         metrics::gauge!("tidegate_epochs_sealed", "partition" => partition.clone()).set(sealed as f64);
         metrics::gauge!("tidegate_epochs_sealed_bytes", "partition" => partition).set(sealed_bytes as f64);
     }
@@ -216,12 +241,28 @@ impl Partitioned {
             let committed = result?;
             self.sealed.pop_front();
             any = true;
+            self.acquit(committed.epoch);
             if let Some(snapshot) = committed.snapshot {
                 self.account.snapshot = Some(snapshot);
                 self.account.unreferred = true;
             }
         }
+        if any && let Some(graph) = &self.graph {
+            // Where the queue is full they are told again after the next commit.
+            let _ = graph.quarantines().borrow().own().iter().all(|q| self.around.quarantines.try_send(q.clone()).is_ok());
+        }
         Ok(any)
+    }
+
+    /// Ends a suspicion with the epoch that settled it.
+    fn acquit(&mut self, committed: Epoch) {
+        if let Some(suspicion) = self.suspicion.take_if(|s| s.is_over(committed)) {
+            suspicion.clear();
+            self.gathering.set_alone(None);
+            if let Some(graph) = &self.graph {
+                graph.set_single(false);
+            }
+        }
     }
 
     fn read(&mut self, known: Revision, now: Instant) -> Result<bool, PartitionError> {
@@ -237,22 +278,44 @@ impl Partitioned {
         Ok(any)
     }
 
+    /// Reads on for the tenants that are behind.
+    fn read_behind(&mut self, known: Revision) -> Result<bool, PartitionError> {
+        let mut any = false;
+        for (tenant, from) in self.gathering.wants_behind(known) {
+            for entry in self.around.log.read(LogName::Raw, self.number, from, READ_BYTES_MAX)? {
+                let offered = self.gathering.offer_behind(&tenant, &entry, known);
+                any = true;
+                if !offered.map_err(|cause| PartitionError::Envelope { offset: entry.offset, cause })? {
+                    break;
+                }
+            }
+        }
+        Ok(any)
+    }
+
     fn seal(&mut self, worker: &mut Worker) -> Result<(), PartitionError> {
         let recorded_at = (self.around.clock)().max(self.account.recorded_at + 1);
         let of = Attribution { log: self.around.log.log_id(), partition: self.number, epoch: self.account.next, recorded_at };
-        let input = self.gathering.seal(of, self.around.catalogs.current());
+        let mut input = self.gathering.seal(of, self.around.catalogs.current());
+        input.crashed = self.suspicion.as_ref().and_then(Suspicion::convicted).filter(|at| input.holds(*at));
+        let suspects = Arc::clone(&self.around.suspects);
+        let _turn = suspects.turn();
+        if let Some(graph) = &self.graph {
+            graph.quarantines().borrow_mut().forget_known(&input.catalog);
+        }
         self.last_seal = Instant::now();
         if self.last_seal.duration_since(self.last_lag) >= LAG_EVERY {
             self.last_lag = self.last_seal;
-            let lag = self.around.log.bounds(LogName::Raw, self.number)?.end.saturating_sub(self.gathering.wants());
+            let end = self.around.log.bounds(LogName::Raw, self.number)?.end;
+            let lag = end.saturating_sub(self.gathering.oldest().offset);
             self.tell(lag, self.sealed.len(), self.sealed.iter().sum());
         }
-        let (input, settled) = self.run(worker, input)?;
-        self.commit(&input, settled)
+        let (input, done) = self.run(worker, input)?;
+        self.commit(&input, done)
     }
 
     /// Runs the epoch through the graph. Where its output is too large it is abandoned and cut in half.
-    fn run(&mut self, worker: &mut Worker, input: EpochInput) -> Result<(Rc<EpochInput>, Settled), PartitionError> {
+    fn run(&mut self, worker: &mut Worker, input: EpochInput) -> Result<(Rc<EpochInput>, Done), PartitionError> {
         let epoch = input.of.epoch;
         let Some(graph) = &mut self.graph else { return Err(LogError::Closed.into()) };
         // The host is the worker's: what an epoch that came to nothing left there is not this one's.
@@ -265,9 +328,9 @@ impl Partitioned {
             }
         };
         match result {
-            Ok(settled) => Ok((input, settled)),
-            Err(GraphError::Settle(SettleError::TooLarge { bytes })) if events_of(&input) > 1 => {
-                tracing::info!(partition = self.number, epoch, bytes, events = events_of(&input), "epoch abandoned: cut smaller");
+            Ok(done) => Ok((input, done)),
+            Err(GraphError::Settle(SettleError::TooLarge { bytes })) if input.events() > 1 => {
+                tracing::info!(partition = self.number, epoch, bytes, events = input.events(), "epoch abandoned: cut smaller");
                 let half = self.redraw(worker, &input);
                 self.run(worker, half)
             }
@@ -279,27 +342,33 @@ impl Partitioned {
     fn redraw(&mut self, worker: &mut Worker, input: &EpochInput) -> EpochInput {
         if let Some(old) = self.graph.take() {
             let duplicates = old.duplicates().replace(tidegate_operators::duplicates::Duplicates::new(0, 0));
+            let quarantines = old.quarantines().take();
             old.drop_from(worker);
-            self.graph = Some(Graph::new(worker, Shared::new(Rc::clone(&self.host), duplicates), input.of.epoch));
+            let graph = Graph::new(
+                worker,
+                Shared::new(Rc::clone(&self.host), duplicates, quarantines, self.around.settings.epoch.time, self.marker.clone()),
+                input.of.epoch,
+            );
+            graph.set_single(self.suspicion.is_some());
+            self.graph = Some(graph);
         }
-        let bounds = EpochBounds { events: events_of(input) / 2, ..self.around.settings.epoch };
-        let mut smaller = Gathering::new(bounds, input.from);
-        for slice in &input.slices {
-            if smaller.has_room() {
-                smaller.offer_slice(slice);
-            }
-        }
-        let half = smaller.seal(input.of.clone(), Arc::clone(&input.catalog));
-        // What is left is read again from the log.
-        self.gathering = Gathering::new(self.around.settings.epoch, half.to);
-        half
+        input.smaller(input.events() / 2)
     }
 
-    fn commit(&mut self, input: &EpochInput, settled: Settled) -> Result<(), PartitionError> {
-        self.gathering.learn(settled.counts.received, settled.tenants.iter().map(|t| t.steps).sum());
-        let mut faults = self.host.borrow_mut().take_faults();
-        faults.extend(self.gap.take().map(|at| Fault { at, code: RAW_GAP.into() }));
-        crate::telemetry::epoch(&settled, &faults);
+    fn commit(&mut self, input: &EpochInput, done: Done) -> Result<(), PartitionError> {
+        let Done { mut settled, behind, times } = done;
+        // What is left of it is read again from the log.
+        self.gathering.resume(input.to, &behind);
+        if let Some(suspicion) = &mut self.suspicion {
+            suspicion.passed(input, settled.counts.received, self.gathering.oldest());
+        }
+        for tenant in &settled.tenants {
+            let time = times.get(&tenant.tenant).copied().unwrap_or_default();
+            self.gathering.learn(&tenant.tenant, tenant.counts.received, tenant.steps, time);
+        }
+        settled.faults.extend(self.gaps.drain(..).map(|at| Fault { at, code: RAW_GAP.into() }));
+        crate::telemetry::epoch(&settled);
+        let quarantines = self.graph.as_ref().map(|g| g.quarantines().borrow().own().to_vec()).unwrap_or_default();
         if let Some(graph) = &self.graph {
             crate::telemetry::duplicates(self.number, &graph.duplicates().borrow(), input.of.recorded_at);
         }
@@ -312,30 +381,26 @@ impl Partitioned {
         });
         let referred = std::mem::take(&mut self.account.unreferred).then(|| self.account.snapshot.clone()).flatten();
         let before = self.account.output_bytes;
-        let unit = self.account.unit(input, settled, faults);
+        let unit = self.account.unit(input, settled, behind, quarantines);
         self.sealed.push_back(self.account.output_bytes - before);
         self.committer.submit(Sealed { unit, state, referred })?;
         Ok(())
     }
 }
 
-/// Where to go on if what stands at `from` was deleted.
-fn behind_gap(log: &dyn EventLog, partition: Partition, from: Position) -> Result<Position, LogError> {
+/// Goes on behind what was deleted unprocessed; tells the places where something is missing.
+fn skip_gap(log: &dyn EventLog, partition: Partition, gathering: &mut Gathering) -> Result<Vec<Position>, LogError> {
     let start = log.bounds(LogName::Raw, partition)?.start;
-    if start <= from.offset {
-        return Ok(from);
+    let gaps = gathering.skip_to(Position { offset: start, ordinal: 0 });
+    if let Some(from) = gaps.iter().map(|at| at.offset).min() {
+        tracing::warn!(partition, from, start, "requests that were never processed are gone: going on behind them");
     }
-    tracing::warn!(partition, from = from.offset, start, "requests that were never processed are gone: going on behind them");
-    Ok(Position { offset: start, ordinal: 0 })
-}
-
-fn events_of(input: &EpochInput) -> u64 {
-    input.slices.iter().map(|s| u64::from(s.to - s.from)).sum()
+    Ok(gaps)
 }
 
 impl Account {
     /// What the epoch writes; the account goes on to the next one.
-    fn unit(&mut self, input: &EpochInput, settled: Settled, faults: Vec<Fault>) -> CommitUnit {
+    fn unit(&mut self, input: &EpochInput, settled: Settled, behind: Vec<Behind>, quarantines: Vec<Quarantine>) -> CommitUnit {
         let clean_rows: u64 = settled.rows.iter().filter(|r| SystemTable::named(&r.table).is_none()).map(|r| r.rows).sum();
         self.totals = self.totals.plus(settled.counts);
         self.rows_total += clean_rows;
@@ -363,6 +428,7 @@ impl Account {
             partition: input.of.partition,
             raw_from: input.from,
             raw_to: input.to,
+            behind,
             revision: self.revision,
             recorded_at: self.recorded_at,
             templates: settled.templates,
@@ -374,9 +440,11 @@ impl Account {
             clean: 0..0,
             audit: 0..0,
             output_hash: settled.hash,
-            faults,
+            faults: settled.faults,
+            quarantines,
             snapshot: self.snapshot.clone(),
         };
+        let raw_next = record.settled_to().offset;
         CommitUnit {
             epoch: input.of.epoch,
             clean: records(settled.clean),
@@ -384,7 +452,7 @@ impl Account {
             commit: Box::new(move |written| {
                 CommitRecord { clean: written.clean.clone(), audit: written.audit.clone(), ..record.clone() }.into_record()
             }),
-            raw_next: input.to.offset,
+            raw_next,
         }
     }
 }

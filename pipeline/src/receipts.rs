@@ -100,12 +100,13 @@ impl Search {
         let mut events = Vec::with_capacity(all as usize);
         let mut at = Position { offset, ordinal: 0 };
         while at.ordinal < all {
-            let commit = match self.commits.covering(partition, at).map_err(failure)? {
+            let commit = match self.commits.covering(partition, &self.tenant, at).map_err(failure)? {
                 Covering::Found(commit) => commit,
                 Covering::Ahead => break,
                 Covering::Gone => return Err(ReceiptFailure::Gone),
             };
-            let end = if commit.raw_to.offset > offset { all } else { commit.raw_to.ordinal.min(all) };
+            let to = commit.range_of(&self.tenant).end;
+            let end = if to.offset > offset { all } else { to.ordinal.min(all) };
             let (outcomes, reasons) = self.audit(partition, &commit, offset)?;
             for outcome in outcomes.iter().filter(|o| (at.ordinal..end).contains(&o.at.ordinal)) {
                 events.push(self.settled(partition, &commit, outcome, reasons.get(&outcome.index))?);

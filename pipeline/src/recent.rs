@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tidegate_schemas::commit::CommitRecord;
-use tidegate_schemas::ids::{Partition, Position};
+use tidegate_schemas::ids::{Partition, Position, TenantId};
 use tidegate_schemas::limits::{READ_BYTES_MAX, RECENT_COMMITS_BYTES_MAX};
 use tidegate_schemas::log::{EventLog, LogName};
 
@@ -51,25 +51,26 @@ impl RecentCommits {
         }
     }
 
-    /// The commit whose range holds a position: of those here, or else of those in the log.
+    /// The commit whose range holds a position of a tenant's: of those here, or else of those in the log.
     ///
     /// # Errors
     /// The log cannot be searched.
-    pub fn covering(&self, partition: Partition, at: Position) -> Result<Covering, ScanError> {
+    pub fn covering(&self, partition: Partition, tenant: &TenantId, at: Position) -> Result<Covering, ScanError> {
         let recent = self.of(partition);
-        let (first, last) = (recent.commits.front().map(|c| c.0.raw_from), recent.commits.back().map(|c| c.0.raw_to));
+        let first = recent.commits.front().map(|c| c.0.range_of(tenant).start);
+        let last = recent.commits.back().map(|c| c.0.range_of(tenant).end);
         if last.is_some_and(|last| at >= last) {
             return Ok(Covering::Ahead);
         }
         if first.is_some_and(|first| at >= first) {
             // Of empty epochs, which share their place with the next one, none holds it.
-            let found = &recent.commits[recent.commits.partition_point(|(commit, _)| commit.raw_to <= at)].0;
-            if at >= found.raw_from {
+            let found = &recent.commits[recent.commits.partition_point(|(commit, _)| commit.range_of(tenant).end <= at)].0;
+            if at >= found.range_of(tenant).start {
                 return Ok(Covering::Found(Arc::clone(found)));
             }
         }
         drop(recent);
-        commits::covering(&*self.log, partition, at)
+        commits::covering(&*self.log, partition, tenant, at)
     }
 
     /// Takes what is new of a partition; tells whether there was anything.

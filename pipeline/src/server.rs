@@ -13,11 +13,13 @@ use crate::delivery::{RunningSink, drained};
 use crate::epoch::EpochBounds;
 use crate::log::{self, Assigner, OpenLog, Takes, Work};
 use crate::partition::{ProcessSettings, Surroundings};
+use crate::quarantine;
 use crate::receipts::LogReceipts;
 use crate::recent::RecentCommits;
 use crate::recovery::{DuplicateBounds, hold_states};
 use crate::scan::ScanError;
 use crate::snapshot::Snapshots;
+use crate::suspects::Suspects;
 use crate::usage;
 use crate::worker::Workers;
 use anyhow::Context;
@@ -31,7 +33,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tidegate_ingest_http::{Catalogs, Edge, Operations, Readiness};
 use tidegate_schemas::BoxFuture;
-use tidegate_schemas::definition::Definition;
+use tidegate_schemas::definition::{Definition, Quarantine};
 use tidegate_schemas::ids::{Partition, Revision};
 use tidegate_schemas::limits;
 use tidegate_schemas::log::EventLog;
@@ -42,7 +44,7 @@ use tidegate_sinks::clickhouse::ClickHouseSink;
 use tidegate_sinks::driver::{Driver, DriverOptions, Progress, TableSelection, cursor_or_start};
 use tidegate_sinks::parquet::{ParquetOptions, ParquetSink};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -108,7 +110,11 @@ impl Server {
         follow(&tasks, &follower, &stops.threads);
         let (sinks, delivering) = start_sinks(config, &open, accept_gap, &tasks, &stops.sinks).await?;
         let processing = match config.server.roles.contains(&Role::Process) {
-            true => Some(start_workers(config, &open, accept_gap, &follower, &sinks, &stops.threads).await?),
+            true => {
+                let (told, quarantines) = mpsc::channel(limits::QUARANTINES_TOLD_MAX);
+                tasks.spawn(quarantine::publish(quarantines, publisher.clone(), stops.edge.clone()));
+                Some(start_workers(config, &open, accept_gap, &follower, &sinks, &stops.threads, told).await?)
+            }
             false => None,
         };
         match socket::bind(&config.control_socket()) {
@@ -274,6 +280,7 @@ async fn start_workers(
     follower: &Arc<CatalogFollower>,
     sinks: &[RunningSink],
     stop: &Arc<AtomicBool>,
+    quarantines: mpsc::Sender<Quarantine>,
 ) -> anyhow::Result<(Workers, Assigner)> {
     let log = &open.log;
     let folder = config.state().join("state");
@@ -282,6 +289,7 @@ async fn start_workers(
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let process = &config.process;
     let assignment = Arc::new(Assignment::new(process.workers(log.partitions(), cores) as usize));
+    let suspects = Suspects::open(&folder, assignment.workers()).with_context(|| format!("folder {}", folder.display()))?;
     let sinks = sinks.iter().map(|s| s.sink.name()).collect();
     let takes = Processing { log: Arc::clone(log), assignment: Arc::clone(&assignment), sinks };
     let shared = Arc::clone(open);
@@ -293,6 +301,8 @@ async fn start_workers(
         snapshots: Snapshots::new(Arc::new(store), tokio::runtime::Handle::current(), log.log_id()),
         clock: now,
         stop: Arc::clone(stop),
+        quarantines,
+        suspects: Arc::new(suspects),
         settings: ProcessSettings {
             epoch: EpochBounds {
                 events: process.epoch_events.into(),

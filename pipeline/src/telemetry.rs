@@ -4,7 +4,6 @@ use crate::config::LogFormat;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tidegate_operators::duplicates::Duplicates;
 use tidegate_operators::stages::settle::Settled;
-use tidegate_schemas::commit::Fault;
 use tidegate_schemas::ids::Partition;
 use tidegate_schemas::time::Micros;
 use tidegate_schemas::verdict::Code;
@@ -59,7 +58,7 @@ pub fn metrics() -> PrometheusHandle {
 }
 
 /// Counts a settled epoch.
-pub fn epoch(settled: &Settled, faults: &[Fault]) {
+pub fn epoch(settled: &Settled) {
     metrics::counter!("tidegate_epochs_total").increment(1);
     let counts = settled.counts;
     for (verdict, n) in
@@ -75,7 +74,8 @@ pub fn epoch(settled: &Settled, faults: &[Fault]) {
         metrics::counter!("tidegate_rejections_total", "code" => label).increment(*n);
     }
     metrics::counter!("tidegate_script_steps_total").increment(settled.tenants.iter().map(|t| t.steps).sum());
-    metrics::counter!("tidegate_script_faults_total").increment(faults.len() as u64);
+    metrics::counter!("tidegate_script_faults_total").increment(settled.faults.len() as u64);
+    metrics::counter!("tidegate_script_log_cut_bytes_total").increment(settled.log_bytes_cut);
     metrics::counter!("tidegate_rows_total").increment(settled.rows.iter().map(|r| r.rows).sum());
 }
 

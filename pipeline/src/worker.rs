@@ -3,6 +3,7 @@
 //! A partition that fails is dropped and taken over anew with back-off; its neighbours go on.
 
 use crate::partition::{Partitioned, Surroundings};
+use crate::suspects::Marker;
 use crate::watchdog::Watchdog;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -70,7 +71,10 @@ enum Slot {
 }
 
 fn run(around: &Surroundings, index: usize, watch: Arc<Watch>) {
-    let host = Rc::new(RefCell::new(Host::new(HostOptions { states_max: SCRIPT_STATES_MAX, native: true }, watch)));
+    let marker = Marker::of(&around.suspects, index);
+    let mut host = Host::new(HostOptions { states_max: SCRIPT_STATES_MAX, native: true }, watch);
+    host.keep_notes();
+    let host = Rc::new(RefCell::new(host));
     let mut worker = Worker::new(WorkerConfig::default(), Allocator::Thread(Default::default()), None);
     let mut slots: BTreeMap<Partition, Slot> = BTreeMap::new();
     while !around.stop.load(Ordering::Relaxed) {
@@ -81,13 +85,13 @@ fn run(around: &Surroundings, index: usize, watch: Arc<Watch>) {
         }
         let mut worked = false;
         for partition in mine {
-            let slot = match slots.remove(&partition) {
-                Some(slot) => slot,
+            let state = match slots.remove(&partition) {
+                Some(state) => state,
                 None if around.assignment.begin(partition) => Slot::Waiting { until: Instant::now(), pause: BACK_OFF.0, tries: 0 },
                 None => continue,
             };
-            let (slot, did) = turn(partition, slot, around, &host, &mut worker);
-            slots.insert(partition, slot);
+            let (state, did) = turn(partition, state, around, &host, &marker, &mut worker);
+            slots.insert(partition, state);
             worked |= did;
         }
         if !worked {
@@ -107,11 +111,18 @@ fn let_go(partition: Partition, slot: Option<Slot>, around: &Surroundings, worke
     around.assignment.end(partition);
 }
 
-fn turn(number: Partition, slot: Slot, around: &Surroundings, host: &Rc<RefCell<Host>>, worker: &mut Worker) -> (Slot, bool) {
+fn turn(
+    number: Partition,
+    slot: Slot,
+    around: &Surroundings,
+    host: &Rc<RefCell<Host>>,
+    marker: &Marker,
+    worker: &mut Worker,
+) -> (Slot, bool) {
     let (result, pause, tries) = match slot {
         Slot::Waiting { until, .. } if until > Instant::now() => return (slot, false),
         Slot::Waiting { pause, tries, .. } => {
-            (Partitioned::take_over(number, around, host, worker).map(|p| (Box::new(p), true)), pause, tries + 1)
+            (Partitioned::take_over(number, around, host, marker, worker).map(|p| (Box::new(p), true)), pause, tries + 1)
         }
         Slot::Running(mut partition) => match partition.turn(worker) {
             Ok(worked) => return (Slot::Running(partition), worked),

@@ -57,6 +57,7 @@ pub struct Catalog {
     assets: HashMap<TenantId, HashMap<String, Arc<Asset>>>,
     assets_count: usize,
     keys: HashMap<CredentialId, Arc<ApiKey>>,
+    quarantines: HashMap<TenantId, HashMap<String, Arc<Quarantine>>>,
     cut: CutParameters,
 }
 
@@ -139,6 +140,14 @@ impl Catalog {
     pub fn key(&self, id: &str) -> Option<&Arc<ApiKey>> {
         self.keys.get(id)
     }
+    /// Why a tenant's events may not run a template version, where that is so.
+    pub fn quarantine(&self, tenant: &TenantId, version: &str) -> Option<&Arc<Quarantine>> {
+        self.quarantines.get(tenant)?.get(version)
+    }
+    /// All quarantines.
+    pub fn quarantines(&self) -> impl Iterator<Item = &Arc<Quarantine>> {
+        self.quarantines.values().flat_map(HashMap::values)
+    }
     /// The template that `name` means at a node: the node's own, else the nearest above.
     pub fn template(&self, node: &NodeId, name: &str) -> Option<&Arc<PinnedTemplate>> {
         let name = TemplateId::new(name).ok()?;
@@ -146,7 +155,8 @@ impl Catalog {
     }
     /// How many definitions there are.
     pub fn len(&self) -> usize {
-        self.nodes.len() + self.tables.len() + self.templates.len() + self.sources.len() + self.assets_count + self.keys.len()
+        let rest = self.assets_count + self.keys.len() + self.quarantines().count();
+        self.nodes.len() + self.tables.len() + self.templates.len() + self.sources.len() + rest
     }
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
@@ -242,6 +252,16 @@ impl Catalog {
                 }
                 self.cut = *d;
             }
+            Definition::Quarantine(d) => {
+                let node = NodeId::new(d.tenant.as_str()).ok().and_then(|id| self.nodes.get(&id));
+                if node.is_none_or(|n| n.organization.kind != NodeKind::Customer) {
+                    return Err(missing(definition, format!("organization {}", d.tenant)));
+                }
+                if self.templates.get(&(d.owner.clone(), d.template.clone())).is_none_or(|t| t.version != d.version) {
+                    return Err(missing(definition, format!("this version of template {}", d.template)));
+                }
+                self.quarantines.entry(d.tenant.clone()).or_default().insert(d.version.clone(), Arc::new(d.clone()));
+            }
         }
         Ok(())
     }
@@ -295,6 +315,11 @@ impl Catalog {
                 self.keys.remove(&d.id);
             }
             Definition::Cut(_) => self.cut = CutParameters::default(),
+            Definition::Quarantine(d) => {
+                if let Some(of) = self.quarantines.get_mut(&d.tenant) {
+                    of.remove(&d.version);
+                }
+            }
         }
         Ok(())
     }

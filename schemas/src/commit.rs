@@ -1,5 +1,6 @@
 //! The commit record: one for each epoch of a partition, the account that everything else is checked against.
 
+use crate::definition::Quarantine;
 use crate::ids::{Epoch, Partition, Position, Revision, TenantId};
 use crate::log::{Header, Record};
 use crate::time::Micros;
@@ -86,8 +87,21 @@ pub struct TenantCounts {
 pub struct Fault {
     /// The event.
     pub at: Position,
-    /// Code of its rejection (`timed_out`, `memory_exhausted`), or `raw_gap` where what stood at the place was deleted unprocessed.
+    /// Code of its rejection (`timed_out`, `memory_exhausted`, `crashed`), or `raw_gap` where what stood at the place was deleted unprocessed.
     pub code: String,
+}
+
+/// A tenant whose own part of an epoch differs from the epoch's range: its scripts take more than their share of the
+/// partition's time, so its events wait while those of others go on. Between two epochs it stands at `to`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Behind {
+    /// Whose events.
+    pub tenant: TenantId,
+    /// The first position of its part of the epoch.
+    pub from: Position,
+    /// Where its part of the next epoch begins: behind all others as long as it lies before `raw_to`.
+    pub to: Position,
 }
 
 /// A snapshot of a partition's state.
@@ -116,6 +130,9 @@ pub struct CommitRecord {
     pub raw_from: Position,
     /// Where the next epoch begins.
     pub raw_to: Position,
+    /// Tenants whose part of the epoch is another, by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub behind: Vec<Behind>,
     /// The catalog in effect.
     pub revision: Revision,
     /// The epoch's clock.
@@ -140,6 +157,9 @@ pub struct CommitRecord {
     pub output_hash: String,
     /// Faults to honour.
     pub faults: Vec<Fault>,
+    /// Quarantines that the partition obeys from the next epoch on, until the catalog has them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub quarantines: Vec<Quarantine>,
     /// Newest snapshot.
     pub snapshot: Option<SnapshotRef>,
 }
@@ -150,6 +170,21 @@ pub struct CommitRecord {
 pub struct CommitError(pub String);
 
 impl CommitRecord {
+    /// A tenant's part of the epoch: its first position, and where its next part begins.
+    pub fn range_of(&self, tenant: &TenantId) -> Range<Position> {
+        self.behind.iter().find(|b| b.tenant == *tenant).map_or(self.raw_from..self.raw_to, |b| b.from..b.to)
+    }
+
+    /// The tenants that are behind after this epoch, with the places where they go on.
+    pub fn still_behind(&self) -> impl Iterator<Item = (&TenantId, Position)> {
+        self.behind.iter().filter(|b| b.to < self.raw_to).map(|b| (&b.tenant, b.to))
+    }
+
+    /// The first position that no epoch has processed yet.
+    pub fn settled_to(&self) -> Position {
+        self.still_behind().map(|(_, at)| at).fold(self.raw_to, Position::min)
+    }
+
     /// The record for the log.
     pub fn into_record(self) -> Record {
         let headers = vec![Header::new("tg-kind", "commit"), Header::new("tg-epoch", self.epoch.to_string())];

@@ -13,6 +13,7 @@ pub const POINTS: &[&str] = &[
     "commit.before_write",
     "commit.after_write",
     "commit.after_sync",
+    "quarantine.before_publish",
     "snapshot.before_put",
     "snapshot.after_put",
     "snapshot.before_delete",

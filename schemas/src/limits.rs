@@ -95,6 +95,11 @@ limits! {
     EPOCH_BYTES_MAX = 4 << 20, "bytes", "input bytes of one epoch";
     EPOCH_OUTPUT_BYTES_MAX = 64 << 20, "bytes", "output of one epoch; past it the epoch is abandoned and cut smaller";
     EPOCH_STEPS_MAX = 200_000_000, "steps", "estimated script steps of one epoch: some seconds of one core";
+    EPOCH_SCRIPT_MILLISECONDS = 400, "milliseconds", "time of an epoch's scripts: past it a tenant gets no more than an equal share, and what is left of its events waits";
+    SEGMENT_EVENTS = 8, "events", "of a tenant that run before its time is looked at: at the watchdog's limit, twice, they take 1.6 s";
+    BEHIND_TENANTS_MAX = 16, "tenants", "of one partition whose events wait while those of others go on; past it all wait, since each is read at a place of its own";
+    BEHIND_RECORDS_MAX = 100_000, "records", "between the oldest event that waits and the newest that was taken: raw keeps all in between";
+    COSTS_MAX = 4_096, "tenants", "of one partition whose events' cost is known; past it they are learned again";
     EPOCHS_UNDER_WAY_MAX = 8, "epochs", "sealed by one partition and not yet committed: timely has no back-pressure of its own; a slow log takes them in one commit";
     SEALED_BYTES_MAX = 8 << 20, "bytes", "output of those of one partition; past it nothing more is sealed, so it and one epoch are the memory of a slow log";
     TIMESTAMP_YEAR_MIN = 1900, "year", "of any timestamp that an event carries: DateTime64 of ClickHouse begins with it, others (Python: 1) before";
@@ -129,6 +134,10 @@ limits! {
     RESULT_DEPTH_MAX = 16, "levels", "of a returned value";
     RESULT_ROWS_MAX = 1_000, "rows", "of one event";
     SCRIPT_LOG_BYTES_MAX = 2 << 10, "bytes", "what one event's scripts may log";
+    SCRIPT_LOG_TENANT_BYTES_MAX = 64 << 10, "bytes", "what one tenant's scripts may log in one epoch: a log is for people, and must not outgrow the rows";
+    QUARANTINE_FAULTS = 3, "events", "in a row that ended in a fault of the host: then the template version is quarantined for the tenant";
+    CRASHES_MAX = 3, "deaths", "of the process in a row while one event's scripts ran alone: then the event is rejected";
+    QUARANTINES_TOLD_MAX = 256, "quarantines", "of this process on their way to control; a partition tells them again at its next commit";
     REJECTION_DETAIL_BYTES_MAX = 512, "bytes", "a rejection's explanation";
 
     // definitions

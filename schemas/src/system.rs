@@ -11,17 +11,20 @@ pub enum SystemTable {
     Rejections,
     /// Runs, failures, steps and time per tenant, template version and stage, once an epoch.
     ScriptRuns,
+    /// What scripts logged.
+    ScriptLogs,
 }
 
 impl SystemTable {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Rejections, Self::ScriptRuns];
+    pub const ALL: [Self; 3] = [Self::Rejections, Self::ScriptRuns, Self::ScriptLogs];
 
     /// The name, which is also the table's id.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Rejections => "rejections",
             Self::ScriptRuns => "script_runs",
+            Self::ScriptLogs => "script_logs",
         }
     }
 
@@ -60,6 +63,16 @@ impl SystemTable {
                 Field::new("bytes", DataType::Int64, false),
                 Field::new("recorded_at", timestamp(), false),
                 Field::new(DURATION, DataType::Int64, false).with_metadata([("unit".to_owned(), "us".to_owned())]),
+            ]),
+            Self::ScriptLogs => fields.extend([
+                Field::new("source", dictionary(), false),
+                Field::new("asset", dictionary(), false),
+                Field::new("event_id", DataType::Utf8, false),
+                Field::new("template", dictionary(), false),
+                Field::new("stage", dictionary(), false),
+                Field::new("text", DataType::Utf8, false),
+                Field::new("bytes_cut", DataType::Int64, false),
+                Field::new("recorded_at", timestamp(), false),
             ]),
         }
         fields.extend(provenance());

@@ -129,6 +129,8 @@ codes! {
     OutputTooLarge = "output_too_large";
     /// The template version is quarantined.
     Quarantined = "quarantined";
+    /// The process died at this event, again and again.
+    Crashed = "crashed";
 }
 
 /// Why an event was refused.

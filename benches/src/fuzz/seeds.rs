@@ -290,6 +290,7 @@ fn records(made: &mut Made) -> anyhow::Result<()> {
         partition: 2,
         raw_from: Position { offset: 8, ordinal: 1 },
         raw_to: Position { offset: 9, ordinal: 0 },
+        behind: vec![],
         revision: 3,
         recorded_at: AT,
         templates: vec!["t1@0123456789ab".into()],
@@ -302,6 +303,7 @@ fn records(made: &mut Made) -> anyhow::Result<()> {
         audit: 5..9,
         output_hash: "00".repeat(32),
         faults: vec![Fault { at: Position { offset: 8, ordinal: 2 }, code: "timed_out".into() }],
+        quarantines: vec![],
         snapshot: Some(SnapshotRef { epoch: 6, name: "n.state".into(), audit_next: 5, commit: 6 }),
     };
     let wrapped = Counts { received: 1, transformed: u64::MAX, duplicate: 2, rejected: 0, filtered: 0 };

@@ -9,7 +9,6 @@ use regex::{Regex, RegexBuilder};
 use std::rc::Rc;
 use std::sync::Arc;
 use tidegate_schemas::definition::{Decode, Rule, Template, Transform, Validate};
-use tidegate_schemas::ids::TenantId;
 use tidegate_schemas::limits::{SCRIPT_MEMORY_BYTES_HARD, SCRIPT_SOURCE_BYTES, SCRIPT_STEPS_HARD};
 use tidegate_schemas::verdict::StageName;
 
@@ -98,8 +97,7 @@ pub fn check(template: &Template) -> Result<(), ScriptError> {
     let Some(first) = compiled.scripts.iter().position(Option::is_some) else { return Ok(()) };
     let failed = |message: String| ScriptError { stage: STAGES[first], line: None, message };
     let meter = Rc::new(Meter::new(Arc::new(Watch::default())));
-    let tenant = TenantId::new("check").map_err(|e| failed(e.to_string()))?;
-    let state = State::new(&tenant, false, &meter).map_err(|e| failed(e.to_string()))?;
+    let state = State::new(false, &meter).map_err(|e| failed(e.to_string()))?;
     let allowance = Allowance {
         steps: template.limits.steps.min(SCRIPT_STEPS_HARD as u64),
         memory: template.limits.memory_bytes.min(SCRIPT_MEMORY_BYTES_HARD as u64) as usize,

@@ -64,6 +64,8 @@ pub struct Note {
     pub stage: StageName,
     /// Cut where the event's log was full.
     pub text: String,
+    /// Bytes left out, here and in later lines of the event that found no room at all.
+    pub cut: u64,
 }
 
 /// What an event may spend.
@@ -228,10 +230,13 @@ impl Meter {
     pub(crate) fn take_notes(&self) -> Vec<Note> {
         self.notes.borrow_mut().as_mut().map(std::mem::take).unwrap_or_default()
     }
-    /// Keeps a note, where they are kept.
-    pub(crate) fn note(&self, text: &str) {
+    /// Keeps a note of which `cut` bytes were left out, where notes are kept.
+    pub(crate) fn note(&self, text: &str, cut: usize) {
         if let (Some(notes), Some(stage)) = (self.notes.borrow_mut().as_mut(), self.stage()) {
-            notes.push(Note { stage, text: text.to_owned() });
+            match notes.last_mut() {
+                Some(last) if text.is_empty() && cut > 0 => last.cut += cut as u64,
+                _ => notes.push(Note { stage, text: text.to_owned(), cut: cut as u64 }),
+            }
         }
     }
     /// Takes up to `bytes` of what may still be logged.

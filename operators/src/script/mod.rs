@@ -93,14 +93,9 @@ impl Host {
         std::mem::take(&mut self.faults)
     }
 
-    /// Keeps what scripts log, for whoever tries a template: [`Host::take_notes`] has to be called after every few events.
+    /// Keeps what scripts log with their events.
     pub fn keep_notes(&mut self) {
         self.meter.keep_notes();
-    }
-
-    /// What scripts logged since the last call, where notes are kept.
-    pub fn take_notes(&mut self) -> Vec<Note> {
-        self.meter.take_notes()
     }
 
     /// Bytes that a tenant's state takes now, its libraries included; none where it has no state.
@@ -110,12 +105,12 @@ impl Host {
 
     /// Takes a tenant's state out for a bundle.
     fn take_state(&mut self, tenant: &TenantId) -> State {
-        self.states.remove(tenant).unwrap_or_else(|| self.new_state(tenant))
+        self.states.remove(tenant).unwrap_or_else(|| self.new_state())
     }
 
-    fn new_state(&self, tenant: &TenantId) -> State {
+    fn new_state(&self) -> State {
         metrics::state_made();
-        match State::new(tenant, self.options.native, &self.meter) {
+        match State::new(self.options.native, &self.meter) {
             Ok(state) => state,
             // The prelude is part of the program.
             Err(error) => panic!("a script state cannot be made: {error}"),

@@ -82,6 +82,7 @@ pub(crate) fn fused(bundle: &mut Bundle, host: &mut Host, context: &EpochContext
             for event in events.iter_mut().filter(|e| e.is_at(from)) {
                 let outcome = session.event(host, &work, compiled, event);
                 account.add(host, from, event, &outcome);
+                event.notes.append(&mut host.meter.take_notes());
                 conclude(event, outcome);
             }
             if let Some(slot) = session.slot.take() {
@@ -140,9 +141,11 @@ impl Session {
                 Err((spent, _)) => spent,
             };
             retried = true;
+            // The event logs all of it again.
+            drop(host.meter.take_notes());
             metrics::retried(spent);
             if spent == Spent::Memory {
-                self.replace(host, work);
+                self.replace(host);
             }
         }
     }
@@ -151,13 +154,13 @@ impl Session {
     fn relieve(&mut self, host: &mut Host, work: &Work<'_>, spent: Spent) {
         let collected = spent != Spent::Memory || self.state.lua.gc_collect().is_ok();
         if !collected || self.state.lua.used_memory() > work.allowance.memory / 2 {
-            self.replace(host, work);
+            self.replace(host);
         }
     }
 
-    fn replace(&mut self, host: &mut Host, work: &Work<'_>) {
+    fn replace(&mut self, host: &mut Host) {
         self.slot = None;
-        self.state = host.new_state(work.tenant);
+        self.state = host.new_state();
     }
 
     fn attempt(&mut self, host: &Host, work: &Work<'_>, compiled: &Compiled, event: &mut Event) -> Result<Outcome, (Spent, StageName)> {

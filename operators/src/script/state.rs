@@ -10,7 +10,7 @@ use crate::script::compile::{CALLED, Compiled};
 use crate::script::error::{ScriptError, describe};
 use crate::script::meter::{Allowance, Meter, STAGES, Spent};
 use crate::script::raw::{Crossing, Pins, counted};
-use crate::script::tide::{self, Tenant, is_memory};
+use crate::script::tide::{self, is_memory};
 use crate::stages::transform::fields::Fields;
 use hashbrown::HashMap;
 use mlua::{ChunkMode, Compiler, Function, Lua, LuaOptions, StdLib, Table, Value};
@@ -19,7 +19,6 @@ use std::sync::{Arc, OnceLock};
 use tidegate_schemas::catalog::PinnedSource;
 use tidegate_schemas::definition::Asset;
 use tidegate_schemas::envelope::Envelope;
-use tidegate_schemas::ids::TenantId;
 use tidegate_schemas::limits::SCRIPT_TEMPLATES_MAX;
 use tidegate_schemas::locate::header_key;
 use tidegate_schemas::verdict::{Code, Rejection, StageName};
@@ -64,12 +63,11 @@ pub(crate) enum LoadError {
 
 impl State {
     /// Makes a state and closes its sandbox.
-    pub(crate) fn new(tenant: &TenantId, native: bool, meter: &Rc<Meter>) -> mlua::Result<Self> {
+    pub(crate) fn new(native: bool, meter: &Rc<Meter>) -> mlua::Result<Self> {
         let libraries = StdLib::TABLE | StdLib::STRING | StdLib::MATH | StdLib::BIT | StdLib::BUFFER | StdLib::UTF8;
         let lua = Lua::new_with(libraries, LuaOptions::new())?;
         // What is native is said where it is loaded: for a cold tenant the translation costs more than it saves.
         lua.enable_jit(false);
-        lua.set_app_data(Tenant(tenant.to_string()));
         let globals = lua.globals();
         let natives = tide::natives(&lua, meter)?;
         let empty = lua.create_table()?;

@@ -49,14 +49,10 @@ pub(crate) fn natives(lua: &Lua, meter: &Rc<Meter>) -> mlua::Result<Table> {
     let of = Rc::clone(meter);
     natives.raw_set(
         "log",
-        lua.create_function(move |lua, text: mlua::String| {
-            let taken = of.take_log(text.as_bytes().len());
-            if taken > 0 {
-                let tenant = lua.app_data_ref::<Tenant>().map_or_else(String::new, |t| t.0.clone());
-                let text = cut(text.to_string_lossy(), taken);
-                of.note(&text);
-                tracing::debug!(tenant, stage = of.stage().map_or("", |s| s.as_str()), text, "script");
-            }
+        lua.create_function(move |_, (text, over): (mlua::String, usize)| {
+            let bytes = text.as_bytes().len();
+            let taken = of.take_log(bytes);
+            of.note(&cut(text.to_string_lossy(), taken), bytes - taken + over);
             Ok(())
         })?,
     )?;
@@ -87,6 +83,3 @@ pub(crate) fn root(error: &mlua::Error) -> &mlua::Error {
         other => other,
     }
 }
-
-/// Whose state it is, for the log.
-pub(crate) struct Tenant(pub(crate) String);

@@ -2,7 +2,9 @@
 //! file here and a line in [`ALL`], which the dataflow, tests of templates and benches all go by.
 
 pub mod decode;
+mod logs;
 pub mod open;
+pub mod quarantine;
 pub mod settle;
 pub mod transform;
 pub mod validate;

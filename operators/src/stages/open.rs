@@ -153,6 +153,7 @@ impl OpenRecord<'_> {
             event_type: None,
             asset: None,
             steps: 0,
+            notes: Vec::new(),
             progress: Progress::At(StageName::Decode),
         }
     }

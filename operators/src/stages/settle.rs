@@ -14,12 +14,13 @@ use std::sync::Arc;
 use tidegate_schemas::block::{
     Attribution, Block, BlockError, OutcomesBlock, RejectionRow, RejectionsBuilder, RowsBuilder, ScriptRun, script_runs,
 };
-use tidegate_schemas::commit::{Counts, TableRows, TenantCounts};
+use tidegate_schemas::commit::{Counts, Fault, TableRows, TenantCounts};
 use tidegate_schemas::ids::TenantId;
 use tidegate_schemas::limits::EPOCH_OUTPUT_BYTES_MAX;
 use tidegate_schemas::system::SystemTable;
 use tidegate_schemas::verdict::{Outcome, Rejection, Verdict};
 
+use crate::stages::logs;
 use crate::stages::open::NO_KEY;
 
 /// Everything that an epoch writes, and the account of it.
@@ -41,8 +42,12 @@ pub struct Settled {
     pub templates: Vec<String>,
     /// SHA-256 of the output without durations, in hex.
     pub hash: String,
+    /// Faults of the host among its events, as whoever ran the stages adds them.
+    pub faults: Vec<Fault>,
     /// Rejections by code, for metrics.
     pub codes: BTreeMap<String, u64>,
+    /// Bytes that scripts logged and nobody keeps, for metrics.
+    pub log_bytes_cut: u64,
 }
 
 /// Why an epoch cannot be settled.
@@ -94,6 +99,9 @@ pub fn apply(bundles: &[Bundle], seen: &Duplicates, of: &Attribution) -> Result<
     settled.clean = rows(&entries, of, &mut settled.rows)?;
     settled.audit = rejections(&entries, of, &mut settled.rows)?;
     settled.audit.extend(OutcomesBlock::build(of.epoch, &settled.outcomes)?);
+    let (logs, cut) = logs::blocks(bundles, of)?;
+    settled.audit.extend(logs);
+    settled.log_bytes_cut = cut;
     settled.rows.sort();
     let mut hash = Sha256::new();
     for block in settled.clean.iter().chain(&settled.audit) {

@@ -6,6 +6,8 @@ mod duplicates;
 mod guide;
 mod hostile;
 mod library;
+mod logs;
+mod quarantine;
 mod scripted;
 mod scripts;
 mod settle;

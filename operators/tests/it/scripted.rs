@@ -145,6 +145,7 @@ pub fn bundle(tenant: &str, template: Template, events: &[&[u8]]) -> Bundle {
             event_type: None,
             asset: None,
             steps: 0,
+            notes: Vec::new(),
             progress: Progress::At(StageName::Decode),
         }
     };

@@ -11,6 +11,9 @@ pub struct Args {
     folder: PathBuf,
     #[command(flatten)]
     which: super::Which,
+    /// Lift the quarantine of every template version: their scripts run again.
+    #[arg(long)]
+    lift_quarantines: bool,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -18,7 +21,7 @@ pub struct Args {
 
 pub fn main(args: &Args) -> anyhow::Result<ExitCode> {
     let config = args.which.load()?;
-    let published = match socket::apply(&args.folder, &config.control_socket()) {
+    let published = match socket::apply(&args.folder, &config.control_socket(), args.lift_quarantines) {
         Ok(published) => published,
         Err(ApplyError::Folder(faults)) => return Ok(super::faults(&faults, args.json)),
         Err(error) => return Err(error.into()),

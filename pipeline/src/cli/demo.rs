@@ -248,7 +248,7 @@ fn show(server: &Server, what: &str, started: Instant) -> anyhow::Result<()> {
 fn committed(server: &Server) -> anyhow::Result<bool> {
     for partition in 0..server.log.partitions() {
         let end = server.log.bounds(LogName::Raw, partition)?.end;
-        let reached = crate::commits::last(&*server.log, partition)?.map_or(0, |c| c.raw_to.offset);
+        let reached = crate::commits::last(&*server.log, partition)?.map_or(0, |c| c.settled_to().offset);
         if reached < end {
             return Ok(false);
         }

@@ -71,6 +71,7 @@ pub fn diff(
         Extent::Part => BTreeSet::new(),
         Extent::Whole => known.keys().filter(|key| !stays(key) && !wanted.contains_key(*key)).collect(),
     };
+    removed.extend(known.keys().filter(|key| key.kind == QUARANTINE && is_lifted(known, key, &wanted, extent)));
     let mut moved: BTreeMap<(&str, &str), Vec<&DefinitionKey>> = BTreeMap::new();
     for key in removed.iter().filter(|key| moves(key)) {
         moved.entry((&key.kind, &key.id)).or_default().push(key);
@@ -117,11 +118,35 @@ fn alone(wanted: &Wanted<'_>) -> Result<Catalog, Vec<Refusal>> {
     if refusals.is_empty() { Ok(catalog) } else { Err(refusals) }
 }
 
+/// The changes that lift every quarantine.
+///
+/// # Errors
+/// As [`diff`].
+pub fn lift(catalog: &Catalog, known: &Known, actor: &str, at: Micros) -> Result<Vec<Change>, Vec<Refusal>> {
+    let mut trial = Trial::new(catalog.clone(), known, actor, at);
+    known.keys().filter(|key| key.kind == QUARANTINE).for_each(|key| trial.remove(key));
+    let Trial { changes, refusals, .. } = trial;
+    if refusals.is_empty() { Ok(changes) } else { Err(refusals) }
+}
+
 const ORGANIZATION: &str = "organization";
+const QUARANTINE: &str = "quarantine";
 
 /// Kinds that stay when they are not named.
 fn stays(key: &DefinitionKey) -> bool {
-    matches!(key.kind.as_str(), "table" | "cut")
+    matches!(key.kind.as_str(), "table" | "cut" | QUARANTINE)
+}
+
+/// A quarantine ends with its template version, and with its customer.
+fn is_lifted(known: &Known, key: &DefinitionKey, wanted: &Wanted<'_>, extent: Extent) -> bool {
+    let Some(Definition::Quarantine(quarantine)) = known.get(key) else { return false };
+    let customer = DefinitionKey { kind: ORGANIZATION.into(), owner: String::new(), id: quarantine.tenant.to_string() };
+    let template = wanted.get(&quarantine.template_key()).map(|d| &**d);
+    match template {
+        Some(Definition::Template(template)) if !quarantine.is_of(template) => true,
+        None if extent == Extent::Whole => true,
+        _ => extent == Extent::Whole && !wanted.contains_key(&customer),
+    }
 }
 
 /// Kinds whose node is part of their key, though their id is unique in the tenant.

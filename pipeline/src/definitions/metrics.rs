@@ -7,6 +7,7 @@ use tidegate_schemas::catalog::Catalog;
 pub(super) fn catalog(catalog: &Catalog) {
     metrics::gauge!("tidegate_catalog_revision").set(catalog.revision() as f64);
     metrics::gauge!("tidegate_catalog_definitions").set(catalog.len() as f64);
+    metrics::gauge!("tidegate_quarantined_versions").set(catalog.quarantines().count() as f64);
 }
 
 /// Changes were published.

@@ -2,10 +2,12 @@
 //! over the control socket.
 
 use super::catalogs::{CatalogFollower, CatalogsError};
-use super::diff::{Extent, Refusal, diff};
+use super::diff::{Extent, Refusal, diff, lift};
+use super::known::Known;
 use super::metrics;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
+use tidegate_schemas::catalog::Catalog;
 use tidegate_schemas::definition::{Change, Definition, DefinitionKey};
 use tidegate_schemas::ids::Revision;
 use tidegate_schemas::store::{DefinitionStore, StoreError};
@@ -13,6 +15,9 @@ use tidegate_schemas::time::Micros;
 
 /// Whoever else takes the next revision first is rare, and never for long.
 const TRIES_MAX: usize = 5;
+
+/// From what is published to the changes that are wanted.
+type Compare = dyn Fn(&Catalog, &Known) -> Result<Vec<Change>, Vec<Refusal>> + Send + Sync;
 
 /// Publishes definitions.
 #[derive(Clone)]
@@ -81,11 +86,23 @@ pub enum PublishError {
 impl Publisher {
     /// Publishes what differs, and returns once the catalog has it.
     pub async fn publish(&self, wanted: Vec<Definition>, extent: Extent, actor: &str) -> Result<Published, PublishError> {
-        let (at, wanted) = ((self.now)(), Arc::new(wanted));
+        let (at, count, name) = ((self.now)(), wanted.len(), actor.to_owned());
+        let changes = move |catalog: &Catalog, known: &Known| diff(catalog, known, &wanted, extent, &name, at);
+        self.publish_changes(Arc::new(changes), count, actor).await
+    }
+
+    /// Lifts every quarantine.
+    pub async fn lift_quarantines(&self, actor: &str) -> Result<Published, PublishError> {
+        let (at, name) = ((self.now)(), actor.to_owned());
+        self.publish_changes(Arc::new(move |catalog: &Catalog, known: &Known| lift(catalog, known, &name, at)), 0, actor).await
+    }
+
+    /// Publishes the changes that a comparison finds; `count` definitions are wanted.
+    async fn publish_changes(&self, compare: Arc<Compare>, count: usize, actor: &str) -> Result<Published, PublishError> {
         let mut tries = 0;
         loop {
             tries += 1;
-            let changes = self.compare(Arc::clone(&wanted), extent, actor.to_owned(), at).await?;
+            let changes = self.compare(Arc::clone(&compare)).await?;
             let listed: Vec<PublishedChange> = changes.iter().map(PublishedChange::of).collect();
             if !changes.is_empty() {
                 match self.store.append(changes).await {
@@ -102,15 +119,15 @@ impl Publisher {
                 tracing::debug!(kind = key.kind, owner = key.owner, id = key.id, version = change.version, action = ?change.action, "definition");
             }
             tracing::info!(actor, revision, changes = listed.len(), "definitions published");
-            return Ok(Published { revision, unchanged: wanted.len() - put, changes: listed });
+            return Ok(Published { revision, unchanged: count.saturating_sub(put), changes: listed });
         }
     }
 
-    async fn compare(&self, wanted: Arc<Vec<Definition>>, extent: Extent, actor: String, at: Micros) -> Result<Vec<Change>, PublishError> {
+    async fn compare(&self, compare: Arc<Compare>) -> Result<Vec<Change>, PublishError> {
         let follower = Arc::clone(&self.follower);
         let compared = tokio::task::spawn_blocking(move || {
             follower.catch_up()?;
-            Ok(follower.inspect(|catalog, known| diff(catalog, known, &wanted, extent, &actor, at)))
+            Ok(follower.inspect(|catalog, known| compare(catalog, known)))
         });
         compared.await?.map_err(PublishError::Catalog)?.map_err(PublishError::Refused)
     }

@@ -33,8 +33,12 @@ const ANSWER_PATIENCE: Duration = Duration::from_secs(300);
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 enum Request {
-    /// These definitions shall be all that there are.
-    Apply { definitions: Vec<Definition> },
+    /// These definitions shall be all that there are; and no template version stays in quarantine, where that is wanted.
+    Apply {
+        definitions: Vec<Definition>,
+        #[serde(default)]
+        lift_quarantines: bool,
+    },
 }
 
 /// What is answered.
@@ -93,10 +97,10 @@ pub enum ApplyError {
 }
 
 /// Checks a folder and publishes it through the process that serves `socket`. Blocking.
-pub fn apply(folder: &Path, socket: &Path) -> Result<Published, ApplyError> {
+pub fn apply(folder: &Path, socket: &Path, lift_quarantines: bool) -> Result<Published, ApplyError> {
     let checked = check::check(folder)?;
     let Folder { definitions, places, .. } = checked.folder;
-    let request = serde_json::to_vec(&Request::Apply { definitions }).map_err(|e| ApplyError::Failed(e.to_string()))?;
+    let request = serde_json::to_vec(&Request::Apply { definitions, lift_quarantines }).map_err(|e| ApplyError::Failed(e.to_string()))?;
     if request.len() > CONTROL_SOCKET_BYTES_MAX {
         let detail = format!("definitions of {} bytes, above {CONTROL_SOCKET_BYTES_MAX}", request.len());
         return Err(ApplyError::Failed(detail));
@@ -197,14 +201,24 @@ async fn receive(stream: &mut UnixStream) -> io::Result<Vec<u8>> {
     Ok(body)
 }
 
+async fn publish(publisher: &Publisher, definitions: Vec<Definition>, lift: bool, actor: &str) -> Result<Published, PublishError> {
+    let mut published = publisher.publish(definitions, Extent::Whole, actor).await?;
+    if lift {
+        let lifted = publisher.lift_quarantines(actor).await?;
+        published.revision = lifted.revision;
+        published.changes.extend(lifted.changes);
+    }
+    Ok(published)
+}
+
 async fn answer(body: Vec<u8>, publisher: &Publisher, actor: &str) -> Answer {
     let parsed = tokio::task::spawn_blocking(move || serde_json::from_slice(&body)).await;
-    let definitions = match parsed {
-        Ok(Ok(Request::Apply { definitions })) => definitions,
+    let (definitions, lift) = match parsed {
+        Ok(Ok(Request::Apply { definitions, lift_quarantines })) => (definitions, lift_quarantines),
         Ok(Err(e)) => return Answer::Failed { detail: format!("the request is unreadable: {e}") },
         Err(e) => return Answer::Failed { detail: e.to_string() },
     };
-    match publisher.publish(definitions, Extent::Whole, actor).await {
+    match publish(publisher, definitions, lift, actor).await {
         Ok(published) => Answer::Applied(published),
         Err(PublishError::Refused(refusals)) => {
             let refused = |r: Refusal| Refused { definition: r.definition, detail: r.cause.to_string() };

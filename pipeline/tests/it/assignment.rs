@@ -14,6 +14,7 @@ use tidegate_pipeline::partition::{ProcessSettings, Surroundings};
 use tidegate_pipeline::recovery::DuplicateBounds;
 use tidegate_pipeline::server;
 use tidegate_pipeline::snapshot::Snapshots;
+use tidegate_pipeline::suspects::Suspects;
 use tidegate_pipeline::worker::Workers;
 use tidegate_schemas::commit::CommitRecord;
 use tidegate_schemas::ids::Partition;
@@ -68,6 +69,8 @@ fn workers_let_go_and_go_on() {
         snapshots: Snapshots::new(Arc::new(InMemory::new()), runtime.handle().clone(), log.log_id()),
         clock: server::now,
         stop: Arc::new(AtomicBool::new(false)),
+        quarantines: tokio::sync::mpsc::channel(1).0,
+        suspects: Arc::new(Suspects::open(dir.path(), 2).unwrap()),
         settings: ProcessSettings {
             accept_gap: false,
             epoch: EpochBounds::default(),

@@ -184,7 +184,8 @@ pub fn is_of_clickhouse(point: &str) -> bool {
 
 #[test]
 fn killed_at_every_fault_point() {
-    for point in tidegate_schemas::fault::POINTS.iter().filter(|p| !is_of_clickhouse(p)) {
+    // Only scripts that harm the host come past those of quarantines: `engine.rs` has them.
+    for point in tidegate_schemas::fault::POINTS.iter().filter(|p| !is_of_clickhouse(p) && !p.starts_with("quarantine.")) {
         let acknowledged = killed_at(point, &Place::new(FAST)).acknowledged.len();
         println!("{point}: {acknowledged} acknowledged events are there once");
     }

@@ -136,6 +136,7 @@ fn bundle(template: Template, example: &Value) -> Bundle {
         event_type: None,
         asset: None,
         steps: 0,
+        notes: Vec::new(),
         progress: Progress::At(StageName::Decode),
     };
     let table = Arc::new(table.with(&template.fields).unwrap());

@@ -44,6 +44,7 @@ pub fn commit_record(epoch: u64, raw_from: Position, raw_to: Position) -> Commit
         partition: 0,
         raw_from,
         raw_to,
+        behind: vec![],
         revision: 1,
         recorded_at: epoch as i64,
         templates: vec![],
@@ -56,6 +57,7 @@ pub fn commit_record(epoch: u64, raw_from: Position, raw_to: Position) -> Commit
         audit: 0..0,
         output_hash: String::new(),
         faults: vec![],
+        quarantines: vec![],
         snapshot: None,
     }
 }

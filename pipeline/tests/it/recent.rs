@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tidegate_pipeline::commits::{Covering, covering};
 use tidegate_pipeline::log::embedded::{EmbeddedLog, Options};
 use tidegate_pipeline::recent::RecentCommits;
-use tidegate_schemas::ids::{Epoch, Position};
+use tidegate_schemas::ids::{Epoch, Position, TenantId};
 use tidegate_schemas::log::{CommitUnit, EventLog, Owner};
 
 /// The epoch whose commit covers a position; nothing where it is ahead, as far as the log goes.
@@ -28,6 +28,7 @@ fn commit(log: &EmbeddedLog, owner: &Owner, epoch: Epoch, raw_from: Position, ra
 #[test]
 fn recent_commits_answer_as_the_log_does() {
     let mut random = Random(seed());
+    let tenant = TenantId::new("acme").unwrap();
     for begun_after in [0, 1, 20] {
         let folder = tempfile::tempdir().unwrap();
         let log = EmbeddedLog::open(folder.path(), Options { partitions: 2, ..Options::default() }).unwrap();
@@ -58,14 +59,14 @@ fn recent_commits_answer_as_the_log_does() {
         for offset in 0..=last.offset {
             for ordinal in 0..8 {
                 let at = Position { offset, ordinal };
-                let known = epoch(covering(&*log, 0, at).unwrap());
-                while epoch(recent.covering(0, at).unwrap()) != known {
+                let known = epoch(covering(&*log, 0, &tenant, at).unwrap());
+                while epoch(recent.covering(0, &tenant, at).unwrap()) != known {
                     assert!(waited.elapsed() < Duration::from_secs(60), "{at:?} is of {known:?}, followed after {begun_after} commits");
                     std::thread::sleep(Duration::from_millis(1));
                 }
             }
         }
-        assert_eq!(epoch(recent.covering(1, at).unwrap()), None, "another partition has no commits");
+        assert_eq!(epoch(recent.covering(1, &tenant, at).unwrap()), None, "another partition has no commits");
         stop.store(true, Ordering::Relaxed);
         following.unwrap().join().unwrap();
     }

@@ -265,8 +265,12 @@ impl Client {
     }
 
     pub fn get(&mut self, path: &str, key: Option<&str>) -> Answer {
+        self.try_get(path, key).expect("an answer")
+    }
+
+    pub fn try_get(&mut self, path: &str, key: Option<&str>) -> std::io::Result<Answer> {
         let auth = key.map(|k| format!("Authorization: Bearer {k}\r\n")).unwrap_or_default();
-        self.send(&format!("GET {path} HTTP/1.1\r\nHost: t\r\n{auth}\r\n"), &[]).expect("an answer")
+        self.send(&format!("GET {path} HTTP/1.1\r\nHost: t\r\n{auth}\r\n"), &[])
     }
 
     pub fn try_post(&mut self, path: &str, key: &str, content_type: &str, body: &[u8], headers: &str) -> std::io::Result<Answer> {

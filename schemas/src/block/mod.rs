@@ -8,6 +8,7 @@
 //! marker: streams of equal schemas are spliced without decoding.
 
 mod build;
+mod logs;
 mod outcomes;
 mod rejections;
 mod rows;
@@ -15,6 +16,7 @@ mod runs;
 mod slice;
 
 pub use build::Attribution;
+pub use logs::{LogRow, LogsBuilder};
 pub use outcomes::OutcomesBlock;
 pub use rejections::{RejectionRow, RejectionsBuilder};
 pub use rows::RowsBuilder;

@@ -2,9 +2,11 @@
 //! one by another, and the catalog is the fold of all changes.
 
 mod chain;
+mod quarantine;
 mod template;
 
 pub use chain::{Chain, ChangeId};
+pub use quarantine::Quarantine;
 pub use template::*;
 
 use crate::ids::{CredentialId, NodeId, Revision, SourceId, TenantId};
@@ -149,6 +151,8 @@ pub enum Definition {
     Key(ApiKey),
     /// How sinks cut; one for all.
     Cut(CutParameters),
+    /// A template version that one tenant's events may not run.
+    Quarantine(Quarantine),
 }
 
 /// What a definition is known by, stable over its versions.
@@ -166,7 +170,10 @@ pub struct DefinitionKey {
 impl DefinitionKey {
     /// A definition may only refer to those of a lower rank, so changes are applied in this order and undone in reverse.
     pub fn rank(&self) -> usize {
-        ["organization", "cut", "table", "template", "source", "asset", "key"].iter().position(|k| *k == self.kind).unwrap_or(usize::MAX)
+        ["organization", "cut", "table", "template", "source", "asset", "key", "quarantine"]
+            .iter()
+            .position(|k| *k == self.kind)
+            .unwrap_or(usize::MAX)
     }
 }
 
@@ -181,6 +188,9 @@ impl Definition {
             Self::Asset(d) => ("asset", d.node.as_str(), d.id.as_str()),
             Self::Key(d) => ("key", "", d.id.as_str()),
             Self::Cut(_) => ("cut", "", "cut"),
+            Self::Quarantine(d) => {
+                return DefinitionKey { kind: "quarantine".into(), owner: d.tenant.to_string(), id: d.label() };
+            }
         };
         DefinitionKey { kind: kind.into(), owner: owner.into(), id: id.into() }
     }

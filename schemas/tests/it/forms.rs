@@ -59,6 +59,7 @@ fn a_commit_record_must_add_up() {
         partition: 0,
         raw_from: Position::default(),
         raw_to: Position { offset: 1, ordinal: 0 },
+        behind: vec![],
         revision: 1,
         recorded_at: 1,
         templates: vec![],
@@ -71,6 +72,7 @@ fn a_commit_record_must_add_up() {
         audit: 0..1,
         output_hash: String::new(),
         faults: vec![],
+        quarantines: vec![],
         snapshot: None,
     };
     assert_eq!(CommitRecord::read(&commit.clone().into_record()).unwrap(), commit);

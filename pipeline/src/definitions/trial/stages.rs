@@ -6,7 +6,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tidegate_operators::event::{Bundle, EpochContext, Event, Plan, Progress};
-use tidegate_operators::script::{self, Host, HostOptions, Note, Watch};
+use tidegate_operators::script::{self, Host, HostOptions, Watch};
 use tidegate_operators::stages;
 use tidegate_operators::stages::open::NO_KEY;
 use tidegate_schemas::block::ScriptRun;
@@ -98,7 +98,6 @@ pub(super) struct Seen {
     /// The template's id and version.
     pub(super) label: String,
     pub(super) runs: Vec<ScriptRun>,
-    pub(super) notes: Vec<Note>,
     pub(super) memory_bytes: usize,
 }
 
@@ -110,7 +109,7 @@ pub(super) fn through(template: &Template, table: &Table, input: &Input) -> Resu
     let memory_bytes = bundle.source.as_ref().and_then(|s| host.used_memory(&s.tenant)).unwrap_or(0);
     let label = bundle.plan.as_ref().map_or_else(String::new, |p| p.template.label.to_string());
     let event = bundle.events.pop().ok_or_else(|| refused("the stages lost the event"))?;
-    Ok(Seen { event, label, runs: bundle.runs, notes: host.take_notes(), memory_bytes })
+    Ok(Seen { event, label, runs: bundle.runs, memory_bytes })
 }
 
 /// The test itself, or the stages, are wrong: no event of a tenant ever ends so.
@@ -149,6 +148,7 @@ pub(super) fn bundle(template: &Template, table: &Table, input: &Input, count: u
             event_type: None,
             asset: Some(Arc::clone(&asset)),
             steps: 0,
+            notes: Vec::new(),
             progress: Progress::At(StageName::Decode),
         })
     };

@@ -100,7 +100,9 @@ pub fn trace(template: &Template, table: &Table, payload: &[u8], taken: &Taken) 
     }
     let seen = stages::through(template, table, &input).map_err(|r| r.detail)?;
     let decoded = script_of(template, StageName::Decode).and_then(|_| stages::decoded(template, table, &input));
-    let (runs, ended) = (seen.runs, stages::ended(seen.event));
+    let mut event = seen.event;
+    let (runs, notes) = (seen.runs, std::mem::take(&mut event.notes));
+    let ended = stages::ended(event);
     let refused_at = if let Ended::Rejected(r) = &ended { Some(r.stage) } else { None };
     let steps_of = |stage: StageName| runs.iter().find(|r| r.stage == stage.as_str()).map(|r| r.steps);
     let order = [StageName::Decode, StageName::Validate, StageName::Transform];
@@ -121,7 +123,7 @@ pub fn trace(template: &Template, table: &Table, payload: &[u8], taken: &Taken) 
         steps_max: template.limits.steps,
         memory_bytes: seen.memory_bytes,
         memory_bytes_max: template.limits.memory_bytes,
-        log: seen.notes.into_iter().map(|n| Logged { stage: n.stage.as_str(), text: n.text }).collect(),
+        log: notes.into_iter().map(|n| Logged { stage: n.stage.as_str(), text: n.text }).collect(),
         end: ended.word(),
         rows: if let Ended::Rows(rows) = &ended { value_rows(rows, table, &members(true)) } else { Vec::new() },
         rejected: if let Ended::Rejected(r) = &ended {

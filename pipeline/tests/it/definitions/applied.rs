@@ -250,7 +250,7 @@ fn write(folder: &Path, files: &Files) {
 
 async fn apply(folder: &Path, socket: &Path) -> Result<Published, ApplyError> {
     let (folder, socket) = (folder.to_owned(), socket.to_owned());
-    tokio::task::spawn_blocking(move || socket::apply(&folder, &socket)).await.unwrap()
+    tokio::task::spawn_blocking(move || socket::apply(&folder, &socket, false)).await.unwrap()
 }
 
 #[tokio::test]
