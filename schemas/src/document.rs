@@ -112,6 +112,7 @@ impl Document {
             }
             return Err(syntax_error(text, &error));
         }
+        document.nodes.shrink_to_fit();
         document.bytes = bytes;
         Ok(document)
     }

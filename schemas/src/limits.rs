@@ -47,6 +47,7 @@ limits! {
     EVENTS_PER_REQUEST_MAX = 50_000, "events", "the answer lists refused ones, and one request must not make an epoch of its own too large";
     REFUSALS_PER_ANSWER_MAX = 1_000, "entries", "refused events named in an answer; all of them become rows";
     REFUSAL_HEADER_BYTES_MAX = 64 << 10, "bytes", "the refused list of one record: past it a request is refused as a whole";
+    DOCUMENT_NODES_KEPT = 4_096, "nodes", "of the tape that each thread parses to, kept for the next document; longer ones are rare";
     JSON_DEPTH_MAX = 64, "levels", "nesting of a document; real payloads stay below ten";
     META_BYTES_MAX = 4_096, "bytes", "headers and query values that the source lets through to scripts";
     EVENT_ID_BYTES_MAX = 256, "bytes", "a sender's event id";

@@ -366,10 +366,10 @@ fn a_payload_is_shown_stage_by_stage() {
         decode     by decode.luau, 38 steps
                    { "battery": 3.1, "humidity": 40, "temperature": 23.45 }
         validate   by nothing
-        transform  by transform.luau, 3 steps
+        transform  by transform.luau, 2 steps
         filtered   left out on purpose
         log        decode: port nil asset test-asset
-        steps      41 of 10000
+        steps      40 of 10000
         memory     …
         exit 0"#]]
     .assert_eq(&shown(b"0929500c1c", &[]));

@@ -5,7 +5,8 @@
 //! it takes is what the full parser makes of it.
 
 use super::Node;
-use crate::limits::JSON_DEPTH_MAX;
+use crate::limits::{DOCUMENT_NODES_KEPT, JSON_DEPTH_MAX};
+use std::cell::Cell;
 
 /// More digits may pass what an `i64` holds.
 const DIGITS_MAX: usize = 18;
@@ -15,64 +16,20 @@ const TENS: [f64; DIGITS_MAX + 1] =
 /// The largest integers of which a double holds each.
 const EXACT_MAX: u64 = 1 << 53;
 
-/// The nodes of one JSON value; none where it is not for this scanner to say.
+thread_local! {
+    static TAPE: Cell<Vec<Node>> = const { Cell::new(Vec::new()) };
+}
+
+/// The nodes of one JSON value, in as much memory as they need: an epoch holds thousands of documents, and how many nodes a
+/// text has is not known before. None where it is not for this scanner to say.
 pub(super) fn nodes(text: &str) -> Option<Vec<Node>> {
-    let mut scan = Scan { text, bytes: text.as_bytes(), at: 0, nodes: Vec::with_capacity(text.len() / 6 + 2) };
-    let mut open: [Open; JSON_DEPTH_MAX] = [Open { at: 0, len: 0, is_map: false }; JSON_DEPTH_MAX];
-    let mut depth = 0;
-    'value: loop {
-        // At the beginning of a value.
-        scan.space();
-        match scan.peek()? {
-            b'"' => scan.string()?,
-            b'-' | b'0'..=b'9' => scan.number()?,
-            kind @ (b'{' | b'[') => {
-                *open.get_mut(depth)? = Open { at: scan.nodes.len(), len: 0, is_map: kind == b'{' };
-                depth += 1;
-                scan.nodes.push(Node::Null);
-                scan.at += 1;
-                scan.space();
-                if scan.peek()? != if kind == b'{' { b'}' } else { b']' } {
-                    if kind == b'{' {
-                        scan.key()?;
-                    }
-                    continue 'value;
-                }
-                scan.at += 1;
-                depth -= 1;
-                scan.close(open[depth]);
-            }
-            b't' => scan.word("true", Node::Bool(true))?,
-            b'f' => scan.word("false", Node::Bool(false))?,
-            b'n' => scan.word("null", Node::Null)?,
-            _ => return None,
-        }
-        // Behind a value, which may have been the last of its containers.
-        loop {
-            scan.space();
-            let Some(container) = depth.checked_sub(1).map(|i| &mut open[i]) else { break 'value };
-            container.len += 1;
-            match (scan.peek()?, container.is_map) {
-                (b',', true) => {
-                    scan.at += 1;
-                    scan.space();
-                    scan.key()?;
-                    continue 'value;
-                }
-                (b',', false) => {
-                    scan.at += 1;
-                    continue 'value;
-                }
-                (b'}', true) | (b']', false) => {
-                    scan.at += 1;
-                    depth -= 1;
-                    scan.close(open[depth]);
-                }
-                _ => return None,
-            }
-        }
-    }
-    (scan.at == text.len()).then_some(scan.nodes)
+    let mut scan = Scan { text, bytes: text.as_bytes(), at: 0, nodes: TAPE.take() };
+    scan.nodes.clear();
+    let found = scan.whole().map(|()| scan.nodes.as_slice().to_vec());
+    scan.nodes.truncate(DOCUMENT_NODES_KEPT);
+    scan.nodes.shrink_to(DOCUMENT_NODES_KEPT);
+    TAPE.set(scan.nodes);
+    found
 }
 
 /// A container whose end has not come.
@@ -92,6 +49,65 @@ struct Scan<'t> {
 }
 
 impl Scan<'_> {
+    /// Reads the one value that the text is.
+    fn whole(&mut self) -> Option<()> {
+        let mut open: [Open; JSON_DEPTH_MAX] = [Open { at: 0, len: 0, is_map: false }; JSON_DEPTH_MAX];
+        let mut depth = 0;
+        'value: loop {
+            // At the beginning of a value.
+            self.space();
+            match self.peek()? {
+                b'"' => self.string()?,
+                b'-' | b'0'..=b'9' => self.number()?,
+                kind @ (b'{' | b'[') => {
+                    *open.get_mut(depth)? = Open { at: self.nodes.len(), len: 0, is_map: kind == b'{' };
+                    depth += 1;
+                    self.nodes.push(Node::Null);
+                    self.at += 1;
+                    self.space();
+                    if self.peek()? != if kind == b'{' { b'}' } else { b']' } {
+                        if kind == b'{' {
+                            self.key()?;
+                        }
+                        continue 'value;
+                    }
+                    self.at += 1;
+                    depth -= 1;
+                    self.close(open[depth]);
+                }
+                b't' => self.word("true", Node::Bool(true))?,
+                b'f' => self.word("false", Node::Bool(false))?,
+                b'n' => self.word("null", Node::Null)?,
+                _ => return None,
+            }
+            // Behind a value, which may have been the last of its containers.
+            loop {
+                self.space();
+                let Some(container) = depth.checked_sub(1).map(|i| &mut open[i]) else { break 'value };
+                container.len += 1;
+                match (self.peek()?, container.is_map) {
+                    (b',', true) => {
+                        self.at += 1;
+                        self.space();
+                        self.key()?;
+                        continue 'value;
+                    }
+                    (b',', false) => {
+                        self.at += 1;
+                        continue 'value;
+                    }
+                    (b'}', true) | (b']', false) => {
+                        self.at += 1;
+                        depth -= 1;
+                        self.close(open[depth]);
+                    }
+                    _ => return None,
+                }
+            }
+        }
+        (self.at == self.bytes.len()).then_some(())
+    }
+
     fn peek(&self) -> Option<u8> {
         self.bytes.get(self.at).copied()
     }

@@ -212,15 +212,15 @@ impl Table {
 
     fn failed(&self, doing: &str, error: &KernelError) -> SinkError {
         let doing = format!("{doing} {}", self.folder.display());
-        let detail = error.to_string();
+        // Its trace is no news to an operator, and reading the symbols for it took 200 MB where RUST_BACKTRACE was set.
+        let detail = error.without_backtrace().to_string();
         if is_of_the_world(error) { SinkError::Retryable { doing, detail } } else { SinkError::Permanent { doing, detail } }
     }
 }
 
 /// Whether the medium failed, rather than the table or its log being what we cannot write to.
 fn is_of_the_world(error: &KernelError) -> bool {
-    match error {
-        KernelError::Backtraced { source, .. } => is_of_the_world(source),
+    match error.without_backtrace() {
         KernelError::IOError(_) | KernelError::ObjectStore(_) | KernelError::FileNotFound(_) | KernelError::JoinFailure(_) => true,
         KernelError::Arrow(arrow) => matches!(arrow, arrow::error::ArrowError::IoError(..)),
         _ => false,

@@ -135,7 +135,7 @@ impl Verifier {
     }
 
     fn read(&self, table: &TableRef) -> Result<Held, VerifyError> {
-        let fail = |e: KernelError| at(&table.path)(&e);
+        let fail = |e: KernelError| at(&table.path)(e.without_backtrace());
         let snapshot = Snapshot::builder_for(table.path.to_string_lossy()).build(self.engine.as_ref()).map_err(fail)?;
         let mut held = Held { version: snapshot.version(), ..Held::default() };
         let mut spans = Spans::new();
@@ -157,7 +157,7 @@ impl Verifier {
 
     /// Paths and sizes of the live files.
     fn files(&self, snapshot: &SnapshotRef, table: &Path) -> Result<Vec<(PathBuf, u64)>, VerifyError> {
-        let fail = |e: KernelError| at(table)(&e);
+        let fail = |e: KernelError| at(table)(e.without_backtrace());
         let mut files = Vec::new();
         let scan = Arc::clone(snapshot).scan_builder().build().map_err(fail)?;
         for found in scan.scan_metadata(self.engine.as_ref()).map_err(fail)? {
