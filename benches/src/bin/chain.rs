@@ -160,7 +160,7 @@ fn main() -> anyhow::Result<ExitCode> {
             m.cpu_s_per_million,
             m.slowness,
             optional(m.bar),
-            optional(m.bar.map(|b| m.cpu_s_per_million / m.slowness / b)),
+            optional(m.bar.map(|b| m.cpu_s_per_million / b)),
             optional(m.by_hand),
             m.events_per_s,
             optional(m.p50_ms),
