@@ -369,7 +369,7 @@ fn start(folder: &Path) -> anyhow::Result<Server> {
     let mut child = Command::new(std::env::current_exe()?)
         .args(["serve", "run", "--config"])
         // As the product sets it for itself.
-        .env("MIMALLOC_PURGE_DELAY", "10")
+        .env("MIMALLOC_PURGE_DELAY", std::env::var("MIMALLOC_PURGE_DELAY").as_deref().unwrap_or("10"))
         .arg(folder.join("tidegate.toml"))
         .stdout(Stdio::piped())
         .spawn()?;

@@ -3,6 +3,7 @@
 mod broker;
 mod cluster;
 mod group;
+mod markers;
 mod owning;
 mod refused;
 mod security;

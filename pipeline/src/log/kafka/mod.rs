@@ -8,7 +8,8 @@
 //! ```
 //! A record's key, headers and value are those of the Kafka record, so any client reads them. Commit records carry three
 //! headers more, by which the log knows where a partition stands: `tg-raw-next`, `tg-clean-next`, `tg-audit-next`.
-//! Offsets have gaps, where markers of transactions and aborted records lie.
+//! Offsets have gaps, where markers of transactions and aborted records lie, and seldom a record of kind `sweep`, which says
+//! nothing.
 //!
 //! Every call blocks for a bounded time, except `publish`, which never does. What went wrong is told with the reason
 //! that the broker gave; what no retry mends is [`LogError::Unfit`] and names the remedy.
@@ -29,6 +30,7 @@ mod reader;
 mod readers;
 mod retention;
 mod settings;
+mod takeover;
 mod topics;
 mod transaction;
 

@@ -11,27 +11,23 @@
 //! An owner whose commit could not be settled has lost its right: who goes on must fence, and read `commits`.
 
 use super::clients::Clients;
-use super::errors::{self, io};
+use super::errors::io;
 use super::membership::Membership;
 use super::metrics;
 use super::names::{Names, Topic};
-use super::producer::{InFlight, Producer, send_and_wait};
+use super::producer::{InFlight, Producer};
 use super::readers::Readers;
-use super::transaction::{AUDIT_NEXT, CLEAN_NEXT, Done, Failure, Progress, RAW_NEXT, Transaction};
+use super::takeover::{Takeover, await_markers};
+use super::transaction::{Done, Failure, Progress, Transaction};
 use crate::log::calls::check_size;
-use rdkafka::error::KafkaError;
-use rdkafka::producer::Producer as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tidegate_schemas::ids::{LogId, Partition};
 use tidegate_schemas::limits;
-use tidegate_schemas::log::{CommitUnit, Header, LogError, LogName, Owner, Record, Written};
+use tidegate_schemas::log::{CommitUnit, LogError, LogName, Owner, Record, Written};
 
 const COMMITS: Topic = Topic::Log(LogName::Commits);
-const REQUEST: Duration = Duration::from_secs(limits::KAFKA_REQUEST_SECONDS_MAX as u64);
-/// Markers come within milliseconds.
-const MARKERS: Duration = Duration::from_secs(5);
 const BACK_OFF: Duration = Duration::from_millis(100);
 
 /// One entry for each partition.
@@ -162,8 +158,6 @@ impl Owners {
             let transaction = Transaction { producer, in_flight, names, partition, membership: membership.as_deref() };
             match transaction.run(units, owned.progress) {
                 Ok(done) => {
-                    // The answer comes before the marker, and a coordinator that starts may skip it: only what `commits` shows
-                    // is committed, since whoever takes over sweeps the rest.
                     if self.shows(partition, owned.progress, done.progress) {
                         return Ok(done);
                     }
@@ -175,9 +169,8 @@ impl Owners {
                 }
                 Err(Failure::Fenced) => return Err(Refused::Fenced),
                 Err(Failure::TooLarge(bytes)) => {
-                    let abort = self.abort(&transaction);
-                    let error = LogError::TooLarge { bytes, max: limits::RECORD_BYTES_MAX };
-                    return Err(if abort.is_ok() { Refused::Whole(error) } else { Refused::Lost(error) });
+                    self.renew(partition, owned, None)?;
+                    return Err(Refused::Whole(LogError::TooLarge { bytes, max: limits::RECORD_BYTES_MAX }));
                 }
                 Err(Failure::Abortable(error)) => {
                     metrics::aborted();
@@ -204,11 +197,10 @@ impl Owners {
         Err(Refused::Lost(io(format!("commit to partition {partition}"), detail)))
     }
 
-    /// Waits until everybody sees a commit: the answer to it comes before its markers are written. Tells whether `commits`
-    /// shows it within the time that markers take; a stranger's transaction may hide the rest of it for longer.
+    /// Whether everybody sees a commit. One that shows in part is none yet: who takes over commits the rest of it.
     fn shows(&self, partition: Partition, before: Progress, after: Progress) -> bool {
         // Each with the offset of its marker.
-        let ends: Vec<(Topic, u64)> = [
+        let markers: Vec<(Topic, u64)> = [
             (COMMITS, before.last, after.last.map(|l| l + 1)),
             (Topic::Log(LogName::Clean), Some(before.clean_next), Some(after.clean_next)),
             (Topic::Log(LogName::Audit), Some(before.audit_next), Some(after.audit_next)),
@@ -217,38 +209,7 @@ impl Owners {
         .filter(|(_, before, after)| after > before)
         .filter_map(|(topic, _, marker)| Some((topic, marker?)))
         .collect();
-        let topics: Vec<Topic> = ends.iter().map(|(topic, _)| *topic).collect();
-        let deadline = Instant::now() + MARKERS;
-        loop {
-            let found = if topics.is_empty() { Vec::new() } else { self.readers.ends.latest(&topics, partition).unwrap_or_default() };
-            let shown: Vec<bool> = ends.iter().enumerate().map(|(i, (_, marker))| found.get(i).is_some_and(|end| end > marker)).collect();
-            if shown.iter().all(|s| *s) {
-                break;
-            }
-            if Instant::now() > deadline {
-                if shown[0] {
-                    tracing::warn!(partition, "an epoch is committed, and somebody else's open transaction hides it");
-                }
-                return shown[0];
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        for (topic, marker) in ends {
-            self.readers.ends.note(topic, partition, marker + 1);
-            self.readers.note_empty(topic, partition, marker..marker + 1);
-        }
-        true
-    }
-
-    fn abort(&self, transaction: &Transaction<'_>) -> Result<(), Failure> {
-        let mut left = 3;
-        loop {
-            match transaction.producer.abort_transaction(REQUEST) {
-                Ok(()) => return Ok(()),
-                Err(KafkaError::Transaction(e)) if e.is_retriable() && left > 0 => left -= 1,
-                Err(error) => return Err(transaction.failed(error)),
-            }
-        }
+        await_markers(&self.readers, partition, &markers).unwrap_or(false)
     }
 
     /// Puts a new producer in place of one that is of no use, and tells whether `written` counts. Where neither that nor
@@ -266,94 +227,9 @@ impl Owners {
         if owned.progress.last == progress.last { Ok(false) } else { Err(Refused::Fenced) }
     }
 
-    /// Aborts a transaction of its own over all that a commit writes to, and with it whatever an owner before left open there.
-    ///
-    /// A coordinator that starts ends transactions that are overdue before it knows the leader of every partition, and takes
-    /// those without one for deleted (Kafka 4.4: "these partitions are likely deleted already and hence can be skipped"):
-    /// they get no marker, their records stay open, and the next commit under the same id would commit them as well.
-    fn sweep(&self, partition: Partition, producer: &Producer) -> Result<(), LogError> {
-        let doing = || format!("take partition {partition} over");
-        let failed = |error: KafkaError| io(doing(), self.clients.told.explain(error));
-        producer.begin_transaction().map_err(failed)?;
-        let record = Record { headers: vec![Header::new("tg-kind", "sweep")], ..Record::default() };
-        let topics = [LogName::Clean, LogName::Audit, LogName::Commits].map(|log| self.names.of(Topic::Log(log)));
-        let records = topics.map(|topic| (topic, partition, &record));
-        send_and_wait(producer, &self.in_flight, &records).map_err(failed)?;
-        producer.abort_transaction(REQUEST).map_err(failed)
-    }
-
-    /// Takes the id over. Once this returns, what others had under way is committed or aborted.
     fn take_over(&self, partition: Partition) -> Result<(Producer, Progress), LogError> {
-        let doing = || format!("take partition {partition} over");
-        let deadline = Instant::now() + Duration::from_secs(limits::KAFKA_COMMIT_SECONDS_MAX as u64);
-        let id = self.names.transactional_id(self.log, partition);
-        let producer = 'init: loop {
-            let producer = self.clients.transactional(&id)?;
-            loop {
-                let Err(error) = producer.init_transactions(REQUEST) else { break 'init producer };
-                let late = Instant::now() > deadline;
-                match &error {
-                    KafkaError::Transaction(e) if e.is_retriable() && !late => {}
-                    // Somebody took it over at the same moment; the last one has it.
-                    KafkaError::Transaction(e) if errors::is_fenced(e.code()) && !late => break,
-                    error => {
-                        return Err(match errors::of_topic("commit to", self.names.of(COMMITS), error) {
-                            unfit @ LogError::Unfit { .. } => unfit,
-                            _ => io(doing(), self.clients.told.explain(error)),
-                        });
-                    }
-                }
-                std::thread::sleep(BACK_OFF);
-            }
-        };
-        self.sweep(partition, &producer)?;
-        let progress = self.progress(partition)?;
-        for (log, known) in
-            [(LogName::Raw, progress.raw_next), (LogName::Clean, progress.clean_next), (LogName::Audit, progress.audit_next)]
-        {
-            let topic = Topic::Log(log);
-            let end = self.readers.ends.fresh(topic, partition)?.end;
-            if end < known {
-                return Err(errors::truncated(self.names.of(topic), partition, end, known));
-            }
-        }
-        Ok((producer, progress))
-    }
-
-    /// Where the last record of `commits` says that the partition stands.
-    fn progress(&self, partition: Partition) -> Result<Progress, LogError> {
-        let bounds = self.readers.ends.fresh(COMMITS, partition)?;
-        // Markers and aborted transactions leave gaps, so look back in growing steps.
-        let mut back = 16;
-        while !bounds.is_empty() {
-            let from = bounds.end.saturating_sub(back).max(bounds.start);
-            let (mut at, mut found) = (from, None);
-            while at < bounds.end {
-                let entries = self.readers.read(COMMITS, partition, at, limits::READ_BYTES_MAX)?;
-                let Some(last) = entries.into_iter().next_back() else { break };
-                at = last.offset + 1;
-                found = Some(last);
-            }
-            if let Some(last) = found {
-                return read_progress(last.offset, &last.record).ok_or_else(|| LogError::Corrupt {
-                    place: format!("topic {}, partition {partition}, offset {}", self.names.of(COMMITS), last.offset),
-                    detail: "it does not say where its partition stands".into(),
-                });
-            }
-            if from == bounds.start {
-                break;
-            }
-            back *= 4;
-        }
-        if bounds.start > 0 {
-            return Err(LogError::Unfit {
-                place: format!("topic {}, partition {partition}", self.names.of(COMMITS)),
-                detail: format!("nothing is left of it before offset {}, so nobody knows what is processed", bounds.end),
-                remedy: "restore it, or begin a new log with another log.kafka.topic_prefix".into(),
-            });
-        }
-        let start = |log| self.readers.ends.fresh(Topic::Log(log), partition).map(|b| b.end);
-        Ok(Progress { last: None, raw_next: 0, clean_next: start(LogName::Clean)?, audit_next: start(LogName::Audit)? })
+        let Self { clients, names, readers, in_flight, log, .. } = self;
+        Takeover { clients, names, readers, in_flight, log: *log, partition }.run()
     }
 
     fn membership(&self) -> Option<Arc<Membership>> {
@@ -373,9 +249,4 @@ enum Refused {
     Fenced,
     /// The right is lost; `commits` says what counts.
     Lost(LogError),
-}
-
-fn read_progress(offset: u64, record: &Record) -> Option<Progress> {
-    let number = |name| std::str::from_utf8(record.header(name)?).ok()?.parse().ok();
-    Some(Progress { last: Some(offset), raw_next: number(RAW_NEXT)?, clean_next: number(CLEAN_NEXT)?, audit_next: number(AUDIT_NEXT)? })
 }

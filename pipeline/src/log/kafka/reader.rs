@@ -3,6 +3,7 @@
 use super::client::Context;
 use super::errors::{self, io, of_topic};
 use super::names::{Names, Topic};
+use super::takeover::is_sweep;
 use bytes::Bytes;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -139,7 +140,11 @@ impl Reader {
                 if !here || offset < self.next {
                     return Ok(Polled::Nothing);
                 }
-                Ok(Polled::Entry(Entry { offset, record: record(&message) }))
+                let record = record(&message);
+                if topic.has_gaps() && is_sweep(&record) {
+                    return Ok(Polled::Nothing);
+                }
+                Ok(Polled::Entry(Entry { offset, record }))
             }
             Some(Err(KafkaError::PartitionEOF(_))) => Ok(Polled::End),
             Some(Err(error)) => match errors::code(&error) {

@@ -69,6 +69,10 @@ pub fn own() -> Option<Broker> {
     Some(Broker::start(jars()?, false))
 }
 
+/// What tells a broker that leaves control to another.
+const SECOND: [(&str, &str); 2] =
+    [("process.roles=broker,controller\nnode.id=1", "process.roles=broker\nnode.id=2"), (",CONTROLLER://127.0.0.1:CONTROLLER_PORT", "")];
+
 /// The jars, fetched on first use. `None` where they cannot be had, which is said.
 fn jars() -> Option<PathBuf> {
     static JARS: OnceLock<Result<PathBuf, String>> = OnceLock::new();
@@ -118,11 +122,22 @@ pub fn run(command: &mut Command) -> Result<String, String> {
 
 impl Broker {
     fn start(jars: PathBuf, to_the_end: bool) -> Self {
-        let ports = ports();
+        Self::start_with(jars, to_the_end, ports(), SERVER.into())
+    }
+
+    /// Another broker of the same cluster.
+    pub fn second(&self) -> Self {
+        let mut ports = ports();
+        ports[1] = self.ports[1];
+        let server = SECOND.iter().fold(SERVER.to_owned(), |text, (from, to)| text.replace(from, to));
+        Self::start_with(self.jars.clone(), false, ports, server)
+    }
+
+    fn start_with(jars: PathBuf, to_the_end: bool, ports: [u16; 4], server: String) -> Self {
         let mut broker = Self { folder: tempfile::tempdir().unwrap(), jars, ports, to_the_end, running: None };
         certificates(broker.folder());
         let [plain, controller, scram, mtls] = ports.map(|p| p.to_string());
-        let text = SERVER.replace("FOLDER", broker.folder().to_str().unwrap());
+        let text = server.replace("FOLDER", broker.folder().to_str().unwrap());
         let text = text.replace("PLAIN_PORT", &plain).replace("CONTROLLER_PORT", &controller);
         fs::write(broker.folder().join("server.properties"), text.replace("SCRAM_PORT", &scram).replace("MTLS_PORT", &mtls)).unwrap();
         fs::write(broker.folder().join("log4j2.properties"), LOGGING).unwrap();

@@ -11,11 +11,13 @@ use tidegate_pipeline::log::kafka::{KafkaLog, Options};
 use tidegate_schemas::ids::LogId;
 use tidegate_schemas::log::{EventLog, LogError, LogName, SinkCursor};
 
-fn admin(address: &str) -> AdminClient<DefaultClientContext> {
+/// Creates and changes topics.
+pub fn admin(address: &str) -> AdminClient<DefaultClientContext> {
     ClientConfig::new().set("bootstrap.servers", address).create().unwrap()
 }
 
-fn patience() -> AdminOptions {
+/// How long that may take.
+pub fn patience() -> AdminOptions {
     AdminOptions::new().operation_timeout(Some(Duration::from_secs(20)))
 }
 
