@@ -25,7 +25,7 @@ pub struct Event {
     pub envelope: Arc<Envelope>,
     /// As sent.
     pub bytes: Bytes,
-    /// The event as a document; null for raw bytes.
+    /// The event as a document, for the stages; null for raw bytes.
     pub document: Document,
     /// What `decode` returned as `data`, where a native stage after it needs it.
     pub decoded: Option<Document>,
@@ -102,8 +102,16 @@ impl Event {
         }
     }
 
+    /// Goes on, or ends its way: then nobody asks for its document, and an epoch has thousands of them.
+    pub fn go(&mut self, progress: Progress) {
+        if !matches!(progress, Progress::At(_)) {
+            self.document = Document::null();
+        }
+        self.progress = progress;
+    }
+
     /// Ends its way with a rejection.
     pub fn reject(&mut self, rejection: Rejection) {
-        self.progress = Progress::Rejected(rejection);
+        self.go(Progress::Rejected(rejection));
     }
 }

@@ -119,7 +119,7 @@ impl Document {
 
     /// A document that is one `null`: for events that are raw bytes.
     pub fn null() -> Self {
-        Self { bytes: Bytes::new(), side: String::new(), nodes: vec![Node::Null] }
+        Self { bytes: Bytes::new(), side: String::new(), nodes: Vec::new() }
     }
 
     /// The whole value.
@@ -155,8 +155,13 @@ impl Document {
         matches!(node, Node::Text { len, .. } | Node::SideText { len, .. } if len as usize == text.len()) && self.raw(node) == text
     }
 
+    /// A document without nodes is one `null`: every event begins and ends as one.
+    fn node(&self, at: usize) -> Node {
+        self.nodes.get(at).copied().unwrap_or(Node::Null)
+    }
+
     fn next(&self, at: usize) -> usize {
-        match self.nodes[at] {
+        match self.node(at) {
             Node::List { end, .. } | Node::Map { end, .. } => end as usize,
             _ => at + 1,
         }
@@ -175,7 +180,7 @@ pub fn syntax_error(text: &str, error: &serde_json::Error) -> DocumentError {
 impl<'a> Value<'a> {
     /// What it is.
     pub fn kind(self) -> Kind<'a> {
-        match self.document.nodes[self.at] {
+        match self.document.node(self.at) {
             Node::Null => Kind::Null,
             Node::Bool(b) => Kind::Bool(b),
             Node::Int(i) => Kind::Int(i),
@@ -189,7 +194,7 @@ impl<'a> Value<'a> {
 
     /// The elements of a list; none for anything else.
     pub fn elements(self) -> impl Iterator<Item = Value<'a>> + use<'a> {
-        let (mut at, end) = match self.document.nodes[self.at] {
+        let (mut at, end) = match self.document.node(self.at) {
             Node::List { end, .. } => (self.at + 1, end as usize),
             _ => (0, 0),
         };
@@ -218,7 +223,7 @@ impl<'a> Value<'a> {
 
     /// Places of keys, with their values.
     fn members(self) -> impl Iterator<Item = (usize, Value<'a>)> + use<'a> {
-        let (mut at, end) = match self.document.nodes[self.at] {
+        let (mut at, end) = match self.document.node(self.at) {
             Node::Map { end, .. } => (self.at + 1, end as usize),
             _ => (0, 0),
         };
@@ -254,7 +259,7 @@ impl<'a> Value<'a> {
 
     /// A text's bytes, without asking again whether they are one; none for anything else.
     pub fn raw_text(self) -> Option<&'a [u8]> {
-        match self.document.nodes[self.at] {
+        match self.document.node(self.at) {
             node @ (Node::Text { .. } | Node::SideText { .. }) => Some(self.document.raw(node)),
             _ => None,
         }

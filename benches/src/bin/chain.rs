@@ -41,6 +41,9 @@ struct Args {
     /// Passes; the median is shown.
     #[arg(long, default_value_t = 1)]
     passes: usize,
+    /// Epochs of so many events instead of the default's.
+    #[arg(long)]
+    epoch_events: Option<u32>,
     /// One JSON object a line.
     #[arg(long)]
     json: bool,
@@ -143,7 +146,8 @@ fn main() -> anyhow::Result<ExitCode> {
         );
     }
     for path in PATHS.iter().filter(|p| p.name.starts_with(&args.only)) {
-        let mut passes: Vec<Measured> = (0..args.passes.max(1)).map(|_| measure(path, args.events, &commit)).collect::<Result<_, _>>()?;
+        let mut passes: Vec<Measured> =
+            (0..args.passes.max(1)).map(|_| measure(path, args.events, args.epoch_events, &commit)).collect::<Result<_, _>>()?;
         passes.sort_by(|a, b| a.cpu_s_per_million.total_cmp(&b.cpu_s_per_million));
         let (least, most) = (passes[0].cpu_s_per_million, passes[passes.len() - 1].cpu_s_per_million);
         let m = &passes[passes.len() / 2];
@@ -190,14 +194,17 @@ fn definitions() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("definitions")
 }
 
-fn measure(path: &PathOf, events: u64, commit: &str) -> anyhow::Result<Measured> {
+fn measure(path: &PathOf, events: u64, epoch_events: Option<u32>, commit: &str) -> anyhow::Result<Measured> {
     let bar = Some(path.bar).filter(|b| b.is_finite());
     let slowness = machine::slowness();
     match path.kind {
         Kind::Stages { tenants, burst } => {
             let catalog = stages::catalog(&definitions(), tenants)?;
             let started = Instant::now();
-            let cost = stages::run(&catalog, &stages::Plan { workload: path.workload, events, epoch: 12_800, tenants, burst })?;
+            let cost = stages::run(
+                &catalog,
+                &stages::Plan { workload: path.workload, events, epoch: epoch_events.map_or(12_800, u64::from), tenants, burst },
+            )?;
             Ok(Measured {
                 path: path.name,
                 events: cost.events,
@@ -214,7 +221,7 @@ fn measure(path: &PathOf, events: u64, commit: &str) -> anyhow::Result<Measured>
             })
         }
         _ => {
-            let setting = Setting::of(path, events);
+            let setting = Setting::of(path, events, epoch_events);
             let broker = setting.kafka.then(|| broker::own().context("no Kafka")).transpose()?;
             let run = over_http(path.workload, &setting, broker.as_ref()).with_context(|| path.name)?;
             let (events, part) =
@@ -245,11 +252,12 @@ struct Setting {
     rows: bool,
     kafka: bool,
     epoch_milliseconds: Option<u32>,
+    epoch_events: Option<u32>,
 }
 
 impl Setting {
-    fn of(path: &PathOf, events: u64) -> Self {
-        let whole = |request, kafka| Self { events, request, roles: ALL, rows: true, kafka, epoch_milliseconds: None };
+    fn of(path: &PathOf, events: u64, epoch_events: Option<u32>) -> Self {
+        let whole = |request, kafka| Self { events, request, roles: ALL, rows: true, kafka, epoch_milliseconds: None, epoch_events };
         match path.kind {
             Kind::Http { request, roles, rows } => {
                 let events = if request == 1 { events / 10 } else { events };
@@ -346,7 +354,9 @@ fn prepare(folder: &Path, workload: Workload, setting: &Setting, broker: Option<
         let address = broker.address();
         format!("[log]\nkind = \"kafka\"\n[log.kafka]\nbrokers = [\"{address}\"]\nreplication_factor = 1\nmin_insync_replicas = 1\n\n")
     });
-    let epoch = setting.epoch_milliseconds.map_or(String::new(), |ms| format!("[process]\nepoch_milliseconds = {ms}\n\n"));
+    let line = |name: &str, value: Option<u32>| value.map_or(String::new(), |v| format!("{name} = {v}\n"));
+    let (age, events) = (line("epoch_milliseconds", setting.epoch_milliseconds), line("epoch_events", setting.epoch_events));
+    let epoch = format!("[process]\n{age}{events}\n");
     let config = format!(
         "{kafka}{epoch}[server]\nroles = {roles}\ndata_dir = \"data\"\nlisten = \"127.0.0.1:0\"\n\n[definitions]\nfolder = \"definitions\"\n\n\
          [cut]\nseconds_min = 2\nedge_seconds = 5\n\n[telemetry]\nlog_filter = \"warn\"\n"

@@ -343,7 +343,7 @@ fn blocks(made: &mut Made) -> anyhow::Result<()> {
         cells: vec![Cell::F64(21.5), Cell::Null],
         attributes: vec![("site".into(), "S1".into())],
     };
-    let mut rows = RowsBuilder::new(of.clone(), &table);
+    let mut rows = RowsBuilder::new(of.clone(), &table, 0);
     for tenant in ["acme", "acme", "other"] {
         rows.push(tenant, "v/c", "lns", "t@1", &origin, 0, &row)?;
     }

@@ -95,7 +95,7 @@ pub(crate) fn fused(bundle: &mut Bundle, host: &mut Host, context: &EpochContext
 }
 
 fn conclude(event: &mut Event, outcome: Outcome) {
-    event.progress = match outcome {
+    let progress = match outcome {
         Outcome::Rows(rows) => Progress::Transformed(rows),
         Outcome::Filtered => Progress::Filtered,
         Outcome::Rejected(rejection) => Progress::Rejected(rejection),
@@ -106,6 +106,7 @@ fn conclude(event: &mut Event, outcome: Outcome) {
             Progress::At(stage)
         }
     };
+    event.go(progress);
 }
 
 /// A tenant's state while a bundle passes.

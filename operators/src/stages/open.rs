@@ -186,7 +186,7 @@ impl OpenRecord<'_> {
         };
         event.key = duplicate_key(self.log, source.tenant.as_str(), source.source.id.as_str(), &event.origin.event_id);
         if (self.seen)(&event.key) {
-            event.progress = Progress::Duplicate;
+            event.go(Progress::Duplicate);
             return Ok(None);
         }
         if let Some(place) = &source.source.occurred_at {

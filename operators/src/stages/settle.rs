@@ -7,17 +7,20 @@
 
 use crate::duplicates::Duplicates;
 use crate::event::{Bundle, Event, Progress};
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashSet;
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tidegate_schemas::block::{
     Attribution, Block, BlockError, OutcomesBlock, RejectionRow, RejectionsBuilder, RowsBuilder, ScriptRun, script_runs,
 };
+use tidegate_schemas::catalog::PinnedSource;
 use tidegate_schemas::commit::{Counts, Fault, TableRows, TenantCounts};
 use tidegate_schemas::ids::TenantId;
 use tidegate_schemas::limits::EPOCH_OUTPUT_BYTES_MAX;
+use tidegate_schemas::row::Row;
 use tidegate_schemas::system::SystemTable;
+use tidegate_schemas::table::Table;
 use tidegate_schemas::verdict::{Outcome, Rejection, Verdict};
 
 use crate::stages::logs;
@@ -143,62 +146,90 @@ fn judge(entries: &mut [Entry<'_>], seen: &Duplicates) {
 
 fn count(entries: &[Entry<'_>], settled: &mut Settled) {
     let mut tenants: BTreeMap<&TenantId, TenantCounts> = BTreeMap::new();
-    let mut templates: HashSet<&str> = HashSet::new();
-    for entry in entries {
-        settled.counts.add(entry.verdict);
-        let tenant = tenants.entry(entry.tenant()).or_insert_with(|| TenantCounts {
-            tenant: entry.tenant().clone(),
+    let mut templates: BTreeSet<&str> = BTreeSet::new();
+    settled.outcomes.reserve(entries.len());
+    // Events of one request come together.
+    for run in entries.chunk_by(|a, b| std::ptr::eq(a.bundle, b.bundle) && a.tenant() == b.tenant()) {
+        let tenant = tenants.entry(run[0].tenant()).or_insert_with(|| TenantCounts {
+            tenant: run[0].tenant().clone(),
             counts: Counts::default(),
             steps: 0,
         });
-        tenant.counts.add(entry.verdict);
-        tenant.steps += entry.event.steps;
-        if let (Verdict::Rejected, Progress::Rejected(rejection)) = (entry.verdict, &entry.event.progress) {
-            *settled.codes.entry(rejection.code.clone()).or_default() += 1;
+        for entry in run {
+            settled.counts.add(entry.verdict);
+            tenant.counts.add(entry.verdict);
+            tenant.steps += entry.event.steps;
+            if let (Verdict::Rejected, Progress::Rejected(rejection)) = (entry.verdict, &entry.event.progress) {
+                *settled.codes.entry(rejection.code.clone()).or_default() += 1;
+            }
+            let origin = &entry.event.origin;
+            settled.outcomes.push(Outcome {
+                at: origin.at,
+                index: origin.index,
+                tenant: entry.tenant().clone(),
+                verdict: entry.verdict,
+                key: entry.event.key,
+            });
         }
-        if !entry.template().is_empty() {
-            templates.insert(entry.template());
-        }
-        let origin = &entry.event.origin;
-        settled.outcomes.push(Outcome {
-            at: origin.at,
-            index: origin.index,
-            tenant: entry.tenant().clone(),
-            verdict: entry.verdict,
-            key: entry.event.key,
-        });
+        templates.insert(run[0].template());
     }
+    templates.remove("");
     settled.tenants = tenants.into_values().collect();
     settled.templates = templates.into_iter().map(str::to_owned).collect();
-    settled.templates.sort();
+}
+
+/// An event with rows.
+struct Taken<'a> {
+    entry: &'a Entry<'a>,
+    rows: &'a [Row],
+    source: &'a PinnedSource,
+    table: &'a Arc<Table>,
 }
 
 /// Blocks of tenants' tables, tables in order of their ids.
 fn rows(entries: &[Entry<'_>], of: &Attribution, account: &mut Vec<TableRows>) -> Result<Vec<Block>, SettleError> {
-    let mut builders: BTreeMap<&str, RowsBuilder> = BTreeMap::new();
-    let mut counts: HashMap<(&TenantId, &str), u64> = HashMap::new();
-    for entry in entries {
-        let (Verdict::Transformed, Progress::Transformed(rows), Some(plan), Some(source)) =
-            (entry.verdict, &entry.event.progress, &entry.bundle.plan, &entry.bundle.source)
-        else {
-            continue;
-        };
-        let table = plan.table.id.as_str();
-        let builder = builders.entry(table).or_insert_with(|| RowsBuilder::new(of.clone(), &plan.table));
-        for (number, row) in rows.iter().enumerate() {
-            builder.push(
-                entry.tenant().as_str(),
-                entry.organization(),
-                source.source.id.as_str(),
-                entry.template(),
-                &entry.event.origin,
-                number as u32,
-                row,
-            )?;
-        }
-        *counts.entry((entry.tenant(), table)).or_default() += rows.len() as u64;
+    let taken: Vec<Taken<'_>> = entries
+        .iter()
+        .filter_map(|entry| match (entry.verdict, &entry.event.progress, &entry.bundle.plan, &entry.bundle.source) {
+            (Verdict::Transformed, Progress::Transformed(rows), Some(plan), Some(source)) => {
+                Some(Taken { entry, rows, source, table: &plan.table })
+            }
+            _ => None,
+        })
+        .collect();
+    // What goes to one table together: it is looked up once.
+    let runs = || taken.chunk_by(|a, b| Arc::ptr_eq(a.table, b.table) && a.entry.tenant() == b.entry.tenant());
+    let mut counts: BTreeMap<&str, BTreeMap<&TenantId, usize>> = BTreeMap::new();
+    for run in runs() {
+        let tenants = counts.entry(run[0].table.id.as_str()).or_default();
+        *tenants.entry(run[0].entry.tenant()).or_default() += run.iter().map(|t| t.rows.len()).sum::<usize>();
     }
-    account.extend(counts.into_iter().map(|((tenant, table), rows)| TableRows { tenant: tenant.clone(), table: table.to_owned(), rows }));
+    let mut builders: BTreeMap<&str, RowsBuilder> = BTreeMap::new();
+    for run in runs() {
+        let table = run[0].table;
+        let rows = || counts[table.id.as_str()].values().sum();
+        let builder = builders.entry(table.id.as_str()).or_insert_with(|| RowsBuilder::new(of.clone(), table, rows()));
+        for Taken { entry, rows, source, .. } in run {
+            for (number, row) in (0..).zip(*rows) {
+                builder.push(
+                    entry.tenant().as_str(),
+                    entry.organization(),
+                    source.source.id.as_str(),
+                    entry.template(),
+                    &entry.event.origin,
+                    number,
+                    row,
+                )?;
+            }
+        }
+    }
+    for (table, tenants) in counts {
+        account.extend(tenants.into_iter().map(|(tenant, rows)| TableRows {
+            tenant: tenant.clone(),
+            table: table.to_owned(),
+            rows: rows as u64,
+        }));
+    }
     let mut blocks = Vec::new();
     for builder in builders.into_values() {
         blocks.extend(builder.finish()?);

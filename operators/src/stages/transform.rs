@@ -49,10 +49,11 @@ pub fn check_constant(fields: &[Field], mapping: &Mapping) -> Result<(), String>
 
 fn transform(bundle: &mut Bundle, mapped: &Mapped<'_>) {
     for event in bundle.events.iter_mut().filter(|e| e.is_at(StageName::Transform)) {
-        event.progress = match mapped.row(event) {
+        let row = mapped.row(event);
+        event.go(match row {
             Ok(row) => Progress::Transformed(vec![row]),
             Err(problem) => Progress::Rejected(problem.into_rejection(StageName::Transform)),
-        };
+        });
     }
 }
 

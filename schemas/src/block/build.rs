@@ -25,6 +25,10 @@ pub(super) struct Names {
 }
 
 impl Names {
+    pub(super) fn with_capacity(rows: usize) -> Self {
+        Self { keys: Vec::with_capacity(rows), ..Self::default() }
+    }
+
     pub(super) fn append_value(&mut self, name: &str) {
         if let Some(last) = self.keys.last().copied()
             && name_of(&self.names, last) == name.as_bytes()
@@ -83,6 +87,17 @@ pub(super) struct Provenance {
 }
 
 impl Provenance {
+    pub(super) fn with_capacity(rows: usize) -> Self {
+        Self {
+            log: Names::with_capacity(rows),
+            partition: Int32Builder::with_capacity(rows),
+            offset: Int64Builder::with_capacity(rows),
+            index: Int32Builder::with_capacity(rows),
+            row: Int32Builder::with_capacity(rows),
+            epoch: Int64Builder::with_capacity(rows),
+        }
+    }
+
     pub(super) fn push(&mut self, of: &Attribution, log: &str, at: Position, index: u32, row: u32) {
         self.log.append_value(log);
         self.partition.append_value(of.partition as i32);

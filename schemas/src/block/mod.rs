@@ -151,11 +151,17 @@ impl Output {
     }
 }
 
+/// What a stream takes besides its buffers, at most about: once, and for each column.
+const STREAM_BYTES: usize = 1024;
+const COLUMN_BYTES: usize = 512;
+
 /// Encodes a batch as one stream.
 pub fn encode(batch: &RecordBatch) -> Result<Bytes, BlockError> {
     let fail = |e: arrow::error::ArrowError| BlockError(e.to_string());
     let options = IpcWriteOptions::try_new(8, false, MetadataVersion::V5).map_err(fail)?;
-    let out = Vec::with_capacity(batch.get_array_memory_size() / 2 + 1024);
+    // What grows is copied.
+    let bytes: usize = batch.columns().iter().map(|c| c.to_data().get_slice_memory_size().unwrap_or(0)).sum();
+    let out = Vec::with_capacity(bytes + STREAM_BYTES + COLUMN_BYTES * batch.num_columns());
     let mut writer = StreamWriter::try_new_with_options(out, &batch.schema(), options).map_err(fail)?;
     writer.write(batch).map_err(fail)?;
     writer.into_inner().map(Bytes::from).map_err(fail)

@@ -7,38 +7,88 @@ use crate::table::{FieldType, Table};
 use arrow::array::*;
 use std::sync::Arc;
 
+/// What a row takes without its fields and texts.
+const ROW_BYTES: usize = 130;
+/// What a field takes that is no text.
+const CELL_BYTES: usize = 9;
+/// What a text may take. Only for room: longer ones are copied as they come.
+const TEXT_BYTES: usize = 24;
+
 /// Builds the blocks of one tenant table of one epoch.
 pub struct RowsBuilder {
     of: Attribution,
     log: String,
     parts: Parts,
+    kinds: Vec<FieldType>,
+    columns: Columns,
+    /// How many rows may come after those of the part under way.
+    later: usize,
+}
+
+/// The columns of one part.
+struct Columns {
     names: [Names; 5],
     event_id: StringBuilder,
     times: [TimestampMicrosecondBuilder; 3],
     cells: Vec<CellBuilder>,
-    kinds: Vec<FieldType>,
     attributes: MapBuilder<StringBuilder, StringBuilder>,
     template: Names,
     provenance: Provenance,
 }
 
+impl Columns {
+    fn new(kinds: &[FieldType], rows: usize) -> Self {
+        Self {
+            names: std::array::from_fn(|_| Names::with_capacity(rows)),
+            event_id: StringBuilder::with_capacity(rows, rows * TEXT_BYTES),
+            times: std::array::from_fn(|_| TimestampMicrosecondBuilder::with_capacity(rows)),
+            cells: kinds.iter().map(|k| CellBuilder::new(*k, rows)).collect(),
+            attributes: text_map(),
+            template: Names::with_capacity(rows),
+            provenance: Provenance::with_capacity(rows),
+        }
+    }
+
+    fn finish(self) -> Result<Vec<ArrayRef>, BlockError> {
+        let Self { names: [mut tenant, mut organization, mut source, mut asset, mut event_type], mut event_id, times, .. } = self;
+        let (mut cells, mut attributes, mut template, mut provenance) = (self.cells, self.attributes, self.template, self.provenance);
+        let mut columns: Vec<ArrayRef> = Vec::with_capacity(17 + cells.len());
+        columns.push(tenant.finish()?);
+        columns.push(organization.finish()?);
+        columns.push(Arc::new(event_id.finish()));
+        columns.push(source.finish()?);
+        columns.push(asset.finish()?);
+        columns.push(event_type.finish()?);
+        for mut builder in times {
+            columns.push(Arc::new(builder.finish().with_timezone("UTC")));
+        }
+        columns.push(template.finish()?);
+        columns.extend(cells.iter_mut().map(CellBuilder::finish));
+        columns.push(Arc::new(attributes.finish()));
+        provenance.finish(&mut columns)?;
+        Ok(columns)
+    }
+}
+
 impl RowsBuilder {
-    /// An empty block of `table`.
-    pub fn new(of: Attribution, table: &Table) -> Self {
+    /// An empty block of `table`, for `rows` rows if that is known: what grows is copied.
+    pub fn new(of: Attribution, table: &Table, rows: usize) -> Self {
         let kinds: Vec<FieldType> = table.fields.iter().map(|c| c.kind).collect();
+        let (first, later) = Self::split(&kinds, rows);
         Self {
             log: of.log.to_string(),
             of,
             parts: Parts::new(table.id.as_str(), table.schema()),
-            names: Default::default(),
-            event_id: StringBuilder::new(),
-            times: Default::default(),
-            cells: kinds.iter().map(|k| CellBuilder::new(*k)).collect(),
+            columns: Columns::new(&kinds, first),
             kinds,
-            attributes: text_map(),
-            template: Names::default(),
-            provenance: Provenance::default(),
+            later,
         }
+    }
+
+    /// How many of `rows` may fit in one part, and how many are left.
+    fn split(kinds: &[FieldType], rows: usize) -> (usize, usize) {
+        let first = rows.min(PART_BYTES / (ROW_BYTES + CELL_BYTES * kinds.len()));
+        (first, rows - first)
     }
 
     /// Appends one row; `number` is its place among the rows of its event. Rows come sorted by tenant.
@@ -53,15 +103,16 @@ impl RowsBuilder {
         number: u32,
         row: &Row,
     ) -> Result<(), BlockError> {
-        for (builder, value) in self.names.iter_mut().zip([tenant, organization, source, &*origin.asset, &*row.event_type]) {
+        let columns = &mut self.columns;
+        for (builder, value) in columns.names.iter_mut().zip([tenant, organization, source, &*origin.asset, &*row.event_type]) {
             builder.append_value(value);
         }
-        self.event_id.append_value(&*origin.event_id);
-        for (builder, value) in self.times.iter_mut().zip([row.occurred_at, origin.received_at, self.of.recorded_at]) {
+        columns.event_id.append_value(&*origin.event_id);
+        for (builder, value) in columns.times.iter_mut().zip([row.occurred_at, origin.received_at, self.of.recorded_at]) {
             builder.append_value(value);
         }
-        self.template.append_value(template);
-        let mut bytes = 130
+        columns.template.append_value(template);
+        let mut bytes = ROW_BYTES
             + tenant.len()
             + organization.len()
             + source.len()
@@ -69,35 +120,21 @@ impl RowsBuilder {
             + origin.asset.len()
             + row.event_type.len()
             + origin.event_id.len();
-        for (i, builder) in self.cells.iter_mut().enumerate() {
+        for (i, builder) in columns.cells.iter_mut().enumerate() {
             bytes += builder.push(row.cells.get(i));
         }
-        bytes += push_map(&mut self.attributes, &row.attributes)?;
-        self.provenance.push(&self.of, &self.log, origin.at, origin.index, number);
+        bytes += push_map(&mut columns.attributes, &row.attributes)?;
+        columns.provenance.push(&self.of, &self.log, origin.at, origin.index, number);
         self.parts.bytes += bytes;
         self.parts.rows += 1;
         if self.parts.bytes >= PART_BYTES { self.end() } else { Ok(()) }
     }
 
     fn end(&mut self) -> Result<(), BlockError> {
-        let mut columns: Vec<ArrayRef> = Vec::with_capacity(17 + self.kinds.len());
-        let [tenant, organization, source, asset, event_type] = &mut self.names;
-        columns.push(tenant.finish()?);
-        columns.push(organization.finish()?);
-        columns.push(Arc::new(self.event_id.finish()));
-        columns.push(source.finish()?);
-        columns.push(asset.finish()?);
-        columns.push(event_type.finish()?);
-        for builder in &mut self.times {
-            columns.push(Arc::new(builder.finish().with_timezone("UTC")));
-        }
-        columns.push(self.template.finish()?);
-        for builder in &mut self.cells {
-            columns.push(builder.finish());
-        }
-        columns.push(Arc::new(self.attributes.finish()));
-        self.provenance.finish(&mut columns)?;
-        self.parts.end(columns)
+        let next;
+        (next, self.later) = Self::split(&self.kinds, self.later);
+        let columns = std::mem::replace(&mut self.columns, Columns::new(&self.kinds, next));
+        self.parts.end(columns.finish()?)
     }
 
     /// The blocks; none where no row was pushed.
@@ -118,13 +155,13 @@ enum CellBuilder {
 }
 
 impl CellBuilder {
-    fn new(kind: FieldType) -> Self {
+    fn new(kind: FieldType, rows: usize) -> Self {
         match kind {
-            FieldType::Bool => Self::Bool(BooleanBuilder::new()),
-            FieldType::I64 => Self::I64(Int64Builder::new()),
-            FieldType::F64 => Self::F64(Float64Builder::new()),
-            FieldType::Text | FieldType::Json => Self::Text(StringBuilder::new()),
-            FieldType::Timestamp => Self::Timestamp(TimestampMicrosecondBuilder::new()),
+            FieldType::Bool => Self::Bool(BooleanBuilder::with_capacity(rows)),
+            FieldType::I64 => Self::I64(Int64Builder::with_capacity(rows)),
+            FieldType::F64 => Self::F64(Float64Builder::with_capacity(rows)),
+            FieldType::Text | FieldType::Json => Self::Text(StringBuilder::with_capacity(rows, rows * TEXT_BYTES)),
+            FieldType::Timestamp => Self::Timestamp(TimestampMicrosecondBuilder::with_capacity(rows)),
         }
     }
 
@@ -145,7 +182,7 @@ impl CellBuilder {
             (Self::Timestamp(b), Some(Cell::Timestamp(v))) => b.append_value(*v),
             (Self::Timestamp(b), _) => b.append_null(),
         }
-        9
+        CELL_BYTES
     }
 
     fn finish(&mut self) -> ArrayRef {

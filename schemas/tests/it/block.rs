@@ -55,7 +55,7 @@ fn row(n: u64, label_len: usize) -> Row {
 }
 
 fn build(tenants: &[(&str, u64)], label_len: usize) -> Vec<Block> {
-    let mut builder = RowsBuilder::new(of(), &table());
+    let mut builder = RowsBuilder::new(of(), &table(), 0);
     let mut n = 0;
     for (tenant, rows) in tenants {
         for _ in 0..*rows {

@@ -10,44 +10,69 @@ use bytes::Bytes;
 use std::sync::Arc;
 use tidegate_schemas::sink::Rows;
 
+/// Rows after which columns begin anew: what grows is copied, and a cut may hold a million.
+const CHUNK_ROWS: usize = 4096;
+
 pub(super) enum Gathered {
     Streams(Vec<Bytes>),
-    Columns(Vec<Column>),
+    Columns(Columns),
+}
+
+/// Columns under way, and those that are full.
+pub(super) struct Columns {
+    schema: SchemaRef,
+    full: Vec<RecordBatch>,
+    open: Vec<Column>,
+    rows: usize,
 }
 
 impl Gathered {
-    pub(super) fn new(schema: &Schema, first: &PieceData) -> Self {
+    pub(super) fn new(schema: &SchemaRef, first: &PieceData) -> Self {
         match first {
             PieceData::Stream(_) => Self::Streams(Vec::new()),
-            PieceData::Batch(_) => Self::Columns(schema.fields().iter().map(|f| Column::new(f.data_type())).collect()),
+            PieceData::Batch(_) => Self::Columns(Columns { schema: Arc::clone(schema), full: Vec::new(), open: Vec::new(), rows: 0 }),
         }
     }
 
     pub(super) fn push(&mut self, piece: PieceData) -> Result<(), ArrowError> {
         match (self, piece) {
             (Self::Streams(streams), PieceData::Stream(stream)) => streams.push(stream),
-            (Self::Columns(columns), PieceData::Batch(batch)) => {
-                for (column, array) in columns.iter_mut().zip(batch.columns()) {
-                    column.push(array)?;
-                }
-            }
+            (Self::Columns(columns), PieceData::Batch(batch)) => columns.push(&batch)?,
             _ => return Err(ArrowError::InvalidArgumentError("streams and batches do not mix".into())),
         }
         Ok(())
     }
 
-    pub(super) fn finish(self, schema: &SchemaRef) -> Result<Rows, ArrowError> {
+    pub(super) fn finish(self) -> Result<Rows, ArrowError> {
         Ok(match self {
             Self::Streams(streams) => Rows::Streams(streams),
-            Self::Columns(columns) => {
-                let arrays = columns
-                    .into_iter()
-                    .zip(schema.fields())
-                    .map(|(column, field)| column.finish(field.data_type()))
-                    .collect::<Result<Vec<_>, _>>()?;
-                Rows::Batches(vec![RecordBatch::try_new(Arc::clone(schema), arrays)?])
+            Self::Columns(mut columns) => {
+                columns.end()?;
+                Rows::Batches(columns.full)
             }
         })
+    }
+}
+
+impl Columns {
+    fn push(&mut self, batch: &RecordBatch) -> Result<(), ArrowError> {
+        if self.open.is_empty() {
+            self.open = self.schema.fields().iter().map(|f| Column::new(f.data_type())).collect();
+        }
+        for (column, array) in self.open.iter_mut().zip(batch.columns()) {
+            column.push(array)?;
+        }
+        self.rows += batch.num_rows();
+        if self.rows >= CHUNK_ROWS { self.end() } else { Ok(()) }
+    }
+
+    fn end(&mut self) -> Result<(), ArrowError> {
+        if std::mem::take(&mut self.rows) > 0 {
+            let columns = std::mem::take(&mut self.open).into_iter().zip(self.schema.fields());
+            let arrays = columns.map(|(column, field)| column.finish(field.data_type())).collect::<Result<Vec<_>, _>>()?;
+            self.full.push(RecordBatch::try_new(Arc::clone(&self.schema), arrays)?);
+        }
+        Ok(())
     }
 }
 

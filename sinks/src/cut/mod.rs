@@ -248,7 +248,7 @@ impl Cutter {
     fn close(&mut self, target: &Target) -> Result<(), CutError> {
         let Some((target, open)) = self.open.remove_entry(target) else { return Ok(()) };
         self.open_bytes -= open.bytes;
-        let rows = open.gathered.finish(&open.schema).map_err(|e| CutError::Rows { table: target.table.clone(), detail: e.to_string() })?;
+        let rows = open.gathered.finish().map_err(|e| CutError::Rows { table: target.table.clone(), detail: e.to_string() })?;
         self.closed.push(Cut {
             log: self.log,
             partition: self.partition,

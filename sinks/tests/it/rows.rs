@@ -39,7 +39,7 @@ pub fn of(partition: Partition, header: &EpochHeader) -> Attribution {
 
 /// Rows of several tenants, sorted by tenant. Raw positions follow from epoch, tenant and number.
 pub fn blocks(partition: Partition, header: &EpochHeader, table: &Table, counts: &[(&str, usize)]) -> Vec<Block> {
-    let mut builder = RowsBuilder::new(of(partition, header), table);
+    let mut builder = RowsBuilder::new(of(partition, header), table, 0);
     for (tenant, count) in counts {
         for i in 0..*count {
             let origin = Origin {

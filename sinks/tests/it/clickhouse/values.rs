@@ -42,7 +42,7 @@ async fn every_value_comes_back_as_it_was() {
     let times = [time::STORABLE.start, -1, 0, 1, time::parse("2262-04-11T23:47:16.854775Z").unwrap(), time::STORABLE.end - 1];
     let count = 9;
     let make = |header: &EpochHeader| {
-        let mut builder = RowsBuilder::new(of(2, header), &all);
+        let mut builder = RowsBuilder::new(of(2, header), &all, 0);
         for i in 0..count {
             let cells = vec![
                 Cell::Null,
@@ -141,7 +141,7 @@ async fn a_thousand_device_dates_are_one_part() {
     let climate = table("climate", &[]);
     let sink = open(engine, &database);
     let cut = cut_of(0, 1, |header| {
-        let mut builder = RowsBuilder::new(of(0, header), &climate);
+        let mut builder = RowsBuilder::new(of(0, header), &climate, 0);
         for i in 0..1_000 {
             let row = Row {
                 occurred_at: time::STORABLE.start + i as i64 * 146 * time::DAY,
