@@ -8,8 +8,8 @@
 //!   "rows": [ { "temperature": -1, "humidity": 50.5, "battery": 100 } ] }
 //! ```
 //! - Input: `event` is the event as sent; `bytes_hex` puts a payload where the template looks for it, in its encoding, and
-//!   `fPort` its port; without a place for the payload the bytes are the event. `asset` (id), `attributes` (the asset's)
-//!   and `received_at` (RFC 3339) are what scripts may ask for besides.
+//!   `fPort` its port; without a place for the payload the bytes are the event. `asset` (id), `attributes` (the asset's),
+//!   `meta` (headers that the source lets through) and `received_at` (RFC 3339) are what scripts may ask for besides.
 //! - Expected, each optional but one of the last three: `decoded` (what `decode` returns as `data`), `valid` (what
 //!   `validate` says), and `rows`, `rejected` (`{"stage", "code"}`) or `filtered` (`true`).
 //! - A row lists every declared field that is not null; `event_type`, `occurred_at` (RFC 3339) and `attributes` are
@@ -19,12 +19,16 @@ mod compare;
 mod cost;
 mod form;
 mod lines;
+mod mask;
+mod record;
 mod stages;
 mod trace;
 mod update;
 
 pub use cost::Cost;
 pub use lines::ScriptLine;
+pub use mask::Mask;
+pub use record::{NewTest, input};
 pub use stages::check_scripts;
 pub use trace::{Logged, Refused, StageTrace, Taken, Trace, trace};
 pub use update::line;
