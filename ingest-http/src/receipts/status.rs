@@ -9,9 +9,9 @@ use tidegate_schemas::verdict::Verdict;
 pub struct ReceiptStatus {
     /// The least of what its events have reached; those that were rejected count where all of them were.
     pub state: ReceiptState,
-    /// How many events were rejected; they say why.
+    /// How many events were rejected, where any were; they say why.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub rejected: Option<usize>,
+    pub events_rejected: Option<usize>,
     /// When the request was complete, RFC 3339.
     pub received_at: String,
     /// In the order of the request, refused ones included.
@@ -89,7 +89,7 @@ impl ReceiptStatus {
     pub fn new(received_at: String, events: Vec<EventStatus>) -> Self {
         let state = events.iter().map(EventStatus::reached).min().unwrap_or(ReceiptState::Delivered);
         let rejected = events.iter().filter(|e| e.state == EventState::Rejected).count();
-        Self { state, rejected: (rejected > 0).then_some(rejected), received_at, events }
+        Self { state, events_rejected: (rejected > 0).then_some(rejected), received_at, events }
     }
 
     /// Whether some event has no verdict yet.

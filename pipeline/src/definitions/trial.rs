@@ -124,7 +124,11 @@ pub fn tested(templates: &Templates<'_>, test: &TestFile) -> Result<Tested, Box<
     let mut tested = Tested { description: form.description.clone(), differences: Vec::new() };
     let Some((template, table)) = templates.find(&test.template) else { return Ok(tested) };
     if form.ends() != 1 {
-        return Err(of_form(test, &form, "exactly one of rows, rejected and filtered is expected"));
+        let detail = match form.ends() {
+            0 => "it expects nothing yet: write rows, rejected or filtered, or let `tidegate template test DIR --update` do so",
+            _ => "exactly one of rows, rejected and filtered is expected",
+        };
+        return Err(of_form(test, &form, detail));
     }
     let input = form.input(template).map_err(|detail| of_form(test, &form, &detail))?;
     tested.differences = differences(template, table, &form, &input, &stages::run(template, table, &input));

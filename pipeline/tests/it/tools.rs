@@ -489,7 +489,7 @@ impl Recording<'_> {
 
 #[test]
 fn recorded_traffic_becomes_tests() {
-    let place = Place::new("");
+    let place = Place::new("[cut]\nrows = 10\nseconds_min = 0\nedge_seconds = 1\n");
     // A source of which nobody knows yet what it sends, whose gateway says where it stands.
     let (sources, keys) = (place.path("definitions/sources.toml"), place.path("definitions/keys.toml"));
     let append = |file: &Path, more: &str| std::fs::write(file, std::fs::read_to_string(file).unwrap() + more).unwrap();
