@@ -23,5 +23,6 @@ pub fn envelope(tenant: &str, source: &str, events: Vec<Span>) -> Result<Envelop
         meta: BTreeMap::new(),
         events,
         refused: Vec::new(),
+        release: None,
     })
 }

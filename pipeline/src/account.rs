@@ -3,10 +3,8 @@
 
 use crate::partition::RAW_GAP;
 use crate::scan::{self, ScanError};
-use arrow::array::{AsArray, DictionaryArray, RecordBatch};
-use arrow::datatypes::Int32Type;
 use std::collections::BTreeMap;
-use tidegate_schemas::block::Output;
+use tidegate_schemas::block::{Output, RejectionsRead};
 use tidegate_schemas::commit::{CommitRecord, Counts};
 use tidegate_schemas::ids::{Epoch, Partition, Position, TenantId};
 use tidegate_schemas::log::{EventLog, LogName};
@@ -126,22 +124,16 @@ pub fn rejections(log: &dyn EventLog) -> Result<BTreeMap<(String, String), u64>,
         let bounds = log.bounds(LogName::Audit, partition)?;
         scan::each(log, LogName::Audit, partition, bounds, |entry| {
             match Output::read(&entry.record).map_err(fail)? {
-                Output::Block(block) if block.table == SystemTable::Rejections.as_str() => count(&block.batch().map_err(fail)?, &mut sums),
+                Output::Block(block) if block.table == SystemTable::Rejections.as_str() => {
+                    let batch = block.batch().map_err(fail)?;
+                    for refused in RejectionsRead::new(&batch).map_err(fail)?.rows() {
+                        *sums.entry((refused.tenant.to_owned(), refused.code.to_owned())).or_default() += 1;
+                    }
+                }
                 _ => {}
             }
             Ok::<_, ScanError>(())
         })?;
     }
     Ok(sums)
-}
-
-fn count(batch: &RecordBatch, sums: &mut BTreeMap<(String, String), u64>) {
-    let (Some(tenants), Some(codes)) = (batch.column_by_name("tenant"), batch.column_by_name("code")) else { return };
-    let (tenants, codes) = (tenants.as_dictionary::<Int32Type>(), codes.as_dictionary::<Int32Type>());
-    let text = |names: &DictionaryArray<Int32Type>, row: usize| {
-        names.values().as_string::<i32>().value(names.keys().value(row) as usize).to_owned()
-    };
-    for row in 0..batch.num_rows() {
-        *sums.entry((text(tenants, row), text(codes, row))).or_default() += 1;
-    }
 }

@@ -7,6 +7,7 @@
 
 pub mod account;
 pub mod assignment;
+pub mod choice;
 pub mod cli;
 pub mod commits;
 pub mod committer;
@@ -23,7 +24,10 @@ pub mod partition;
 pub mod quarantine;
 pub mod receipts;
 pub mod recent;
+pub mod recorded;
 pub mod recovery;
+pub mod rejections;
+pub mod release;
 pub mod scan;
 pub mod server;
 pub mod shares;

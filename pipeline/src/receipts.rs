@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use tidegate_ingest_http::{EventState, EventStatus, ReceiptFailure, ReceiptStatus, Receipts, SinkStatus};
 use tidegate_schemas::BoxFuture;
-use tidegate_schemas::block::{OUTCOMES, OutcomesBlock, Output};
+use tidegate_schemas::block::{OUTCOMES, OutcomesBlock, Output, Refused, RejectionsRead};
 use tidegate_schemas::commit::CommitRecord;
 use tidegate_schemas::envelope::Envelope;
 use tidegate_schemas::ids::{Partition, Position, TenantId};
@@ -21,9 +21,6 @@ use tidegate_schemas::receipt::Receipt;
 use tidegate_schemas::sink::Target;
 use tidegate_schemas::system::SystemTable;
 use tidegate_schemas::verdict::{Outcome, Verdict};
-
-use arrow::array::AsArray;
-use arrow::datatypes::{Int32Type, Int64Type};
 
 /// Answers receipts from the log.
 pub struct LogReceipts {
@@ -63,6 +60,12 @@ struct Reason {
     code: String,
     detail: String,
     pointer: String,
+}
+
+impl Reason {
+    fn of(refused: &Refused<'_>) -> Self {
+        Self { code: refused.code.to_owned(), detail: refused.detail.to_owned(), pointer: refused.pointer.to_owned() }
+    }
 }
 
 impl Search {
@@ -169,7 +172,9 @@ impl Search {
                     outcomes.extend(all.into_iter().filter(|o| o.at.offset == offset));
                 }
                 Output::Block(block) if block.table == SystemTable::Rejections.as_str() => {
-                    gather_reasons(&block.batch().map_err(fail)?, offset, &mut reasons);
+                    let batch = block.batch().map_err(fail)?;
+                    let of_record = RejectionsRead::new(&batch).map_err(fail)?;
+                    reasons.extend(of_record.rows().filter(|r| r.offset == offset).map(|r| (r.index, Reason::of(&r))));
                 }
                 _ => {}
             }
@@ -177,26 +182,6 @@ impl Search {
         })
         .map_err(failure)?;
         Ok((outcomes, reasons))
-    }
-}
-
-fn gather_reasons(batch: &arrow::array::RecordBatch, offset: u64, reasons: &mut HashMap<u32, Reason>) {
-    let column = |name: &str| batch.column_by_name(name);
-    let (Some(offsets), Some(indexes), Some(codes), Some(details), Some(pointers)) =
-        (column("_offset"), column("_index"), column("code"), column("detail"), column("pointer"))
-    else {
-        return;
-    };
-    let (offsets, indexes) = (offsets.as_primitive::<Int64Type>(), indexes.as_primitive::<Int32Type>());
-    let codes = codes.as_dictionary::<Int32Type>();
-    let names = codes.values().as_string::<i32>();
-    for row in (0..batch.num_rows()).filter(|row| offsets.value(*row) as u64 == offset) {
-        let reason = Reason {
-            code: names.value(codes.keys().value(row) as usize).to_owned(),
-            detail: details.as_string::<i32>().value(row).to_owned(),
-            pointer: pointers.as_string::<i32>().value(row).to_owned(),
-        };
-        reasons.insert(indexes.value(row) as u32, reason);
     }
 }
 

@@ -118,7 +118,7 @@ impl Server {
             false => None,
         };
         match socket::bind(&config.control_socket()) {
-            Ok(socket) => drop(tasks.spawn(socket::serve(socket, publisher, stops.edge.clone()))),
+            Ok(socket) => drop(tasks.spawn(socket::serve(socket, publisher, Arc::clone(&log), stops.edge.clone()))),
             Err(error) => tracing::error!(error = crate::worker::chain(&error), "definitions cannot be applied"),
         }
 

@@ -4,7 +4,7 @@
 //! whole into one record the value is the decoded body as it was sent; else it is the bytes of the record's events, one
 //! after the other. In both cases the header `events` tells where each lies, so nobody splits a body twice.
 
-use crate::ids::{CredentialId, NodeId, Partition, ReceiptId, Revision, SourceId, TenantId};
+use crate::ids::{CredentialId, Epoch, NodeId, Partition, ReceiptId, Revision, SourceId, TenantId};
 use crate::log::{Header, Record};
 use crate::time::Micros;
 use crate::varint;
@@ -44,6 +44,34 @@ pub struct Envelope {
     pub events: Vec<Span>,
     /// Refused events: only in the request's first record.
     pub refused: Vec<Refusal>,
+    /// Why its events come once more, where they do.
+    pub release: Option<Release>,
+}
+
+/// Events that were refused once, and that somebody let go on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Release {
+    /// Who asked for it.
+    pub by: String,
+    /// When, by the clock of the process that did it.
+    pub at: Micros,
+    /// Offset of the record in which they were refused, in the same partition.
+    pub offset: u64,
+    /// The rejections, one for each event of the record, in the same order.
+    pub events: Vec<Released>,
+}
+
+/// The rejection of an event that was released.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Released {
+    /// The event's id, as its rejection has it: what it keeps where its sender gave it none.
+    pub id: String,
+    /// The rejection's code.
+    pub code: String,
+    /// The epoch of the rejection.
+    pub epoch: Epoch,
 }
 
 /// Where an event lies in the record's value.
@@ -109,6 +137,9 @@ impl Envelope {
         if !self.refused.is_empty() {
             headers.push(Header::new("tg-refused", json(&self.refused)));
         }
+        if let Some(release) = &self.release {
+            headers.push(Header::new("tg-release", json(release)));
+        }
         Record { key: Bytes::copy_from_slice(self.tenant.as_str().as_bytes()), headers, value }
     }
 
@@ -131,6 +162,13 @@ impl Envelope {
         if !refused.iter().all(|r| fits(&r.span)) {
             return Err(EnvelopeError("tg-refused points outside the value"));
         }
+        let release: Option<Release> = match record.header("tg-release") {
+            Some(bytes) => Some(serde_json::from_slice(bytes).map_err(|_| EnvelopeError("tg-release is malformed"))?),
+            None => None,
+        };
+        if release.as_ref().is_some_and(|r| r.events.len() != events.len() || !refused.is_empty()) {
+            return Err(EnvelopeError("tg-release is not about the record's events"));
+        }
         Ok(Self {
             tenant: TenantId::new(text(record, "tg-tenant")?).map_err(|_| EnvelopeError("tg-tenant is no id"))?,
             node: NodeId::new(text(record, "tg-node")?).map_err(|_| EnvelopeError("tg-node is no id"))?,
@@ -148,6 +186,7 @@ impl Envelope {
             },
             events,
             refused,
+            release,
         })
     }
 

@@ -14,6 +14,7 @@ pub const POINTS: &[&str] = &[
     "commit.after_write",
     "commit.after_sync",
     "quarantine.before_publish",
+    "release.after_publish",
     "snapshot.before_put",
     "snapshot.after_put",
     "snapshot.before_delete",

@@ -173,6 +173,9 @@ limits! {
     VERIFY_KEYS_MAX = 4 << 20, "keys", "of overlapping files, compared in memory for duplicates";
 
     // administration
+    RELEASE_EVENTS_MAX = 100_000, "events", "rejections that are looked at by one release or list: what is left comes with the next one";
+    RELEASE_HEADER_BYTES_MAX = 32 << 10, "bytes", "of the list of rejections in one released record, which goes with meta and places into its headers";
+    RELEASE_RECORDS_AT_ONCE = 64, "records", "of a release handed to the log together: what dies between two groups is released again as duplicates";
     CONTROL_SOCKET_BYTES_MAX = 64 << 20, "bytes", "definitions sent over the control socket";
     METRIC_TENANTS_MAX = 1_000, "tenants", "tenant labels of metrics; the rest is counted as other";
 }

@@ -13,11 +13,13 @@ pub enum SystemTable {
     ScriptRuns,
     /// What scripts logged.
     ScriptLogs,
+    /// Refused events that somebody let go on, and what became of them: who did it, and when.
+    Releases,
 }
 
 impl SystemTable {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Rejections, Self::ScriptRuns, Self::ScriptLogs];
+    pub const ALL: [Self; 4] = [Self::Rejections, Self::ScriptRuns, Self::ScriptLogs, Self::Releases];
 
     /// The name, which is also the table's id.
     pub fn as_str(self) -> &'static str {
@@ -25,6 +27,7 @@ impl SystemTable {
             Self::Rejections => "rejections",
             Self::ScriptRuns => "script_runs",
             Self::ScriptLogs => "script_logs",
+            Self::Releases => "releases",
         }
     }
 
@@ -72,6 +75,19 @@ impl SystemTable {
                 Field::new("stage", dictionary(), false),
                 Field::new("text", DataType::Utf8, false),
                 Field::new("bytes_cut", DataType::Int64, false),
+                Field::new("recorded_at", timestamp(), false),
+            ]),
+            Self::Releases => fields.extend([
+                Field::new("source", dictionary(), false),
+                Field::new("asset", DataType::Utf8, false),
+                Field::new("event_id", DataType::Utf8, false),
+                Field::new("template", dictionary(), false),
+                Field::new("verdict", dictionary(), false),
+                Field::new("rejection_code", dictionary(), false),
+                Field::new("rejection_epoch", DataType::Int64, false),
+                Field::new("rejection_offset", DataType::Int64, false),
+                Field::new("released_by", dictionary(), false),
+                Field::new("released_at", timestamp(), false),
                 Field::new("recorded_at", timestamp(), false),
             ]),
         }

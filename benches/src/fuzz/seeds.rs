@@ -15,7 +15,7 @@ use tidegate_schemas::block::{
 };
 use tidegate_schemas::commit::{CommitRecord, Counts, Fault, SnapshotRef, TableRows, TenantCounts};
 use tidegate_schemas::definition::{Chain, Change, Definition};
-use tidegate_schemas::envelope::{Envelope, Refusal, Span};
+use tidegate_schemas::envelope::{Envelope, Refusal, Release, Released, Span};
 use tidegate_schemas::ids::*;
 use tidegate_schemas::receipt::Receipt;
 use tidegate_schemas::row::{Cell, Origin, Row};
@@ -280,8 +280,13 @@ fn records(made: &mut Made) -> anyhow::Result<()> {
         meta: BTreeMap::from([("header:x-site".into(), "S1".into())]),
         events: vec![span(0, 1, 24), span(1, 26, 15)],
         refused: vec![refusal],
+        release: None,
     };
-    made.add("record", "envelope", framed(&envelope.into_record(value)));
+    let released = |id: &str| Released { id: id.into(), code: Code::Quarantined.as_str().into(), epoch: 6 };
+    let release = Release { by: "uid:0".into(), at: AT, offset: 5, events: vec![released("e1"), released("e2")] };
+    let again = Envelope { refused: Vec::new(), release: Some(release), ..envelope.clone() };
+    made.add("record", "envelope", framed(&envelope.into_record(value.clone())));
+    made.add("record", "released", framed(&again.into_record(value)));
     let header = EpochHeader { epoch: 7, recorded_at: AT, revision: 3, cut: CutParameters::default(), blocks: 2, audit: 3, bytes: 4_000 };
     made.add("record", "header", framed(&header.into_record()));
     let counts = Counts { received: 4, transformed: 1, duplicate: 1, rejected: 1, filtered: 1 };

@@ -177,6 +177,7 @@ fn envelope(shared: &Shared, head: Head, receipt: ReceiptId, body: &[u8]) -> Env
         meta: head.meta,
         events: Vec::new(),
         refused: Vec::new(),
+        release: None,
     }
 }
 

@@ -7,8 +7,11 @@ use tidegate_schemas::verdict::Verdict;
 /// The answer for one receipt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ReceiptStatus {
-    /// The least of what its events have reached.
+    /// The least of what its events have reached; those that were rejected count where all of them were.
     pub state: ReceiptState,
+    /// How many events were rejected, where any were; they say why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub events_rejected: Option<usize>,
     /// When the request was complete, RFC 3339.
     pub received_at: String,
     /// In the order of the request, refused ones included.
@@ -25,6 +28,8 @@ pub enum ReceiptState {
     Processed,
     /// Every event has its verdict and every sink has its rows.
     Delivered,
+    /// Every event was rejected: there is nothing to deliver.
+    Rejected,
 }
 
 /// One event.
@@ -83,7 +88,8 @@ impl ReceiptStatus {
     /// Derives the state from the events.
     pub fn new(received_at: String, events: Vec<EventStatus>) -> Self {
         let state = events.iter().map(EventStatus::reached).min().unwrap_or(ReceiptState::Delivered);
-        Self { state, received_at, events }
+        let rejected = events.iter().filter(|e| e.state == EventState::Rejected).count();
+        Self { state, events_rejected: (rejected > 0).then_some(rejected), received_at, events }
     }
 
     /// Whether some event has no verdict yet.
@@ -101,6 +107,7 @@ impl EventStatus {
     fn reached(&self) -> ReceiptState {
         match self.state {
             EventState::Stored => ReceiptState::Stored,
+            EventState::Rejected => ReceiptState::Rejected,
             _ if self.sinks.iter().all(|s| s.durable) => ReceiptState::Delivered,
             _ => ReceiptState::Processed,
         }

@@ -43,13 +43,19 @@ async fn a_receipt_tells_its_own_tenant_and_nobody_else() {
     assert_eq!(answer.status, 200);
     assert_eq!(
         answer.json(),
-        json!({ "state": "processed", "received_at": "2026-09-21T14:13:20Z", "events": [
+        json!({ "state": "processed", "events_rejected": 1, "received_at": "2026-09-21T14:13:20Z", "events": [
             { "index": 0, "state": "transformed", "epoch": 7, "sinks": [{ "sink": "parquet", "durable": false, "location": "t/a.parquet" }] },
             { "index": 1, "state": "rejected", "code": "required", "pointer": "/t" },
         ] })
     );
     whole.events[0].sinks[0].durable = true;
+    let refused = vec![whole.events[1].clone()];
     assert_eq!(serde_json::to_value(ReceiptStatus::new(String::new(), whole.events)).unwrap()["state"], "delivered");
+    let refused = serde_json::to_value(ReceiptStatus::new(String::new(), refused)).unwrap();
+    assert_eq!(
+        (&refused["state"], &refused["events_rejected"], &refused["events"][0]["code"]),
+        (&json!("rejected"), &json!(1), &json!("required"))
+    );
 
     let foreign = Receipt::new(ReceiptId([1; 16]), LogId([8; 16]), vec![(3, 17)]).to_string();
     for (key, text, code, problem) in [

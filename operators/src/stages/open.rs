@@ -129,9 +129,10 @@ impl OpenRecord<'_> {
         }
     }
 
-    /// The id of an event whose sender gave it none.
+    /// The id of an event whose sender gave it none; one that was released keeps what it had.
     fn derived_id(&self, event: &Event) -> Arc<str> {
-        format!("{}-{}", self.receipt, event.origin.index).into()
+        let of = self.slice.envelope.release.as_ref().and_then(|r| r.events.get(event.origin.at.ordinal as usize));
+        of.map_or_else(|| format!("{}-{}", self.receipt, event.origin.index).into(), |released| released.id.as_str().into())
     }
 
     fn blank(&self, at: Position, span: Span) -> Event {

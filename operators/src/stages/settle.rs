@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tidegate_schemas::block::{
-    Attribution, Block, BlockError, OutcomesBlock, RejectionRow, RejectionsBuilder, RowsBuilder, ScriptRun, script_runs,
+    self, Attribution, Block, BlockError, OutcomesBlock, RejectionRow, RejectionsBuilder, ReleaseRow, RowsBuilder, ScriptRun, script_runs,
 };
 use tidegate_schemas::catalog::PinnedSource;
 use tidegate_schemas::commit::{Counts, Fault, TableRows, TenantCounts};
@@ -102,6 +102,7 @@ pub fn apply(bundles: &[Bundle], seen: &Duplicates, of: &Attribution) -> Result<
     settled.clean = rows(&entries, of, &mut settled.rows)?;
     settled.audit = rejections(&entries, of, &mut settled.rows)?;
     settled.audit.extend(OutcomesBlock::build(of.epoch, &settled.outcomes)?);
+    settled.audit.extend(releases(&entries, of, &mut settled.rows)?);
     let (logs, cut) = logs::blocks(bundles, of)?;
     settled.audit.extend(logs);
     settled.log_bytes_cut = cut;
@@ -248,6 +249,32 @@ fn rejections(entries: &[Entry<'_>], of: &Attribution, account: &mut Vec<TableRo
     let table = SystemTable::Rejections.as_str();
     account.extend(counts.into_iter().map(|(tenant, rows)| TableRows { tenant: tenant.clone(), table: table.to_owned(), rows }));
     Ok(builder.finish()?)
+}
+
+/// What became of events that somebody let go on; `entries` are sorted by tenant.
+fn releases(entries: &[Entry<'_>], of: &Attribution, account: &mut Vec<TableRows>) -> Result<Vec<Block>, SettleError> {
+    let mut rows = Vec::new();
+    for run in entries.chunk_by(|a, b| a.tenant() == b.tenant()) {
+        let before = rows.len();
+        for entry in run {
+            let Some(release) = &entry.event.envelope.release else { continue };
+            let Some(released) = release.events.get(entry.event.origin.at.ordinal as usize) else { continue };
+            rows.push(ReleaseRow {
+                tenant: entry.tenant().as_str(),
+                source: entry.event.envelope.source.as_str(),
+                origin: &entry.event.origin,
+                template: entry.template(),
+                verdict: entry.verdict,
+                release,
+                of: released,
+            });
+        }
+        if rows.len() > before {
+            let table = SystemTable::Releases.as_str().to_owned();
+            account.push(TableRows { tenant: run[0].tenant().clone(), table, rows: (rows.len() - before) as u64 });
+        }
+    }
+    Ok(block::releases(of, &rows)?)
 }
 
 fn row_of<'a>(entry: &'a Entry<'a>, rejection: &'a Rejection) -> RejectionRow<'a> {

@@ -125,6 +125,7 @@ pub fn bundle(tenant: &str, template: Template, events: &[&[u8]]) -> Bundle {
         meta: [("header:x-model".to_owned(), "m7".to_owned()), ("header:x-other".to_owned(), "hidden".to_owned())].into(),
         events: Vec::new(),
         refused: Vec::new(),
+        release: None,
     });
     let event = |(n, bytes): (usize, &&[u8])| {
         let bytes = Bytes::copy_from_slice(bytes);

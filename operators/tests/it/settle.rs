@@ -95,6 +95,7 @@ fn slice(offset: u64, tenant: &str, events: &[String]) -> Slice {
         meta: BTreeMap::new(),
         events: spans,
         refused: vec![],
+        release: None,
     };
     Slice { offset, envelope: Arc::new(envelope), value: Bytes::from(value), from: 0, to: events.len() as u32 }
 }

@@ -5,6 +5,7 @@ mod check;
 mod demo;
 mod doctor;
 mod key;
+mod rejections;
 mod run;
 mod sink;
 mod template;
@@ -39,9 +40,11 @@ enum Command {
     Doctor(doctor::Args),
     /// Make a new API key; its secret is shown this once.
     Key(key::Args),
+    /// Refused events that wait, and letting them go on.
+    Rejections(rejections::Args),
     /// How far each sink is, what is parked, and what becomes of it; who may read which rows.
     Sink(sink::Args),
-    /// Make, check, test, try and measure a template, without a server.
+    /// Make, check, test, try and measure a template, without a server; or write its tests from recorded traffic.
     Template(template::Args),
     /// Add up commit records against the rows that the tables hold; exits 1 on any difference.
     Verify(verify::Args),
@@ -98,6 +101,7 @@ pub fn main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Check(args) => check::main(&args),
         Command::Doctor(args) => doctor::main(&args),
         Command::Key(args) => key::main(&args),
+        Command::Rejections(args) => rejections::main(&args),
         Command::Sink(args) => sink::main(&args),
         Command::Template(args) => template::main(&args),
         Command::Verify(args) => verify::main(&args),

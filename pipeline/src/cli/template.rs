@@ -1,4 +1,7 @@
-//! `tidegate template`: the tools of whoever writes templates, over one template's folder and without a server.
+//! `tidegate template`: the tools of whoever writes templates, over one template's folder and without a server; only `record`
+//! reads a server's log.
+
+mod record;
 
 use crate::config::place::{Fault, Faults};
 use crate::definitions::scaffold;
@@ -12,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tidegate_schemas::limits::EVENT_BYTES_MAX;
 
-/// Make, check, test, try and measure a template.
+/// Make, check, test, try, measure and record a template.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -55,6 +58,8 @@ enum Tool {
         #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
         events: u32,
     },
+    /// Write tests from recorded traffic: events of the template as a server's log holds them, also beside the server.
+    Record(record::Args),
 }
 
 /// Which template, and for whom.
@@ -71,6 +76,7 @@ pub fn main(args: &Args) -> anyhow::Result<ExitCode> {
     let of = match &args.tool {
         Tool::New(of) => return new(of),
         Tool::Check(of) | Tool::Test { of, .. } | Tool::Run { of, .. } | Tool::Bench { of, .. } => of,
+        Tool::Record(args) => &args.of,
     };
     let single = match Single::read(&of.dir) {
         Ok(single) => single,
@@ -81,6 +87,7 @@ pub fn main(args: &Args) -> anyhow::Result<ExitCode> {
         Tool::Test { update, .. } => test(of, &single, *update),
         Tool::Run { payload, f_port, asset, .. } => run(of, &single, payload, &Taken { f_port: *f_port, asset: asset.clone() }),
         Tool::Bench { events, .. } => bench(of, &single, *events as usize),
+        Tool::Record(args) => record::main(args, &single),
     }
 }
 

@@ -35,7 +35,7 @@ pub struct Parquet {
     /// Root of the tables; absent: `tables` in the data folder. Relative to the configuration file's folder.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
-    /// System tables that go there too: `rejections`, `script_runs`, `script_logs`.
+    /// System tables that go there too: `rejections`, `script_runs`, `script_logs`, `releases`.
     pub system_tables: Vec<String>,
 }
 

@@ -1,6 +1,10 @@
 //! New API keys. The secret leaves this process once, in the hands of whoever asked for it; definitions hold its hash.
 
+use super::check;
+use super::folder::{Folder, read_files};
+use crate::config::place::Faults;
 use std::fmt::Write;
+use std::path::Path;
 use tidegate_ingest_http::{hash_secret, issue_key};
 use tidegate_schemas::ids::CredentialId;
 use tidegate_schemas::secret::Secret;
@@ -37,6 +41,19 @@ pub fn issue(id: &str) -> Result<Issued, IssueError> {
 }
 
 impl Issued {
+    /// Whether an entry fits into a folder of definitions: its tenant and source are there, its id is not.
+    ///
+    /// # Errors
+    /// What would be wrong with the folder, the entry at the end of its `keys.toml`.
+    pub fn fits(entry: &str, folder: &Path) -> Result<(), Faults> {
+        let mut files = read_files(folder)?;
+        let keys = files.entry("keys.toml".into()).or_default();
+        keys.push('\n');
+        keys.push_str(entry);
+        let faults = check::unsound(&Folder::parse(&files)?);
+        if faults.is_empty() { Ok(()) } else { Err(Faults(faults)) }
+    }
+
     /// The entry of `keys.toml`.
     pub fn entry(&self, tenant: &str, source: &str, assets: &[String]) -> String {
         let mut entry = format!(

@@ -6,7 +6,7 @@ use super::folder::{Files, Folder, TestFile, read_files};
 use crate::config::place::{Fault, Faults, FilePlace};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tidegate_schemas::definition::{Definition, Template};
+use tidegate_schemas::definition::{Definition, DefinitionKey, Template};
 use tidegate_schemas::ids::is_id;
 use tidegate_schemas::table::Table;
 
@@ -54,6 +54,13 @@ impl Single {
         let template = self.folder.definitions.iter().find_map(|d| if let Definition::Template(t) = d { Some(&**t) } else { None })?;
         let table = self.folder.definitions.iter().find_map(|d| if let Definition::Table(t) = d { Some(t) } else { None })?;
         Some((template, table))
+    }
+
+    /// A test that is not there yet.
+    pub fn new_test(&self, name: &str, text: &str) -> Option<TestFile> {
+        let (template, _) = self.template()?;
+        let key = DefinitionKey { kind: "template".into(), owner: template.owner.to_string(), id: template.id.to_string() };
+        Some(TestFile { template: key, file: format!("{}tests/{name}", self.prefix), text: text.to_owned() })
     }
 
     /// A test's path below the folder.

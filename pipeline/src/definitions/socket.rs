@@ -1,25 +1,32 @@
-//! `tidegate apply`: the folder is read and checked where it lies, and its definitions go over a Unix socket in the data
-//! folder to the running process, which compares, publishes and answers.
+//! What an operator asks of the running process goes over a Unix socket in its data folder. `tidegate apply` reads and checks
+//! a folder where it lies, and the process compares, publishes and answers; `tidegate rejections release` names what it means,
+//! and the process, which may write to the log, does it.
 //!
 //! ```text
 //! client: read, check ─ {"apply": {"definitions": […]}} ─▶ server: diff, append
 //!                     ◀─ {"applied": {revision, changes, unchanged}} or {"refused": […]} or {"failed": …}
+//!                     ─ {"release": {tenant, code, …}} ──▶ server: rejections that wait ─▶ raw
+//!                     ◀─ {"released": {released, codes, …}} or {"failed": …}
 //! ```
-//! One request and one answer a connection, one connection at a time. The right to apply is the right to open the socket:
+//! One request and one answer a connection, one connection at a time. The right to ask is the right to open the socket:
 //! it belongs to the process's user alone (mode 0600), and the peer's user is asked for as well.
 
 use super::check;
 use super::diff::{Extent, Refusal};
 use super::folder::Folder;
 use super::publish::{PublishError, Published, Publisher};
+use crate::choice::RefusedChoice;
 use crate::config::place::{Fault, Faults, FilePlace};
+use crate::release::{self, Done, Order};
 use serde::{Deserialize, Serialize};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 use tidegate_schemas::definition::{Definition, DefinitionKey};
 use tidegate_schemas::limits::CONTROL_SOCKET_BYTES_MAX;
+use tidegate_schemas::log::{EventLog, LogName};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
@@ -39,6 +46,8 @@ enum Request {
         #[serde(default)]
         lift_quarantines: bool,
     },
+    /// These refused events shall come again.
+    Release(RefusedChoice),
 }
 
 /// What is answered.
@@ -49,6 +58,8 @@ enum Answer {
     Applied(Published),
     /// Nothing was published.
     Refused(Vec<Refused>),
+    /// They come again.
+    Released(Done),
     /// It could not be done.
     Failed { detail: String },
 }
@@ -92,7 +103,7 @@ pub enum ApplyError {
         cause: io::Error,
     },
     /// The process could not do it.
-    #[error("tidegate could not publish the definitions: {0}")]
+    #[error("tidegate could not do it: {0}")]
     Failed(String),
 }
 
@@ -100,23 +111,36 @@ pub enum ApplyError {
 pub fn apply(folder: &Path, socket: &Path, lift_quarantines: bool) -> Result<Published, ApplyError> {
     let checked = check::check(folder)?;
     let Folder { definitions, places, .. } = checked.folder;
-    let request = serde_json::to_vec(&Request::Apply { definitions, lift_quarantines }).map_err(|e| ApplyError::Failed(e.to_string()))?;
-    if request.len() > CONTROL_SOCKET_BYTES_MAX {
-        let detail = format!("definitions of {} bytes, above {CONTROL_SOCKET_BYTES_MAX}", request.len());
-        return Err(ApplyError::Failed(detail));
-    }
-    let answer = exchange(socket, &request)?;
-    match serde_json::from_slice(&answer) {
-        Ok(Answer::Applied(published)) => Ok(published),
-        Ok(Answer::Refused(refused)) => {
+    match ask(socket, &Request::Apply { definitions, lift_quarantines })? {
+        Answer::Applied(published) => Ok(published),
+        Answer::Refused(refused) => {
             let place = |key: &DefinitionKey| places.get(key).cloned().unwrap_or_else(|| FilePlace::file(&folder.display().to_string()));
             let remedy = "it does not fit what is published: correct it, or give it another name";
             let fault = |r: Refused| Fault::new(place(&r.definition), r.detail, remedy);
             Err(Faults(refused.into_iter().map(fault).collect()).into())
         }
-        Ok(Answer::Failed { detail }) => Err(ApplyError::Failed(detail)),
-        Err(e) => Err(ApplyError::Failed(format!("its answer is unreadable: {e}"))),
+        Answer::Failed { detail } => Err(ApplyError::Failed(detail)),
+        Answer::Released(_) => Err(ApplyError::Failed("it answered another request".into())),
     }
+}
+
+/// Has the process that serves `socket` release refused events. Blocking.
+pub fn release(choice: &RefusedChoice, socket: &Path) -> Result<Done, ApplyError> {
+    match ask(socket, &Request::Release(choice.clone()))? {
+        Answer::Released(done) => Ok(done),
+        Answer::Failed { detail } => Err(ApplyError::Failed(detail)),
+        Answer::Applied(_) | Answer::Refused(_) => Err(ApplyError::Failed("it answered another request".into())),
+    }
+}
+
+fn ask(socket: &Path, request: &Request) -> Result<Answer, ApplyError> {
+    let request = serde_json::to_vec(request).map_err(|e| ApplyError::Failed(e.to_string()))?;
+    if request.len() > CONTROL_SOCKET_BYTES_MAX {
+        let detail = format!("definitions of {} bytes, above {CONTROL_SOCKET_BYTES_MAX}", request.len());
+        return Err(ApplyError::Failed(detail));
+    }
+    let answer = exchange(socket, &request)?;
+    serde_json::from_slice(&answer).map_err(|e| ApplyError::Failed(format!("its answer is unreadable: {e}")))
 }
 
 fn exchange(socket: &Path, request: &[u8]) -> Result<Vec<u8>, ApplyError> {
@@ -138,7 +162,7 @@ pub struct ControlSocket {
 }
 
 /// Serves a control socket until `stop` is cancelled; the one under way is answered first.
-pub async fn serve(socket: ControlSocket, publisher: Publisher, stop: CancellationToken) {
+pub async fn serve(socket: ControlSocket, publisher: Publisher, log: Arc<dyn EventLog>, stop: CancellationToken) {
     let ControlSocket { path, listener, owner } = socket;
     loop {
         let accepted = tokio::select! {
@@ -146,7 +170,7 @@ pub async fn serve(socket: ControlSocket, publisher: Publisher, stop: Cancellati
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, _)) => answer_one(stream, owner, &publisher).await,
+            Ok((stream, _)) => answer_one(stream, owner, &publisher, &log).await,
             Err(error) => {
                 // Out of files, most likely: a pause lets others free some.
                 tracing::warn!(%error, "control socket cannot accept");
@@ -171,14 +195,14 @@ pub fn bind(socket: &Path) -> Result<ControlSocket, SocketError> {
     Ok(ControlSocket { path: socket.to_owned(), listener, owner })
 }
 
-async fn answer_one(mut stream: UnixStream, owner: u32, publisher: &Publisher) {
+async fn answer_one(mut stream: UnixStream, owner: u32, publisher: &Publisher, log: &Arc<dyn EventLog>) {
     let peer = match stream.peer_cred() {
         Ok(peer) if peer.uid() == owner || peer.uid() == 0 => peer.uid(),
         Ok(peer) => return tracing::warn!(uid = peer.uid(), "control socket was opened by another user"),
         Err(error) => return tracing::warn!(%error, "control socket has a peer without a name"),
     };
     let answer = match tokio::time::timeout(PATIENCE, receive(&mut stream)).await {
-        Ok(Ok(body)) => answer(body, publisher, &format!("uid:{peer}")).await,
+        Ok(Ok(body)) => answer(body, publisher, log, &format!("uid:{peer}")).await,
         Ok(Err(error)) => Answer::Failed { detail: error.to_string() },
         Err(_) => Answer::Failed { detail: format!("the request took longer than {} s", PATIENCE.as_secs()) },
     };
@@ -211,10 +235,11 @@ async fn publish(publisher: &Publisher, definitions: Vec<Definition>, lift: bool
     Ok(published)
 }
 
-async fn answer(body: Vec<u8>, publisher: &Publisher, actor: &str) -> Answer {
+async fn answer(body: Vec<u8>, publisher: &Publisher, log: &Arc<dyn EventLog>, actor: &str) -> Answer {
     let parsed = tokio::task::spawn_blocking(move || serde_json::from_slice(&body)).await;
     let (definitions, lift) = match parsed {
         Ok(Ok(Request::Apply { definitions, lift_quarantines })) => (definitions, lift_quarantines),
+        Ok(Ok(Request::Release(choice))) => return released(choice, publisher, Arc::clone(log), actor.to_owned()).await,
         Ok(Err(e)) => return Answer::Failed { detail: format!("the request is unreadable: {e}") },
         Err(e) => return Answer::Failed { detail: e.to_string() },
     };
@@ -229,4 +254,23 @@ async fn answer(body: Vec<u8>, publisher: &Publisher, actor: &str) -> Answer {
             Answer::Failed { detail: error.to_string() }
         }
     }
+}
+
+async fn released(choice: RefusedChoice, publisher: &Publisher, log: Arc<dyn EventLog>, actor: String) -> Answer {
+    let (catalog, now, runtime) = (publisher.follower.current(), publisher.now, tokio::runtime::Handle::current());
+    let by = actor.clone();
+    let run = move || {
+        let publish = |records| runtime.block_on(log.publish(LogName::Raw, records)).map(drop);
+        release::release(&*log, &catalog, &Order { choice: &choice, by: &by, at: now() }, publish)
+    };
+    let detail = match tokio::task::spawn_blocking(run).await {
+        Ok(Ok(done)) => {
+            tracing::info!(actor, events = done.released, codes = ?done.codes, "rejections released");
+            return Answer::Released(done);
+        }
+        Ok(Err(error)) => crate::worker::chain(&error),
+        Err(error) => error.to_string(),
+    };
+    tracing::warn!(actor, error = detail, "rejections could not be released");
+    Answer::Failed { detail }
 }

@@ -8,8 +8,8 @@
 //!   "rows": [ { "temperature": -1, "humidity": 50.5, "battery": 100 } ] }
 //! ```
 //! - Input: `event` is the event as sent; `bytes_hex` puts a payload where the template looks for it, in its encoding, and
-//!   `fPort` its port; without a place for the payload the bytes are the event. `asset` (id), `attributes` (the asset's)
-//!   and `received_at` (RFC 3339) are what scripts may ask for besides.
+//!   `fPort` its port; without a place for the payload the bytes are the event. `asset` (id), `attributes` (the asset's),
+//!   `meta` (headers that the source lets through) and `received_at` (RFC 3339) are what scripts may ask for besides.
 //! - Expected, each optional but one of the last three: `decoded` (what `decode` returns as `data`), `valid` (what
 //!   `validate` says), and `rows`, `rejected` (`{"stage", "code"}`) or `filtered` (`true`).
 //! - A row lists every declared field that is not null; `event_type`, `occurred_at` (RFC 3339) and `attributes` are
@@ -19,12 +19,16 @@ mod compare;
 mod cost;
 mod form;
 mod lines;
+mod mask;
+mod record;
 mod stages;
 mod trace;
 mod update;
 
 pub use cost::Cost;
 pub use lines::ScriptLine;
+pub use mask::Mask;
+pub use record::{NewTest, input};
 pub use stages::check_scripts;
 pub use trace::{Logged, Refused, StageTrace, Taken, Trace, trace};
 pub use update::line;
@@ -120,7 +124,11 @@ pub fn tested(templates: &Templates<'_>, test: &TestFile) -> Result<Tested, Box<
     let mut tested = Tested { description: form.description.clone(), differences: Vec::new() };
     let Some((template, table)) = templates.find(&test.template) else { return Ok(tested) };
     if form.ends() != 1 {
-        return Err(of_form(test, &form, "exactly one of rows, rejected and filtered is expected"));
+        let detail = match form.ends() {
+            0 => "it expects nothing yet: write rows, rejected or filtered, or let `tidegate template test DIR --update` do so",
+            _ => "exactly one of rows, rejected and filtered is expected",
+        };
+        return Err(of_form(test, &form, detail));
     }
     let input = form.input(template).map_err(|detail| of_form(test, &form, &detail))?;
     tested.differences = differences(template, table, &form, &input, &stages::run(template, table, &input));

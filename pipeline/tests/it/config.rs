@@ -138,7 +138,7 @@ fn wrong_values_are_told_all_at_once() {
     check(
         "[sink.parquet]\nsystem_tables = [\"rejections\", \"alarms\"]\n",
         expect![[
-            r#"tidegate.toml:2:17: sink.parquet.system_tables names "alarms", which is no system table; the system tables are rejections, script_runs, script_logs"#
+            r#"tidegate.toml:2:17: sink.parquet.system_tables names "alarms", which is no system table; the system tables are rejections, script_runs, script_logs, releases"#
         ]],
     );
     check(

@@ -113,6 +113,7 @@ fn bundle(template: Template, example: &Value) -> Bundle {
         meta: Default::default(),
         events: Vec::new(),
         refused: Vec::new(),
+        release: None,
     };
     let source = Source {
         id: source,

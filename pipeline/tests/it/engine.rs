@@ -7,11 +7,11 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 const FAST: &str = "[log]\npartitions = 1\n\n[process]\nepoch_milliseconds = 20\ntick_milliseconds = 50\n\n\
-                    [sink.parquet]\nsystem_tables = [\"script_logs\", \"script_runs\", \"rejections\"]\n\n\
+                    [sink.parquet]\nsystem_tables = [\"script_logs\", \"script_runs\", \"rejections\", \"releases\"]\n\n\
                     [cut]\nrows = 10\nseconds_min = 0\nedge_seconds = 1\n";
 
 /// `hoard` runs out of memory, twice; `slow` is some milliseconds of work; `say` is logged.
-const TRANSFORM: &str = "function transform(e)
+pub const TRANSFORM: &str = "function transform(e)
   if e.say then tide.log(e.say) end
   if e.hoard then local t = {} while true do t[#t + 1] = table.create(16000, 1) end end
   if e.slow then for i = 1, 900000 do end end
@@ -22,7 +22,7 @@ end
 const TEMPLATE: &str = "templates/vendor/meter/template.toml";
 const SCRIPT: &str = "templates/vendor/meter/transform.luau";
 
-fn place() -> Place {
+pub fn place() -> Place {
     let place = Place::new(FAST);
     let template = place.path("definitions").join(TEMPLATE);
     let text = std::fs::read_to_string(&template).unwrap();
@@ -31,11 +31,11 @@ fn place() -> Place {
     place
 }
 
-fn write_script(place: &Place, text: &str) {
+pub fn write_script(place: &Place, text: &str) {
     std::fs::write(place.path("definitions").join(SCRIPT), text).unwrap();
 }
 
-fn apply(place: &Place, more: &[&str]) -> Value {
+pub fn apply(place: &Place, more: &[&str]) -> Value {
     let mut command = Command::new(BINARY);
     command.arg("apply").arg(place.path("definitions")).args(["--json", "--config"]).arg(place.path("tidegate.toml")).args(more);
     let output = command.output().unwrap();
@@ -44,7 +44,7 @@ fn apply(place: &Place, more: &[&str]) -> Value {
 }
 
 /// Sends events and returns (state, code) of each once they are settled.
-fn settled(client: &mut Client, key: &str, events: &[&str]) -> Vec<(String, String)> {
+pub fn settled(client: &mut Client, key: &str, events: &[&str]) -> Vec<(String, String)> {
     let body = format!("[{}]", events.join(","));
     let answer = client.try_post("/v1/events", key, "application/json", body.as_bytes(), "Prefer: wait=30\r\n").unwrap();
     assert!(matches!(answer.status, 200 | 202), "{}", String::from_utf8_lossy(&answer.body));
@@ -61,7 +61,7 @@ fn word(event: &Value) -> (String, String) {
     (text("state"), text("code"))
 }
 
-fn codes(told: &[(String, String)]) -> Vec<&str> {
+pub fn codes(told: &[(String, String)]) -> Vec<&str> {
     told.iter().map(|(state, code)| if code.is_empty() { state.as_str() } else { code.as_str() }).collect()
 }
 
@@ -71,7 +71,7 @@ fn metric(server: &Running, name: &str) -> f64 {
     text.lines().find_map(of).unwrap_or(0.0)
 }
 
-fn event(id: &str, more: &str) -> String {
+pub fn event(id: &str, more: &str) -> String {
     format!("{{\"device\":\"d\",\"id\":\"{id}\",\"seq\":1,\"temperature\":20{more}}}")
 }
 

@@ -20,6 +20,7 @@ mod log;
 mod readers;
 mod recent;
 mod recovery;
+mod releases;
 mod scan;
 mod shares;
 mod support;

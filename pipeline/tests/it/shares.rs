@@ -39,6 +39,7 @@ fn entry(offset: u64, tenant: &str, events: u32) -> Entry {
         meta: BTreeMap::new(),
         events: (0..events).map(|i| Span { index: i, start: i, len: 1 }).collect(),
         refused: Vec::new(),
+        release: None,
     };
     Entry { offset, record: envelope.into_record(value) }
 }

@@ -132,9 +132,12 @@ impl Parts {
         Self { table: table.to_owned(), schema, bytes: 0, rows: 0, done: Vec::new() }
     }
 
+    /// Ends a part with its columns; without any rows there is none.
     pub(super) fn end(&mut self, columns: Vec<ArrayRef>) -> Result<(), BlockError> {
         let batch = RecordBatch::try_new(Arc::clone(&self.schema), columns).map_err(|e| BlockError(e.to_string()))?;
-        self.done.push((batch.num_rows() as u32, encode(&batch)?));
+        if batch.num_rows() > 0 {
+            self.done.push((batch.num_rows() as u32, encode(&batch)?));
+        }
         (self.bytes, self.rows) = (0, 0);
         Ok(())
     }

@@ -95,9 +95,7 @@ impl LogsBuilder {
 
     /// The blocks; none where nothing was pushed.
     pub fn finish(mut self) -> Result<Vec<Block>, BlockError> {
-        if self.parts.rows > 0 {
-            self.end()?;
-        }
+        self.end()?;
         Ok(self.parts.into_blocks(self.of.epoch))
     }
 }

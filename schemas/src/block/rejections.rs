@@ -1,11 +1,14 @@
-//! Refused events, to columns.
+//! Refused events, to columns and back.
 
 use super::build::{Attribution, Names, PART_BYTES, Parts, Provenance};
 use super::{Block, BlockError};
+use crate::ids::Epoch;
 use crate::row::Origin;
 use crate::system::SystemTable;
+use crate::time::Micros;
 use crate::verdict::Rejection;
 use arrow::array::*;
+use arrow::datatypes::{Int32Type, Int64Type, TimestampMicrosecondType};
 use std::sync::Arc;
 
 /// A refused event on its way into `rejections`.
@@ -124,9 +127,119 @@ impl RejectionsBuilder {
 
     /// The blocks; none where nothing was pushed.
     pub fn finish(mut self) -> Result<Vec<Block>, BlockError> {
-        if self.parts.rows > 0 {
-            self.end()?;
-        }
+        self.end()?;
         Ok(self.parts.into_blocks(self.of.epoch))
+    }
+}
+
+/// A row of `rejections` as it is read back.
+#[derive(Debug, Clone, Copy)]
+pub struct Refused<'a> {
+    /// Whose.
+    pub tenant: &'a str,
+    /// Where it came in.
+    pub source: &'a str,
+    /// The asset, empty where none was found.
+    pub asset: &'a str,
+    /// The event's id.
+    pub event_id: &'a str,
+    /// Template and version, empty where none was found.
+    pub template: &'a str,
+    /// Where it was refused.
+    pub stage: &'a str,
+    /// Why.
+    pub code: &'a str,
+    /// The same for people.
+    pub detail: &'a str,
+    /// The place in the document.
+    pub pointer: &'a str,
+    /// The script's line.
+    pub line: Option<i32>,
+    /// When the edge had it.
+    pub received_at: Micros,
+    /// Media type of the bytes.
+    pub content_type: &'a str,
+    /// As sent.
+    pub original: &'a [u8],
+    /// Offset of its record in `raw`.
+    pub offset: u64,
+    /// Its index in the request.
+    pub index: u32,
+    /// The epoch that refused it.
+    pub epoch: Epoch,
+}
+
+/// The columns of a `rejections` block, by their names: a later version may have more.
+pub struct RejectionsRead<'b> {
+    rows: usize,
+    /// tenant, source, template, stage, code, content_type
+    names: [TypedDictionaryArray<'b, Int32Type, StringArray>; 6],
+    /// asset, event_id, detail, pointer
+    texts: [&'b StringArray; 4],
+    /// line, _index
+    small: [&'b Int32Array; 2],
+    /// _offset, _epoch
+    large: [&'b Int64Array; 2],
+    received_at: &'b TimestampMicrosecondArray,
+    original: &'b BinaryArray,
+}
+
+impl<'b> RejectionsRead<'b> {
+    /// Finds the columns of a block.
+    ///
+    /// # Errors
+    /// It is no `rejections` block.
+    pub fn new(batch: &'b RecordBatch) -> Result<Self, BlockError> {
+        let wrong = |name: &str| BlockError(format!("column {name} of rejections is missing, or of another type"));
+        let column = |name: &str| batch.column_by_name(name).ok_or_else(|| wrong(name));
+        let dictionary = |name: &str| {
+            let found = column(name)?.as_dictionary_opt::<Int32Type>();
+            found.and_then(|d| d.downcast_dict::<StringArray>()).ok_or_else(|| wrong(name))
+        };
+        let text = |name: &str| column(name)?.as_string_opt::<i32>().ok_or_else(|| wrong(name));
+        let small = |name: &str| column(name)?.as_primitive_opt::<Int32Type>().ok_or_else(|| wrong(name));
+        let large = |name: &str| column(name)?.as_primitive_opt::<Int64Type>().ok_or_else(|| wrong(name));
+        Ok(Self {
+            rows: batch.num_rows(),
+            names: [
+                dictionary("tenant")?,
+                dictionary("source")?,
+                dictionary("template")?,
+                dictionary("stage")?,
+                dictionary("code")?,
+                dictionary("content_type")?,
+            ],
+            texts: [text("asset")?, text("event_id")?, text("detail")?, text("pointer")?],
+            small: [small("line")?, small("_index")?],
+            large: [large("_offset")?, large("_epoch")?],
+            received_at: column("received_at")?.as_primitive_opt::<TimestampMicrosecondType>().ok_or_else(|| wrong("received_at"))?,
+            original: column("original")?.as_binary_opt::<i32>().ok_or_else(|| wrong("original"))?,
+        })
+    }
+
+    /// Its rows, in order.
+    pub fn rows(&self) -> impl Iterator<Item = Refused<'b>> + '_ {
+        (0..self.rows).map(|row| {
+            let [tenant, source, template, stage, code, content_type] = self.names.map(|n| n.values().value(n.keys().value(row) as usize));
+            let [asset, event_id, detail, pointer] = self.texts.map(|t| t.value(row));
+            Refused {
+                tenant,
+                source,
+                asset,
+                event_id,
+                template,
+                stage,
+                code,
+                detail,
+                pointer,
+                line: self.small[0].is_valid(row).then(|| self.small[0].value(row)),
+                received_at: self.received_at.value(row),
+                content_type,
+                original: self.original.value(row),
+                offset: self.large[0].value(row) as u64,
+                index: self.small[1].value(row) as u32,
+                epoch: self.large[1].value(row) as Epoch,
+            }
+        })
     }
 }

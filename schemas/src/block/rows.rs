@@ -139,9 +139,7 @@ impl RowsBuilder {
 
     /// The blocks; none where no row was pushed.
     pub fn finish(mut self) -> Result<Vec<Block>, BlockError> {
-        if self.parts.rows > 0 {
-            self.end()?;
-        }
+        self.end()?;
         Ok(self.parts.into_blocks(self.of.epoch))
     }
 }

@@ -1,7 +1,7 @@
 use bytes::Bytes;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
-use tidegate_schemas::envelope::{Envelope, Refusal, Span, partition_of};
+use tidegate_schemas::envelope::{Envelope, Refusal, Release, Released, Span, partition_of};
 use tidegate_schemas::ids::{CredentialId, NodeId, ReceiptId, SourceId, TenantId};
 use tidegate_schemas::log::Header;
 
@@ -19,6 +19,14 @@ fn envelope(lens: &[(u8, u8, u8)], refused_last: bool) -> (Envelope, Bytes) {
     } else {
         Vec::new()
     };
+    // Of every other one the events come again.
+    let released = |span: &Span| Released { id: format!("e{}", span.index), code: "quarantined".into(), epoch: 7 };
+    let release = (refused.is_empty() && events.len() % 2 == 1).then(|| Release {
+        by: "uid:0".into(),
+        at: 9,
+        offset: 3,
+        events: events.iter().map(released).collect(),
+    });
     let envelope = Envelope {
         tenant: TenantId::new("acme").unwrap(),
         node: NodeId::new("site").unwrap(),
@@ -33,6 +41,7 @@ fn envelope(lens: &[(u8, u8, u8)], refused_last: bool) -> (Envelope, Bytes) {
         meta: BTreeMap::from([("header:x-device".to_owned(), "d\u{e9}".to_owned())]),
         events,
         refused,
+        release,
     };
     (envelope, Bytes::from(vec![b'x'; at as usize]))
 }
@@ -60,6 +69,13 @@ proptest! {
         record.headers[which] = Header { name: record.headers[which].name.clone(), value: bytes.into() };
         let _ = Envelope::read(&record);
     }
+}
+
+#[test]
+fn a_release_is_about_the_events_of_its_record() {
+    let (mut envelope, value) = envelope(&[(0, 0, 9), (1, 2, 3), (0, 0, 1)], false);
+    envelope.release.as_mut().unwrap().events.pop();
+    assert!(Envelope::read(&envelope.into_record(value)).is_err());
 }
 
 #[test]

@@ -27,6 +27,8 @@ pub(super) struct TestForm<'a> {
     #[serde(default)]
     pub(super) attributes: BTreeMap<String, String>,
     #[serde(default)]
+    pub(super) meta: BTreeMap<String, String>,
+    #[serde(default)]
     pub(super) received_at: Option<String>,
     #[serde(default)]
     pub(super) decoded: Option<Value>,
@@ -61,7 +63,8 @@ impl TestForm<'_> {
         };
         let (bytes, raw) = self.event_bytes(template)?;
         let asset = self.asset.clone().unwrap_or_else(|| "test-asset".into());
-        Ok(Input { bytes: bytes.into(), raw, asset, attributes: self.attributes.clone(), received_at })
+        let (attributes, meta) = (self.attributes.clone(), self.meta.clone());
+        Ok(Input { bytes: bytes.into(), raw, asset, attributes, meta, received_at })
     }
 
     /// The bytes, and whether they are no JSON.

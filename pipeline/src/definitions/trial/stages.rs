@@ -15,6 +15,7 @@ use tidegate_schemas::definition::{Asset, Decode, Place, Source, Template, Trans
 use tidegate_schemas::document::Document;
 use tidegate_schemas::envelope::Envelope;
 use tidegate_schemas::ids::{CredentialId, IdError, NodeId, Position, ReceiptId, SourceId, TenantId};
+use tidegate_schemas::locate::header_key;
 use tidegate_schemas::row::{Origin, Row};
 use tidegate_schemas::table::Table;
 use tidegate_schemas::time::Micros;
@@ -27,6 +28,8 @@ pub(super) struct Input {
     pub(super) raw: bool,
     pub(super) asset: String,
     pub(super) attributes: BTreeMap<String, String>,
+    /// Headers that the source lets through.
+    pub(super) meta: BTreeMap<String, String>,
     pub(super) received_at: Micros,
 }
 
@@ -170,7 +173,7 @@ fn surroundings(template: &Template, input: &Input) -> Result<(PinnedSource, Env
         event_id: None,
         occurred_at: None,
         event_type: None,
-        meta: Vec::new(),
+        meta: input.meta.keys().cloned().collect(),
     };
     let envelope = Envelope {
         tenant: tenant.clone(),
@@ -183,9 +186,10 @@ fn surroundings(template: &Template, input: &Input) -> Result<(PinnedSource, Env
         content_type: if input.raw { "application/octet-stream" } else { "application/json" }.into(),
         idempotency: None,
         traceparent: None,
-        meta: BTreeMap::new(),
+        meta: input.meta.iter().map(|(name, value)| (header_key(name), value.clone())).collect(),
         events: Vec::new(),
         refused: Vec::new(),
+        release: None,
     };
     Ok((PinnedSource { source, tenant, path: "test".into() }, envelope))
 }

@@ -167,11 +167,12 @@ fn input(template: &Template, payload: &[u8], taken: &Taken) -> Result<Input, St
             let bytes = hex::decode(&digits).ok().filter(|b| !b.is_empty()).unwrap_or_else(|| payload.to_vec());
             around(template, &bytes, taken.f_port, None)?
         }
-        Some(false) => (payload.to_vec(), true),
+        // An object is what a source of JSON would send: the stages after decode see it, as in production.
+        Some(false) => (payload.to_vec(), !is_event),
         _ => (payload.to_vec(), false),
     };
     let asset = taken.asset.clone().unwrap_or_else(|| "test-asset".into());
-    Ok(Input { bytes: bytes.into(), raw, asset, attributes: Default::default(), received_at: 0 })
+    Ok(Input { bytes: bytes.into(), raw, asset, attributes: Default::default(), meta: Default::default(), received_at: 0 })
 }
 
 fn shown(input: &Input) -> String {

@@ -20,6 +20,7 @@ pub(super) fn text(template: &Template, table: &Table, form: &TestForm<'_>, inpu
     given("event", form.event.map(|e| e.get().to_owned()));
     given("asset", form.asset.as_ref().map(line));
     given("attributes", (!form.attributes.is_empty()).then(|| line(&form.attributes)));
+    given("meta", (!form.meta.is_empty()).then(|| line(&form.meta)));
     given("received_at", form.received_at.as_ref().map(line));
     // A test that had no end is a new one: it gets all that can be said.
     let is_new = form.ends() == 0;

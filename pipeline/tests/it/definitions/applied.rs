@@ -263,12 +263,13 @@ async fn folders_are_applied_over_the_socket() {
     let nobody = apply(&folder, &socket).await.unwrap_err();
     assert!(nobody.to_string().contains("is tidegate running on this data folder"), "{nobody}");
 
-    let to = publisher(&Arc::new(ControlLog::default()));
+    let log = Arc::new(ControlLog::default());
+    let to = publisher(&log);
     let stop = CancellationToken::new();
     // A file left over from a crash is no obstacle.
     std::fs::write(&socket, "").unwrap();
     let mut server = JoinSet::new();
-    server.spawn(socket::serve(socket::bind(&socket).unwrap(), to.clone(), stop.clone()));
+    server.spawn(socket::serve(socket::bind(&socket).unwrap(), to.clone(), log, stop.clone()));
     while apply(&folder, &socket).await.is_err() {
         tokio::task::yield_now().await;
     }

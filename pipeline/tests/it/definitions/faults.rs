@@ -411,13 +411,13 @@ fn tests_that_fail() {
     check_test(
         "{'description': 'a', 'evnt': 1}",
         expect![
-            "templates/vend/t1/tests/one.json:1:27: unknown field `evnt`, expected one of `description`, `event`, `bytes_hex`, `fPort`, `asset`, `attributes`, `received_at`, `decoded`, `valid`, `rows`, `rejected`, `filtered`; see the form of tests in pipeline/src/definitions/README.md"
+            "templates/vend/t1/tests/one.json:1:27: unknown field `evnt`, expected one of `description`, `event`, `bytes_hex`, `fPort`, `asset`, `attributes`, `meta`, `received_at`, `decoded`, `valid`, `rows`, `rejected`, `filtered`; see the form of tests in pipeline/src/definitions/README.md"
         ],
     );
     check_test(
         "{'description': 'a', 'event': {'temperature': 2}}",
         expect![[
-            r#"templates/vend/t1/tests/one.json: test "a": exactly one of rows, rejected and filtered is expected; see the form of tests in pipeline/src/definitions/README.md"#
+            r#"templates/vend/t1/tests/one.json: test "a": it expects nothing yet: write rows, rejected or filtered, or let `tidegate template test DIR --update` do so; see the form of tests in pipeline/src/definitions/README.md"#
         ]],
     );
     check_test(
