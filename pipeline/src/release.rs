@@ -164,7 +164,7 @@ impl Releasing<'_> {
                 (head, again)
             }
             None => match self.without_request(first)? {
-                Some(head) => (head, waiting.iter().map(|w| self.from_row(w)).collect::<Result<Vec<_>, _>>()?),
+                Some(head) => (head, waiting.iter().map(|w| self.row_again(w)).collect::<Result<Vec<_>, _>>()?),
                 None => {
                     self.done.gone += waiting.len() as u64;
                     return Ok(());
@@ -213,7 +213,7 @@ impl Releasing<'_> {
         }))
     }
 
-    fn from_row(&self, waiting: &Waiting) -> Result<Again, ReleaseError> {
+    fn row_again(&self, waiting: &Waiting) -> Result<Again, ReleaseError> {
         Ok(Again { index: waiting.index, bytes: self.row(waiting)?.0, released: released(waiting) })
     }
 
