@@ -530,7 +530,7 @@ fn recorded_traffic_becomes_tests() {
     assert_eq!(meter.run(&["--since", "yesterday"]).status.code(), Some(2));
 
     let (refused, _) = meter.tests(&["--rejected", "--code", "out_of_range"]);
-    assert_eq!((refused.len(), &refused[0]["event"]["id"]), (0, &Value::Null), "the same event has the same name");
+    assert!(refused.is_empty(), "the same event has the same name");
     std::fs::remove_dir_all(meter.dir.join("tests")).unwrap();
     let (refused, _) = meter.tests(&["--rejected"]);
     assert_eq!((refused.len(), &refused[0]["event"]["id"]), (1, &"2".into()));
