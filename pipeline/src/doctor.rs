@@ -178,7 +178,8 @@ fn clickhouse(config: &Config) -> Vec<Finding> {
 
 /// Partitions move between processes, and with them what stands in these places.
 fn shared_folders(config: &Config) -> Option<Finding> {
-    let (server, own) = (&config.server, "not set: in the data folder of this process, where others do not find it; fine for one process alone");
+    let (server, own) =
+        (&config.server, "not set: in the data folder of this process, where others do not find it; fine for one process alone");
     let absent = [
         // Snapshots are there too, unless they have a place of their own.
         ("server.state_dir", server.state_dir.is_none()),

@@ -141,7 +141,12 @@ impl Config {
         );
         let shown = |text: &String| !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic());
         for (setting, value) in [("s3.access_key_id", &s3.access_key_id), ("s3.region", &s3.region), ("s3.kms_key_id", &s3.kms_key_id)] {
-            check(value.as_ref().is_none_or(shown), setting, "is empty, or holds what no key or region does", "leave it out, or write it as it was given");
+            check(
+                value.as_ref().is_none_or(shown),
+                setting,
+                "is empty, or holds what no key or region does",
+                "leave it out, or write it as it was given",
+            );
         }
         check(
             s3.kms_key_id.is_none() || matches!(s3.encryption, Some(Encryption::Kms | Encryption::KmsTwice)),

@@ -77,12 +77,10 @@ impl Drop for Runtime {
 impl ParquetSink {
     /// A sink for the tables of a folder. Nothing is asked of the store yet.
     pub fn open(objects: Objects, options: ParquetOptions) -> Result<Self, SinkError> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .thread_name("delta")
-            .enable_all()
-            .build()
-            .map_err(|e| SinkError::Permanent { doing: format!("opening {}", objects::place(objects.root())), detail: e.to_string() })?;
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("delta").enable_all().build().map_err(|e| {
+                SinkError::Permanent { doing: format!("opening {}", objects::place(objects.root())), detail: e.to_string() }
+            })?;
         let engine = table::engine(Arc::clone(objects.store()), runtime.handle().clone());
         let inner = Inner { objects, engine, options, tables: Mutex::default() };
         Ok(Self { inner: Arc::new(inner), runtime: Runtime(Some(runtime)), fit: OnceCell::new() })
@@ -146,7 +144,6 @@ impl Sink for ParquetSink {
         let target = target.clone();
         Box::pin(async move {
             let of = target.clone();
-            self.checked().await?;
             self.run(&of, move |inner| inner.table(&target, |table| table.held(&inner.engine, &application(log, partition)))).await
         })
     }
@@ -206,7 +203,8 @@ impl Inner {
                 let oldest = tables.open.iter().min_by_key(|(_, (used, _))| *used).map(|(t, _)| t.clone());
                 oldest.and_then(|t| tables.open.remove(&t));
             }
-            let (used, slot) = tables.open.entry(target.clone()).or_insert_with(|| (0, Arc::new(Mutex::new(Table::new(self.objects.clone(), folder)))));
+            let (used, slot) =
+                tables.open.entry(target.clone()).or_insert_with(|| (0, Arc::new(Mutex::new(Table::new(self.objects.clone(), folder)))));
             *used = now;
             Arc::clone(slot)
         };

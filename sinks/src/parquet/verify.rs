@@ -235,7 +235,10 @@ impl Verifier {
     fn compare(&self, (log, partition): (LogId, Partition), group: &[Span], held: &mut Held) -> Result<(), VerifyError> {
         let rows: u64 = group.iter().map(|span| span.rows).sum();
         if rows > VERIFY_KEYS_MAX as u64 {
-            return Err(at(&group[0].file)(&format!("{} files with {rows} rows overlap; at most {VERIFY_KEYS_MAX} are compared", group.len())));
+            return Err(at(&group[0].file)(&format!(
+                "{} files with {rows} rows overlap; at most {VERIFY_KEYS_MAX} are compared",
+                group.len()
+            )));
         }
         let name = log.to_string();
         let mut seen: HashSet<Key> = HashSet::new();
@@ -313,12 +316,7 @@ impl<'a> Provenance<'a> {
 }
 
 /// Adds a batch to the account; consecutive rows mostly share log, partition and epoch.
-fn count(
-    batch: &Provenance<'_>,
-    file: &Url,
-    rows: &mut BTreeMap<(LogId, Partition, Epoch), u64>,
-    spans: &mut Spans,
-) -> Result<(), String> {
+fn count(batch: &Provenance<'_>, file: &Url, rows: &mut BTreeMap<(LogId, Partition, Epoch), u64>, spans: &mut Spans) -> Result<(), String> {
     let mut start = 0;
     while start < batch.len() {
         let same = |i: usize| {
