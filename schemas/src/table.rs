@@ -24,6 +24,20 @@ pub enum FieldType {
     Json,
 }
 
+impl FieldType {
+    /// As templates write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Bool => "bool",
+            Self::I64 => "i64",
+            Self::F64 => "f64",
+            Self::Text => "text",
+            Self::Timestamp => "timestamp",
+            Self::Json => "json",
+        }
+    }
+}
+
 /// A declared field.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -136,7 +150,13 @@ impl Table {
                 Some(c) if c.name == field.name && c.kind == field.kind && c.unit == field.unit => {}
                 Some(c) => {
                     let show = |name: &str, kind: FieldType, unit: &Option<String>| {
-                        format!("{name} {kind:?} {}", unit.as_deref().unwrap_or("without unit"))
+                        let unit = unit.as_deref().map_or("without unit".to_owned(), |unit| format!("in {unit}"));
+                        // Names that differ only in case are one column.
+                        if c.name == field.name {
+                            format!("{} {unit}", kind.as_str())
+                        } else {
+                            format!("{name:?}, {} {unit},", kind.as_str())
+                        }
                     };
                     return Err(TableError::Changed {
                         name: field.name.clone(),

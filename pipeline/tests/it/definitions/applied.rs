@@ -114,7 +114,7 @@ async fn a_table_only_gains_fields_at_its_end() {
     let PublishError::Refused(refusals) = error else { panic!("{error}") };
     assert_eq!(refusals.len(), 1);
     let cause = refusals[0].cause.to_string();
-    assert!(cause.starts_with("field \"zeta\" is zeta I64 without unit in the table and zeta Text"), "{cause}");
+    assert!(cause.starts_with("field \"zeta\" is i64 without unit in the table and text"), "{cause}");
     assert_eq!(columns(), ["temperature", "zeta", "alpha"]);
 }
 

@@ -387,7 +387,7 @@ fn tables_of_one_owner_agree() {
     check(
         &[("templates/vend/t2/template.toml", second)],
         expect![[
-            r#"templates/vend/t2/template.toml:5:1: field "temperature" is temperature F64 Cel in the table and temperature F64 K in the template: another type or unit takes another table; rename the field, or use another table than "Climate""#
+            r#"templates/vend/t2/template.toml:5:1: field "temperature" is f64 in Cel in the table and f64 in K in the template: another type or unit takes another table; rename the field, or use another table than "Climate""#
         ]],
     );
 }
