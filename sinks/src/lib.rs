@@ -11,5 +11,4 @@
 pub mod clickhouse;
 pub mod cut;
 pub mod driver;
-pub mod objects;
 pub mod parquet;
