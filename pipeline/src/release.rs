@@ -20,7 +20,9 @@ use tidegate_schemas::definition::{Place, Source};
 use tidegate_schemas::envelope::{Envelope, EnvelopeError, Release, Released, Span};
 use tidegate_schemas::fault;
 use tidegate_schemas::ids::{CredentialId, IdError, Partition, ReceiptId, SourceId, TenantId};
-use tidegate_schemas::limits::{RECORD_BYTES_MAX, RELEASE_EVENTS_MAX, RELEASE_HEADER_BYTES_MAX, RELEASE_RECORDS_AT_ONCE};
+use tidegate_schemas::limits::{
+    GROUP_COMMIT_BYTES_MAX, RECORD_BYTES_MAX, RELEASE_EVENTS_MAX, RELEASE_HEADER_BYTES_MAX, RELEASE_RECORDS_AT_ONCE,
+};
 use tidegate_schemas::log::{EventLog, LogError, LogName, Record};
 use tidegate_schemas::time::Micros;
 use tidegate_schemas::verdict::StageName;
@@ -112,7 +114,8 @@ pub fn release(
     });
     for of_record in fit.chunk_by(|a, b| (a.partition, a.offset) == (b.partition, b.offset)) {
         releasing.take(of_record)?;
-        if releasing.ready.len() >= RELEASE_RECORDS_AT_ONCE {
+        let bytes: usize = releasing.ready.iter().map(|(_, record)| record.size()).sum();
+        if releasing.ready.len() >= RELEASE_RECORDS_AT_ONCE || bytes >= GROUP_COMMIT_BYTES_MAX {
             releasing.publish(&publish)?;
         }
     }

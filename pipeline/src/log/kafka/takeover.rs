@@ -80,7 +80,7 @@ impl Takeover<'_> {
             if shown && stray.is_none() {
                 return Ok((producer, progress));
             }
-            if sweep == SWEEPS_MAX {
+            if !shown && sweep >= SWEEPS_MAX {
                 tracing::warn!(partition = self.partition, "somebody else's open transaction hides what follows");
                 return Ok((producer, self.progress()?));
             }

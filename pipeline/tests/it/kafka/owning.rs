@@ -64,6 +64,22 @@ fn what_is_not_committed_is_not_seen() {
 }
 
 #[test]
+fn what_no_commit_names_is_refused_by_its_place() {
+    let Some(broker) = broker::shared() else { return };
+    let options = options(broker);
+    let (log, topic) = (open(&options), format!("{}clean", options.kafka.topic_prefix));
+    let owner = log.fence(0).unwrap();
+    let written = commit(&*log, &owner, unit(1, &["one"], &[], 0));
+    ghost(&broker.address(), &topic, &format!("{topic}-ghost")).commit_transaction(Duration::from_secs(20)).unwrap();
+    let error = log.fence(0).unwrap_err();
+    assert!(matches!(&error, LogError::Unfit { place, .. } if place.contains(&topic)), "{error}");
+    let offset: u64 = error.to_string().split("offset ").nth(1).unwrap().split([':', ' ', ',']).next().unwrap().parse().unwrap();
+    assert!(offset >= written.clean.end, "{error}");
+    // The other partitions go on.
+    log.fence(1).unwrap();
+}
+
+#[test]
 fn whoever_fenced_last_commits() {
     let Some(broker) = broker::shared() else { return };
     let options = options(broker);
