@@ -3,6 +3,7 @@
 
 mod drivers;
 mod duplicates;
+mod engine;
 mod guide;
 mod hostile;
 mod library;
