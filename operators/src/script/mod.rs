@@ -1,13 +1,13 @@
 //! The sandbox: tenants' scripts in Luau.
 //!
-//! It has no I/O, no clock, no randomness, and gives a script nothing of another tenant: one Lua state for each tenant, one
-//! environment in it for each template version. Steps, memory, time, results, strings and logs are bounded; what runs out
-//! cannot be caught. Steps are counted at Luau's interrupts and by what library functions charge; with native code on and
+//! It has no I/O, no clock, no randomness, and gives a script nothing of another tenant: an environment for each tenant and
+//! template version, in a Lua state that a few tenants share until one of them takes more than its share of the memory and
+//! gets a state of its own. Steps, memory, time, results, strings and logs are bounded; what runs out cannot be caught. Steps are counted at Luau's interrupts and by what library functions charge; with native code on and
 //! off they may differ by one at each loop left by `break`, so a log is to be replayed with the setting it was written with.
 //!
 //! ```text
 //! Bundle ─▶ run: for each event  ─ enter ─▶ raw: decode ─▶ validate ─▶ transform ─ leave ─▶ rows, rejection
-//!              │ Host: states by tenant, bytecode and patterns by tenant and version
+//!              │ Host: states, shared and by tenant; bytecode and patterns by tenant and version
 //!              └ Meter: steps, memory, kill; Watch: what the watchdog sees
 //! ```
 
@@ -41,12 +41,12 @@ use std::sync::Arc;
 use tidegate_schemas::catalog::PinnedTemplate;
 use tidegate_schemas::commit::Fault;
 use tidegate_schemas::ids::TenantId;
-use tidegate_schemas::limits::SCRIPT_COMPILED_MAX;
+use tidegate_schemas::limits::{SCRIPT_COMPILED_MAX, SCRIPT_MEMORY_BYTES, SCRIPT_STATES_SHARED};
 
 /// How a host works.
 #[derive(Debug, Clone, Copy)]
 pub struct HostOptions {
-    /// Script states that it keeps, one a tenant; the least recently used goes.
+    /// Script states that it keeps of one tenant each, beside the shared ones; the least recently used goes.
     pub states_max: usize,
     /// Whether scripts become native code.
     pub native: bool,
@@ -56,7 +56,10 @@ pub struct HostOptions {
 pub struct Host {
     options: HostOptions,
     meter: Rc<Meter>,
-    states: HashMap<TenantId, State>,
+    /// States that several tenants share, made when the first of them comes.
+    shared: [Option<State>; SCRIPT_STATES_SHARED],
+    /// States of one tenant each.
+    own: HashMap<TenantId, State>,
     compiled: HashMap<TenantId, HashMap<String, Rc<Result<Compiled, ScriptError>>>>,
     compiled_count: usize,
     uses: u64,
@@ -72,7 +75,8 @@ impl Host {
         Self {
             options,
             meter,
-            states: HashMap::new(),
+            shared: std::array::from_fn(|_| None),
+            own: HashMap::new(),
             compiled: HashMap::new(),
             compiled_count: 0,
             uses: 0,
@@ -98,34 +102,58 @@ impl Host {
         self.meter.keep_notes();
     }
 
-    /// Bytes that a tenant's state takes now, its libraries included; none where it has no state.
+    /// Bytes that the state of a tenant's scripts takes now, its libraries included; none where there is no state.
     pub fn used_memory(&self, tenant: &TenantId) -> Option<usize> {
-        self.states.get(tenant).map(|state| state.lua.used_memory())
+        self.own.get(tenant).or(self.shared[share_of(tenant)].as_ref()).map(|state| state.lua.used_memory())
     }
 
-    /// Takes a tenant's state out for a bundle.
-    fn take_state(&mut self, tenant: &TenantId) -> State {
-        self.states.remove(tenant).unwrap_or_else(|| self.new_state())
+    /// Takes the state of a tenant's scripts out for a bundle. Whose memory ends below the default one has a state of its own:
+    /// what others keep would be most of it.
+    fn take_state(&mut self, tenant: &TenantId, memory: usize) -> State {
+        if let Some(state) = self.own.remove(tenant) {
+            return state;
+        }
+        if memory < SCRIPT_MEMORY_BYTES {
+            return self.new_state(false);
+        }
+        self.shared[share_of(tenant)].take().unwrap_or_else(|| self.new_state(true))
     }
 
-    fn new_state(&self) -> State {
+    fn new_state(&self, is_shared: bool) -> State {
         metrics::state_made();
-        match State::new(self.options.native, &self.meter) {
+        match State::new(self.options.native, is_shared, &self.meter) {
             Ok(state) => state,
             // The prelude is part of the program.
             Err(error) => panic!("a script state cannot be made: {error}"),
         }
     }
 
-    fn put_state(&mut self, tenant: &TenantId, mut state: State) {
+    /// Keeps a state for the next bundle. One that has grown too full goes, and the tenant under which it did starts over by
+    /// itself.
+    fn put_state(&mut self, tenant: &TenantId, state: State) {
+        match (state.is_full(), state.is_shared) {
+            (false, true) => self.shared[share_of(tenant)] = Some(state),
+            (false, false) => self.keep(tenant, state),
+            (true, _) => self.keep(tenant, self.new_state(false)),
+        }
+    }
+
+    /// Gives a shared state back that one tenant leaves.
+    fn leave_shared(&mut self, tenant: &TenantId, state: State) {
+        if !state.is_full() {
+            self.shared[share_of(tenant)] = Some(state);
+        }
+    }
+
+    fn keep(&mut self, tenant: &TenantId, mut state: State) {
         self.uses += 1;
         state.used = self.uses;
-        if self.states.len() >= self.options.states_max
-            && let Some(oldest) = self.states.iter().min_by_key(|(_, s)| s.used).map(|(tenant, _)| tenant.clone())
+        if self.own.len() >= self.options.states_max
+            && let Some(oldest) = self.own.iter().min_by_key(|(_, s)| s.used).map(|(tenant, _)| tenant.clone())
         {
-            self.states.remove(&oldest);
+            self.own.remove(&oldest);
         }
-        self.states.insert(tenant.clone(), state);
+        self.own.insert(tenant.clone(), state);
     }
 
     /// A template version, compiled for a tenant.
@@ -142,4 +170,11 @@ impl Host {
         self.compiled_count += 1;
         made
     }
+}
+
+/// Which of the shared states a tenant's scripts run in (FNV-1a: any function that spreads names does).
+fn share_of(tenant: &TenantId) -> usize {
+    let hash =
+        tenant.as_str().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    (hash % SCRIPT_STATES_SHARED as u64) as usize
 }

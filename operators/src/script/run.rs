@@ -78,7 +78,7 @@ pub(crate) fn fused(bundle: &mut Bundle, host: &mut Host, context: &EpochContext
             }
         }
         Ok(compiled) => {
-            let mut session = Session { state: host.take_state(work.tenant), slot: None, payload: Vec::new() };
+            let mut session = Session { state: host.take_state(work.tenant, work.allowance.memory), slot: None, payload: Vec::new() };
             for event in events.iter_mut().filter(|e| e.is_at(from)) {
                 let outcome = session.event(host, &work, compiled, event);
                 account.add(host, from, event, &outcome);
@@ -86,7 +86,7 @@ pub(crate) fn fused(bundle: &mut Bundle, host: &mut Host, context: &EpochContext
                 conclude(event, outcome);
             }
             if let Some(slot) = session.slot.take() {
-                session.state.put(&template.version, slot);
+                session.state.put(work.tenant, &template.version, slot);
             }
             host.put_state(work.tenant, session.state);
         }
@@ -146,7 +146,7 @@ impl Session {
             drop(host.meter.take_notes());
             metrics::retried(spent);
             if spent == Spent::Memory {
-                self.replace(host);
+                self.replace(host, work);
             }
         }
     }
@@ -155,20 +155,24 @@ impl Session {
     fn relieve(&mut self, host: &mut Host, work: &Work<'_>, spent: Spent) {
         let collected = spent != Spent::Memory || self.state.lua.gc_collect().is_ok();
         if !collected || self.state.lua.used_memory() > work.allowance.memory / 2 {
-            self.replace(host);
+            self.replace(host, work);
         }
     }
 
-    fn replace(&mut self, host: &mut Host) {
+    /// Goes on in a fresh state, the tenant's own; others keep what they share.
+    fn replace(&mut self, host: &mut Host, work: &Work<'_>) {
         self.slot = None;
-        self.state = host.new_state();
+        let left = std::mem::replace(&mut self.state, host.new_state(false));
+        if left.is_shared {
+            host.leave_shared(work.tenant, left);
+        }
     }
 
     fn attempt(&mut self, host: &Host, work: &Work<'_>, compiled: &Compiled, event: &mut Event) -> Result<Outcome, (Spent, StageName)> {
         let slot = match self.slot.take() {
             Some(slot) => slot,
             None => {
-                let taken = self.state.take(&work.template.version, compiled, &work.fields, &host.meter, work.allowance);
+                let taken = self.state.take(work.tenant, &work.template.version, compiled, &work.fields, &host.meter, work.allowance);
                 taken.map_err(|s| (s, work.from))?
             }
         };

@@ -1,9 +1,9 @@
-//! One Lua state for each tenant, one environment in it for each template version.
+//! Lua states, and in each an environment for every tenant and template version.
 //!
 //! A state's libraries are those of the prelude, closed by Luau's sandbox. An environment is an empty table over them: what
 //! the top level of a script defines stays in it, and it is read-only from then on, so no global outlives an event. A
-//! script's own upvalues do: what an event writes into them the next one of the same template version may read. They end
-//! with the state, and never reach another template or tenant.
+//! script's own upvalues do: what an event writes into them the next one of the same tenant and template version may read.
+//! They end with the state, and never reach another template or tenant.
 
 use crate::event::Event;
 use crate::script::compile::{CALLED, Compiled};
@@ -12,29 +12,36 @@ use crate::script::meter::{Allowance, Meter, STAGES, Spent};
 use crate::script::raw::{Crossing, Pins, counted};
 use crate::script::tide::{self, is_memory};
 use crate::stages::transform::fields::Fields;
-use hashbrown::HashMap;
+use hashbrown::{Equivalent, HashMap};
 use mlua::{ChunkMode, Compiler, Function, Lua, LuaOptions, StdLib, Table, Value};
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 use tidegate_schemas::catalog::PinnedSource;
 use tidegate_schemas::definition::Asset;
 use tidegate_schemas::envelope::Envelope;
-use tidegate_schemas::limits::SCRIPT_TEMPLATES_MAX;
+use tidegate_schemas::ids::TenantId;
+use tidegate_schemas::limits::{SCRIPT_SHARED_BYTES_MAX, SCRIPT_STATE_LOADS_MAX, SCRIPT_TEMPLATES_MAX};
 use tidegate_schemas::locate::header_key;
 use tidegate_schemas::verdict::{Code, Rejection, StageName};
 
 /// Tables of assets' attributes that are kept; past it they are made again.
 const ATTRIBUTES_KEPT: usize = 1_024;
+/// Values that a native may hold at once, and those that its event does.
+const REFERENCES_SPARE: usize = 32;
 
-/// A tenant's state.
+/// A state, shared or a tenant's own.
 pub(crate) struct State {
     native: bool,
+    /// Whether it may hold environments of several tenants.
+    pub(crate) is_shared: bool,
     pub(crate) lua: Lua,
     globals: Table,
     empty: Table,
     pub(crate) crossing: Crossing,
-    /// By template version.
-    environments: HashMap<String, Slot>,
+    environments: HashMap<(TenantId, String), Slot>,
+    /// Environments that were ever loaded.
+    loads: Cell<usize>,
     attributes: HashMap<usize, (Arc<Asset>, Table)>,
     meta: Option<(Arc<Envelope>, Table)>,
     /// When it was last used, in bundles of the host.
@@ -55,6 +62,19 @@ pub(crate) struct Environment {
     pub(crate) pins: Pins,
 }
 
+/// The key of an environment, for looking it up.
+#[derive(Hash)]
+struct Named<'a> {
+    tenant: &'a TenantId,
+    version: &'a str,
+}
+
+impl Equivalent<(TenantId, String)> for Named<'_> {
+    fn equivalent(&self, (tenant, version): &(TenantId, String)) -> bool {
+        self.tenant == tenant && self.version == version
+    }
+}
+
 /// Why there is no environment.
 pub(crate) enum LoadError {
     Broken(Rejection),
@@ -63,7 +83,7 @@ pub(crate) enum LoadError {
 
 impl State {
     /// Makes a state and closes its sandbox.
-    pub(crate) fn new(native: bool, meter: &Rc<Meter>) -> mlua::Result<Self> {
+    pub(crate) fn new(native: bool, is_shared: bool, meter: &Rc<Meter>) -> mlua::Result<Self> {
         let libraries = StdLib::TABLE | StdLib::STRING | StdLib::MATH | StdLib::BIT | StdLib::BUFFER | StdLib::UTF8;
         let lua = Lua::new_with(libraries, LuaOptions::new())?;
         // What is native is said where it is loaded: for a cold tenant the translation costs more than it saves.
@@ -75,19 +95,41 @@ impl State {
         lua.load(prelude()?).set_name("=tidegate").set_mode(ChunkMode::Binary).call::<()>((&globals, natives))?;
         let crossing = Crossing::new(&lua)?;
         lua.sandbox(true)?;
-        Ok(Self { native, lua, globals, empty, crossing, environments: HashMap::new(), attributes: HashMap::new(), meta: None, used: 0 })
+        let (environments, attributes) = (HashMap::new(), HashMap::new());
+        let loads = Cell::new(0);
+        let state = Self { native, is_shared, lua, globals, empty, crossing, environments, loads, attributes, meta: None, used: 0 };
+        state.spare_references();
+        Ok(state)
+    }
+
+    /// mlua keeps the values that Rust holds on a stack in Luau's memory, and panics where it cannot grow. So there are free
+    /// places before a script may have taken all the memory: wherever something is held for longer than an event.
+    fn spare_references(&self) {
+        // Each is a reference of its own; a clone would share one.
+        drop([(); REFERENCES_SPARE].map(|()| self.lua.globals()));
+    }
+
+    /// Whether it starts over rather than take another bundle: shared ones hold little of each tenant.
+    pub(crate) fn is_full(&self) -> bool {
+        // Collecting costs as much as what is kept: not before as much again has been thrown away.
+        let is_heavy = || {
+            self.lua.used_memory() > 2 * SCRIPT_SHARED_BYTES_MAX
+                && (self.lua.gc_collect().is_err() || self.lua.used_memory() > SCRIPT_SHARED_BYTES_MAX)
+        };
+        self.loads.get() >= SCRIPT_STATE_LOADS_MAX || (self.is_shared && is_heavy())
     }
 
     /// Takes a template version's environment out, loaded where it was not; it is given back with [`State::put`].
     pub(crate) fn take(
         &mut self,
+        tenant: &TenantId,
         version: &str,
         compiled: &Compiled,
         fields: &Fields<'_>,
         meter: &Meter,
         allowance: Allowance,
     ) -> Result<Slot, Spent> {
-        if let Some(slot) = self.environments.remove(version) {
+        if let Some(slot) = self.environments.remove(&Named { tenant, version }) {
             return Ok(slot);
         }
         match self.load(compiled, fields.declared.iter().map(|d| d.field.name.as_str()), meter, allowance) {
@@ -101,11 +143,11 @@ impl State {
     }
 
     /// Keeps an environment for the next bundle.
-    pub(crate) fn put(&mut self, version: &str, slot: Slot) {
+    pub(crate) fn put(&mut self, tenant: &TenantId, version: &str, slot: Slot) {
         if self.environments.len() >= SCRIPT_TEMPLATES_MAX {
             self.environments.clear();
         }
-        self.environments.insert(version.to_owned(), slot);
+        self.environments.insert((tenant.clone(), version.to_owned()), slot);
     }
 
     /// Loads a template version's scripts, runs their top levels, and closes the environment.
@@ -117,6 +159,7 @@ impl State {
         allowance: Allowance,
     ) -> Result<Environment, LoadError> {
         let broken = |stage: StageName, error: &mlua::Error| LoadError::Broken(describe(stage, error).into_rejection());
+        self.loads.set(self.loads.get() + 1);
         let environment = self.environment().map_err(|e| broken(StageName::Decode, &e))?;
         for (index, bytecode) in compiled.scripts.iter().enumerate() {
             let (Some(bytecode), stage) = (bytecode, STAGES[index]) else { continue };
@@ -146,11 +189,13 @@ impl State {
                 *function = Some(stage_function(&environment, STAGES[index]).map_err(|e| LoadError::Broken(e.into_rejection()))?);
             }
         }
-        Ok(Environment {
+        let environment = Environment {
             #[cfg(feature = "oracle")]
             functions: functions.clone(),
             pins: Pins::new(&self.lua, functions, fields).map_err(|e| broken(StageName::Decode, &e))?,
-        })
+        };
+        self.spare_references();
+        Ok(environment)
     }
 
     fn environment(&self) -> mlua::Result<Table> {
@@ -180,6 +225,7 @@ impl State {
             self.attributes.clear();
         }
         self.attributes.insert(key, (Arc::clone(asset), table.clone()));
+        self.spare_references();
         Ok(table)
     }
 
@@ -201,6 +247,7 @@ impl State {
         }
         table.set_readonly(true);
         self.meta = Some((Arc::clone(envelope), table.clone()));
+        self.spare_references();
         Ok(table)
     }
 }

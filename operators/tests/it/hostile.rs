@@ -5,6 +5,8 @@ use std::sync::Arc;
 use tidegate_operators::event::Progress;
 use tidegate_operators::script::{Host, HostOptions, Watch};
 use tidegate_schemas::definition::*;
+use tidegate_schemas::ids::{NodeId, TenantId};
+use tidegate_schemas::row::Cell;
 use tidegate_schemas::table::FieldType;
 use tidegate_schemas::verdict::Rejection;
 
@@ -257,11 +259,89 @@ fn tenants_do_not_meet() {
     assert!(seen("acme", look).contains("nil"));
     assert!(seen("other", leak).contains("mine1"));
     assert!(seen("other", look).contains("nil"));
-    // The least recently used state goes, and comes back empty.
-    for tenant in ["t1", "t2", "t3", "t4", "t5"] {
-        assert!(seen(tenant, leak).contains("mine1"));
+    // More than there are states: some are in the same, and none meets what another keeps.
+    for round in 1..=2 {
+        for n in 0..100 {
+            assert!(seen(&format!("tenant-{n}"), leak).contains(&format!("mine{round}")), "tenant-{n}");
+            assert!(seen(&format!("tenant-{n}"), look).contains("nil"), "tenant-{n}");
+        }
     }
-    assert!(seen("acme", leak).contains("mine1"));
+}
+
+#[test]
+fn who_takes_too_much_is_alone_with_it() {
+    let mut host = host();
+    let count = "local up = {} function transform(event) up.seen = (up.seen or 0) + 1 return { v = tostring(up.seen) } end";
+    let mut run_one = |tenant: &str, source: &str| {
+        let limits = ScriptLimits { steps: 1_000_000, ..ScriptLimits::default() };
+        let template = Template { limits, ..transforming(source, vec![field("v", FieldType::Text)]) };
+        let mut bundle = bundle(tenant, template, &[b"{}"]);
+        run(&mut host, &mut bundle);
+        bundle.events.remove(0).progress
+    };
+    // How often each of the others has been seen: 1 where its state has started over.
+    let others = |run_one: &mut dyn FnMut(&str, &str) -> Progress| -> Vec<u64> {
+        (0..100)
+            .map(|n| rows(run_one(&format!("tenant-{n}"), count))[0].cells[0].clone())
+            .map(|cell| match cell {
+                Cell::Text(text) => text.parse().unwrap(),
+                other => panic!("{other:?}"),
+            })
+            .collect()
+    };
+    assert_eq!(others(&mut run_one), [1; 100]);
+    // What fails is thrown away with what it kept, and nobody else loses anything.
+    for hoard in ["local kept = {}", ""] {
+        let source = format!(
+            "{hoard} function transform() local kept = kept or {{}} while true do kept[#kept + 1] = table.create(16000, 1) end end"
+        );
+        assert_eq!(rejection(run_one("glutton", &source)).code, "memory_exhausted");
+    }
+    assert_eq!(others(&mut run_one), [2; 100]);
+    // What stays below the limit makes its state start over once, and goes on in one of its own.
+    let keeps = "local kept = {} function transform() for i = 1, 40 do kept[i] = table.create(16000, i) end return { v = 'kept' } end";
+    let neighbours = |seen: &[u64]| seen.iter().filter(|n| **n == 1).count();
+    rows(run_one("hoarder", keeps));
+    let seen = others(&mut run_one);
+    assert!((1..25).contains(&neighbours(&seen)), "{seen:?}");
+    for round in 0..3 {
+        rows(run_one("hoarder", keeps));
+        assert_eq!(neighbours(&others(&mut run_one)), 0, "{round}");
+    }
+}
+
+/// A native gets its arguments by way of a stack of the host's that grows where nothing of it is free: also where a script has
+/// just taken all the memory.
+#[test]
+fn natives_out_of_memory_end_nothing_but_the_event() {
+    let asset = |number: usize| Asset {
+        id: number.to_string(),
+        node: NodeId::new("acme").unwrap(),
+        template: None,
+        attributes: [("number".to_owned(), number.to_string())].into(),
+    };
+    let new = || Host::new(HostOptions { states_max: 1, native: false }, Arc::new(Watch::default()));
+    for body in ["error('x')", "tide.hex.encode('x')"] {
+        let source =
+            format!("function transform(e) local t = table.create(e.n, 0) pcall(function() {body} end) return {{ v = 'done' }} end");
+        let run_some = |host: &mut Host, memory_bytes: u64, bodies: &[&[u8]]| {
+            let limits = ScriptLimits { memory_bytes, ..ScriptLimits::default() };
+            let mut bundle = bundle("acme", Template { limits, ..transforming(&source, vec![field("v", FieldType::Text)]) }, bodies);
+            // Each asset whose attributes are kept takes a place of that stack.
+            bundle.events.iter_mut().enumerate().for_each(|(number, event)| event.asset = Some(Arc::new(asset(number))));
+            run(host, &mut bundle);
+            bundle.events.iter().for_each(|event| drop(within_bounds(body, &event.progress)));
+            host.used_memory(&TenantId::new("acme").unwrap()).unwrap() as u64
+        };
+        for kept in 1..40 {
+            let small = vec![br#"{"n":0}"#.as_slice(); kept];
+            let limit = run_some(&mut new(), (16 << 20) - 1, &small) + 20_000;
+            for n in (900..1_260).step_by(20) {
+                let last = format!("{{\"n\":{n}}}");
+                run_some(&mut new(), limit, &[&small, [last.as_bytes()].as_slice()].concat());
+            }
+        }
+    }
 }
 
 #[test]
