@@ -378,8 +378,8 @@ fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
 fn start(folder: &Path) -> anyhow::Result<Server> {
     let mut child = Command::new(std::env::current_exe()?)
         .args(["serve", "run", "--config"])
-        // As the product sets it for itself.
-        .env("MIMALLOC_PURGE_DELAY", std::env::var("MIMALLOC_PURGE_DELAY").as_deref().unwrap_or("10"))
+        // As the product sets them for itself.
+        .envs(usage::ALLOCATOR_SETTINGS.into_iter().filter(|(name, _)| std::env::var_os(name).is_none()))
         .arg(folder.join("tidegate.toml"))
         .stdout(Stdio::piped())
         .spawn()?;

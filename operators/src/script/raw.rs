@@ -269,13 +269,13 @@ unsafe fn raise(l: *mut lua_State) -> ! {
 unsafe extern "C-unwind" fn traced(l: *mut lua_State) -> c_int {
     // SAFETY: a C function may raise, and nothing here waits to be dropped. There is one argument, the error.
     unsafe {
+        // The script is over, and what is told of it must not depend on what the heap has room for.
+        let _ = Lua::get_or_init_from_ptr(l).set_memory_limit(0);
         // What a function of the host raised knows its stack.
         if lua_type(l, 1) == LUA_TUSERDATA || lua_checkstack(l, LUA_TRACEBACK_STACK + 2) == 0 {
             return 1;
         }
         let text = luaL_tolstring(l, 1, ptr::null_mut());
-        // The script is over, and what is told of it must not depend on what the heap has room for.
-        let _ = Lua::get_or_init_from_ptr(l).set_memory_limit(0);
         luaL_traceback(l, l, text, 0);
         1
     }
