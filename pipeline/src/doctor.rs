@@ -11,6 +11,8 @@ use object_store::path::Path as ObjectPath;
 use object_store::{Error as StoreError, ObjectStore, PutMode, PutOptions, PutPayload};
 use serde::Serialize;
 use std::fs;
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::time::Duration;
 use tidegate_schemas::log::EventLog;
@@ -74,6 +76,9 @@ pub fn examine(config: &Config) -> Vec<Finding> {
         found.push(Finding::of("definitions", checked));
     }
     found.push(folder("server.data_dir", &config.server.data_dir));
+    if config.server.roles.contains(&Role::Ingest) {
+        found.push(listening(config.server.listen));
+    }
     match config.log.kind {
         LogKind::Embedded => found.extend(embedded(config)),
         LogKind::Kafka => {
@@ -92,6 +97,20 @@ pub fn examine(config: &Config) -> Vec<Finding> {
         found.extend(clickhouse(config));
     }
     found
+}
+
+/// Whether the edge could listen there. Whoever does already may be the server itself.
+fn listening(address: SocketAddr) -> Finding {
+    match TcpListener::bind(address) {
+        Ok(_) => Finding::ok("server.listen", format!("{address} is free")),
+        Err(error) if error.kind() == ErrorKind::AddrInUse => {
+            Finding::warning("server.listen", format!("{address} is in use; unless a server of this configuration runs, name another"))
+        }
+        Err(error) => Finding::failed(
+            "server.listen",
+            format!("{address}: {error}; name an address of this machine and a port that this user may open"),
+        ),
+    }
 }
 
 /// Whether files can be made there, and how much room there is.

@@ -60,11 +60,19 @@ struct Reason {
     code: String,
     detail: String,
     pointer: String,
+    stage: String,
+    line: Option<i32>,
 }
 
 impl Reason {
     fn of(refused: &Refused<'_>) -> Self {
-        Self { code: refused.code.to_owned(), detail: refused.detail.to_owned(), pointer: refused.pointer.to_owned() }
+        Self {
+            code: refused.code.to_owned(),
+            detail: refused.detail.to_owned(),
+            pointer: refused.pointer.to_owned(),
+            stage: refused.stage.to_owned(),
+            line: refused.line,
+        }
     }
 }
 
@@ -134,6 +142,8 @@ impl Search {
             code: reason.map(|r| r.code.clone()),
             detail: reason.map(|r| r.detail.clone()),
             pointer: reason.map(|r| r.pointer.clone()),
+            stage: reason.map(|r| r.stage.clone()),
+            line: reason.and_then(|r| r.line),
             epoch: Some(commit.epoch),
             sinks,
         })

@@ -48,6 +48,12 @@ pub struct EventStatus {
     /// JSON pointer to the place in the event.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pointer: Option<String>,
+    /// The stage that refused it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stage: Option<String>,
+    /// The line of that stage's script, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub line: Option<i32>,
     /// The epoch that decided.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub epoch: Option<Epoch>,
@@ -101,7 +107,7 @@ impl ReceiptStatus {
 impl EventStatus {
     /// An event of which nothing but its state is known.
     pub fn new(index: u32, state: EventState) -> Self {
-        Self { index, state, code: None, detail: None, pointer: None, epoch: None, sinks: Vec::new() }
+        Self { index, state, code: None, detail: None, pointer: None, stage: None, line: None, epoch: None, sinks: Vec::new() }
     }
 
     fn reached(&self) -> ReceiptState {

@@ -175,10 +175,12 @@ impl OpenRecord<'_> {
         let key = self.key.as_deref();
         let find = |place: &'_ Place| locate::text(place, root, &envelope.meta, key).map(|t| Arc::<str>::from(&*t));
 
-        let asset = find(&source.source.asset).filter(|a| !a.is_empty() && a.len() <= ASSET_ID_BYTES_MAX).ok_or_else(|| {
-            let detail = format!("there is no asset id of 1 to {ASSET_ID_BYTES_MAX} bytes where source {} says", envelope.source);
-            refuse(Code::AssetMissing, detail).at(pointer_of(&source.source.asset))
-        })?;
+        let missing = |what: String| refuse(Code::AssetMissing, what).at(pointer_of(&source.source.asset));
+        let asset = find(&source.source.asset).filter(|a| !a.is_empty());
+        let asset = asset.ok_or_else(|| missing(format!("there is no asset id where source {} says", envelope.source)))?;
+        if asset.len() > ASSET_ID_BYTES_MAX {
+            return Err(missing(format!("an asset id has 1 to {ASSET_ID_BYTES_MAX} bytes; this one has {}", asset.len())));
+        }
         event.origin.asset = asset;
         event.asset = self.catalog.asset(&source.tenant, &event.origin.asset).cloned();
         event.origin.event_id = match event_id(&source, envelope, root, key, event.origin.index)? {

@@ -161,6 +161,14 @@ fn what_ran_out_is_what_is_told() {
 }
 
 #[test]
+fn no_memory_is_not_all_of_it() {
+    let limits = ScriptLimits { memory_bytes: 0, ..ScriptLimits::default() };
+    let rejection =
+        rejection(one(&mut host(), decoding("function decode() return { data = { v = ('x'):rep(100000) } } end", limits), "{}"));
+    assert_eq!(rejection.code, "memory_exhausted");
+}
+
+#[test]
 fn time_is_tried_twice_and_told() {
     let watch = Arc::new(Watch::default());
     let _watchdog = Watchdog::start(Arc::clone(&watch));

@@ -230,6 +230,7 @@ fn doctor_says_what_is_wrong_with_clickhouse() {
     let right = place(&engine, "checkup", "");
     let (found, ok) = doctor(&right);
     assert!(ok, "{found:?}");
+    assert!(found["server.listen"].1.ends_with("is free"), "{found:?}");
     assert!(found["sink.clickhouse.url"].1.contains("version 26."), "{found:?}");
     assert_eq!(found["ClickHouse's rights"], ("ok".to_owned(), format!("{USER} may make, widen, fill, read and drop tables; tokens hold")));
     assert_eq!(found["ClickHouse's clock"].0, "ok");

@@ -59,6 +59,7 @@ fn every_mistake_has_its_answer() {
         assert_eq!(told.status, 200, "{what}");
         let event = &told.json()["events"][0];
         assert_eq!((event["state"].as_str(), event["code"].as_str()), (Some("rejected"), Some(code)), "{what}: {event}");
+        assert!(event["stage"].is_string() && (code != "script_error" || event["line"].as_i64() > Some(0)), "{what}: {event}");
         assert_eq!(client.get(&format!("/v1/receipts/{receipt}"), Some(&place.keys[1])).status, 404, "{what}: another tenant");
     }
     server.stop();

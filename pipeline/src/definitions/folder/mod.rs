@@ -17,6 +17,7 @@ mod toml_entries;
 
 use crate::config::place::{Fault, Faults, FilePlace};
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::Path;
 use tidegate_schemas::definition::{Definition, DefinitionKey};
 use tidegate_schemas::limits::CONTROL_SOCKET_BYTES_MAX;
@@ -112,6 +113,9 @@ impl Reading<'_> {
     fn folder(&mut self, folder: &Path, depth: usize) {
         let entries = match std::fs::read_dir(folder).and_then(Iterator::collect::<Result<Vec<_>, _>>) {
             Ok(entries) => entries,
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                return self.fault(folder, "there is no such folder".into(), "name one that is there");
+            }
             Err(e) => return self.fault(folder, format!("folder cannot be read: {e}"), "name a folder that this user may read"),
         };
         for entry in entries {
