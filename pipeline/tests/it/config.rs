@@ -2,6 +2,7 @@
 
 use expect_test::{Expect, expect};
 use std::path::Path;
+use tidegate_pipeline::config::objects::Location;
 use tidegate_pipeline::config::{Config, LogFormat};
 
 fn example() -> String {
@@ -53,7 +54,8 @@ fn relative_paths_begin_at_the_files_folder() {
     .unwrap();
     let config = Config::load(&file).unwrap();
     assert_eq!(config.server.data_dir, folder.path().join("data"));
-    assert_eq!(config.tables(), folder.path().join("data/tables"));
+    assert_eq!(config.tables(), Location::Folder(folder.path().join("data/tables")));
+    assert_eq!(config.snapshots(), Location::Folder(folder.path().join("data/state")));
     assert_eq!(config.control_socket(), folder.path().join("data/control.sock"));
     assert_eq!(config.definitions.folder.as_deref(), Some(Path::new("/etc/definitions")));
     assert_eq!(config.telemetry.log_format, LogFormat::Json);
@@ -76,7 +78,7 @@ fn unknown_settings_are_refused_with_their_place() {
     check(
         "[sinks.parquet]\nenabled = true\n",
         expect![
-            "tidegate.toml:1:2: unknown field `sinks`, expected one of `server`, `log`, `process`, `sink`, `cut`, `definitions`, `telemetry`; tidegate.example.toml shows every setting"
+            "tidegate.toml:1:2: unknown field `sinks`, expected one of `server`, `log`, `process`, `sink`, `s3`, `cut`, `definitions`, `telemetry`; tidegate.example.toml shows every setting"
         ],
     );
     check(
@@ -183,4 +185,26 @@ fn values_that_only_the_start_would_find_wrong() {
     for roles in ["'sink', 'ingest', 'process'", "'ingest'", "'process', 'sink'"] {
         assert!(Config::parse(&format!("[server]\nroles = [{roles}]\n"), "t").is_ok(), "{roles}");
     }
+}
+
+#[test]
+fn places_of_objects() {
+    let paths = ["gs://b/t", "s3://", "s3://UP/t", "s3://bucket/a//b", "s3://bucket/../b", "s3://bucket/a b"];
+    expect![[r#""#]].assert_eq(&told(paths.map(|p| format!("[sink.parquet]\npath = \"{p}\"\n"))));
+    for (path, shown) in [("s3://bucket", "s3://bucket"), ("s3://b.u-cket/a/b=c/", "s3://b.u-cket/a/b=c"), ("tables", "tables")] {
+        let config = Config::parse(&format!("[sink.parquet]\npath = \"{path}\"\n[process]\nsnapshots = \"{path}\"\n"), "t").unwrap();
+        assert_eq!((config.tables().to_string(), config.snapshots().to_string()), (shown.to_owned(), shown.to_owned()));
+    }
+    let s3 = [
+        "endpoint = \"http://key:secret@host\"",
+        "endpoint = \"ftp://host\"",
+        "access_key_id = \"k\"",
+        "secret_access_key = { env = \"S\" }",
+        "kms_key_id = \"k\"",
+        "encryption = \"AES256\"\ncustomer_key = { env = \"K\" }",
+        "encryption = \"none\"",
+        "request_seconds_max = 0",
+        "secret_access_key = \"secret\"",
+    ];
+    expect![[r#""#]].assert_eq(&told(s3.map(|s| format!("[s3]\n{s}\n"))));
 }
