@@ -44,7 +44,6 @@ impl Default for ParquetOptions {
 /// The sink.
 pub struct ParquetSink {
     inner: Arc<Inner>,
-    runtime: Runtime,
     /// Whether the store has passed the race.
     fit: OnceCell<()>,
 }
@@ -54,6 +53,8 @@ struct Inner {
     engine: Engine,
     options: ParquetOptions,
     tables: Mutex<Tables>,
+    /// Goes with the last piece of work rather than with the sink: what is under way waits for its timers and tasks.
+    runtime: Runtime,
 }
 
 /// Tables in use; the least recently used one goes.
@@ -82,15 +83,15 @@ impl ParquetSink {
                 SinkError::Permanent { doing: format!("opening {}", objects::place(objects.root())), detail: e.to_string() }
             })?;
         let engine = table::engine(Arc::clone(objects.store()), runtime.handle().clone());
-        let inner = Inner { objects, engine, options, tables: Mutex::default() };
-        Ok(Self { inner: Arc::new(inner), runtime: Runtime(Some(runtime)), fit: OnceCell::new() })
+        let inner = Inner { objects, engine, options, tables: Mutex::default(), runtime: Runtime(Some(runtime)) };
+        Ok(Self { inner: Arc::new(inner), fit: OnceCell::new() })
     }
 
     /// Lets the store show that conditional puts hold there, once.
     pub async fn check(&self) -> Result<(), ObjectsError> {
         let race = || async {
-            let (objects, Some(runtime)) = (self.inner.objects.clone(), &self.runtime.0) else { return Ok(()) };
-            let raced = runtime.spawn(async move { objects.race().await }).await;
+            let (inner, Some(runtime)) = (Arc::clone(&self.inner), &self.inner.runtime.0) else { return Ok(()) };
+            let raced = runtime.spawn(async move { inner.objects.race().await }).await;
             raced.unwrap_or_else(|e| Err(ObjectsError::Failed { doing: "trying a store".into(), detail: e.to_string() }))
         };
         self.fit.get_or_try_init(race).await.map(|_| ())
@@ -114,7 +115,7 @@ impl ParquetSink {
         what: impl FnOnce(&Inner) -> Result<T, SinkError> + Send + 'static,
     ) -> Result<T, SinkError> {
         let inner = Arc::clone(&self.inner);
-        let Some(runtime) = &self.runtime.0 else { return Err(closing(target)) };
+        let Some(runtime) = &self.inner.runtime.0 else { return Err(closing(target)) };
         match runtime.spawn_blocking(move || what(&inner)).await {
             Ok(result) => result,
             // One table that makes a library panic must not stop the others.
