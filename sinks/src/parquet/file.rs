@@ -62,7 +62,8 @@ pub(super) fn put(objects: &Objects, file: &Url, encoded: Vec<u8>) -> Result<u64
         Ok(_) => Ok(encoded.len() as u64),
         // Also where this very put made it, and its answer was lost.
         Err(object_store::Error::AlreadyExists { .. }) => {
-            let stored = runtime.block_on(async { store.get(&location).await?.bytes().await }).map_err(|e| retryable(&e))?;
+            let stored =
+                runtime.block_on(async { store.get(&location).await?.bytes().await }).map_err(|e| retryable(&objects::chain(&e)))?;
             if stored != encoded {
                 same_table(&stored, &encoded).map_err(|detail| SinkError::Permanent {
                     doing: format!("comparing {name}, which exists, with the log"),
@@ -71,7 +72,7 @@ pub(super) fn put(objects: &Objects, file: &Url, encoded: Vec<u8>) -> Result<u64
             }
             Ok(stored.len() as u64)
         }
-        Err(error) => Err(retryable(&error)),
+        Err(error) => Err(retryable(&objects::chain(&error))),
     }
 }
 

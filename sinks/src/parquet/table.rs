@@ -219,7 +219,7 @@ impl Table {
     fn failed(&self, doing: &str, error: &KernelError) -> SinkError {
         let doing = format!("{doing} {}", self.place());
         // Its trace is no news to an operator, and reading the symbols for it took 200 MB where RUST_BACKTRACE was set.
-        let detail = error.without_backtrace().to_string();
+        let detail = objects::chain(error.without_backtrace());
         if is_of_the_world(error) { SinkError::Retryable { doing, detail } } else { SinkError::Permanent { doing, detail } }
     }
 }
