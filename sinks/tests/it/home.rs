@@ -4,6 +4,7 @@ use crate::s3::{self, S3, SECRET};
 use futures_util::TryStreamExt;
 use object_store::path::Path as StorePath;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use tidegate_sinks::objects::Objects;
 use tidegate_sinks::parquet::verify::{Held, Verifier};
@@ -85,14 +86,17 @@ impl Home {
         }
     }
 
-    /// Makes the next version of a table, in which nothing changes; whether nobody else was faster.
-    pub async fn commit_empty(&self, table: &str) -> bool {
-        let log = format!("{table}/_delta_log");
-        let versions = self.list(&log, ".json").await;
-        let Some(last) = versions.last().and_then(|n| n.strip_suffix(".json")).and_then(|n| n.parse::<u64>().ok()) else { return false };
-        let name = StorePath::from(format!("{log}/{:020}.json", last + 1));
-        let text = "{\"commitInfo\":{\"timestamp\":0,\"operation\":\"OPTIMIZE\",\"operationParameters\":{}}}\n";
-        match self.below.put_opts(&name, text.into(), PutMode::Create.into()).await {
+    /// See [`S3::lost`].
+    pub fn lost(&self) -> BTreeMap<String, u64> {
+        match &self.kind {
+            Kind::Bucket(s3, bucket) => s3.lost(bucket),
+            _ => BTreeMap::new(),
+        }
+    }
+
+    /// Puts what nobody else has put; whether nobody had.
+    pub async fn create(&self, name: &str, bytes: Vec<u8>) -> bool {
+        match self.below.put_opts(&StorePath::from(name), bytes.into(), PutMode::Create.into()).await {
             Ok(_) => true,
             Err(object_store::Error::AlreadyExists { .. }) => false,
             Err(error) => panic!("{error}"),

@@ -7,6 +7,7 @@ mod driving;
 mod follow;
 mod home;
 mod log;
+mod maintainer;
 mod objects;
 mod parquet;
 mod python;

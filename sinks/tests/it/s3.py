@@ -1,10 +1,12 @@
 """S3 over HTTP for tests: moto's, with signatures checked, and with the faults that a test asks for.
 
-s3.py PORT; ends with its input. /-/ is the tests' own:
+s3.py PORT [PORT CERTIFICATE KEY]; ends with its input. The second port takes encrypted connections. /-/ is the tests' own:
   POST /-/bucket?name=B                           makes a bucket
   POST /-/faults?bucket=B&lose=P&late=P&refuse=P  per cent of requests: served and not answered, served and answered 503,
                                                   not served and answered 503; &seed=N
                                                   &after=N: the one request after N more is served and not answered
+                                                  &keep=N: the next N requests to delete are answered 503
+  POST /-/lost?bucket=B                           how many requests of each method were served and not answered
   POST /-/seen?bucket=B                           headers of the last object put there
 Buckets named careless-* forget conditions of puts, racy-* look first and put then.
 """
@@ -20,7 +22,7 @@ KEY, SECRET = os.environ["S3_KEY"], os.environ["S3_SECRET"]
 moto = DomainDispatcherApplication(create_backend_app)
 # moto looks and puts in two steps.
 putting = threading.Lock()
-faults, seen, made = {}, {}, set()
+faults, lost, seen, made = {}, {}, {}, set()
 
 
 def signed(environ):
@@ -64,16 +66,21 @@ def asked(environ, start_response):
     elif what == "/-/faults":
         bucket, dice = query.pop("bucket"), random.Random(int(query.pop("seed", "0")))
         faults[bucket] = (dice, {name: int(share) for name, share in query.items()})
+    elif what == "/-/lost":
+        return answer(start_response, "200 OK", json.dumps(lost.get(query["bucket"], {})))
     elif what == "/-/seen":
         return answer(start_response, "200 OK", json.dumps(seen.get(query["bucket"], {})))
     return answer(start_response, "200 OK", "")
 
 
-def fate_of(bucket):
+def fate_of(bucket, deletes):
     if bucket not in faults:
         return None
     dice, shares = faults[bucket]
     with putting:
+        if deletes and shares.get("keep", 0) > 0:
+            shares["keep"] -= 1
+            return "refuse"
         if "after" in shares:
             shares["after"] -= 1
             return "lose" if shares["after"] == -1 else None
@@ -107,7 +114,7 @@ def app(environ, start_response):
                 return refusal(start_response, "412 Precondition Failed", "PreconditionFailed")
             time.sleep(0.01)
             made.add(path)
-    fate = fate_of(bucket)
+    fate = fate_of(bucket, method == "DELETE" or (method == "POST" and "delete" in environ["QUERY_STRING"]))
     if fate == "refuse":
         return refusal(start_response, "503 Slow Down", "SlowDown")
     told = {}
@@ -118,6 +125,9 @@ def app(environ, start_response):
     else:
         chunks = list(moto(environ, collect))
     if fate == "lose":
+        with putting:
+            of = lost.setdefault(bucket, {})
+            of[method] = of.get(method, 0) + 1
         environ["werkzeug.socket"].shutdown(2)
         raise ConnectionResetError
     if fate == "late":
@@ -128,6 +138,10 @@ def app(environ, start_response):
 
 WSGIRequestHandler.protocol_version = "HTTP/1.1"
 WSGIRequestHandler.log = lambda *_: None
+if len(sys.argv) > 2:
+    encrypted = make_server("127.0.0.1", int(sys.argv[2]), app, threaded=True, ssl_context=(sys.argv[3], sys.argv[4]))
+    encrypted.daemon_threads = True
+    threading.Thread(target=encrypted.serve_forever, daemon=True).start()
 server = make_server("127.0.0.1", int(sys.argv[1]), app, threaded=True)
 server.daemon_threads = True
 threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()

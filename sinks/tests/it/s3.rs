@@ -4,10 +4,11 @@
 use crate::python;
 use object_store::aws::{AmazonS3, AmazonS3Builder, S3ConditionalPut};
 use object_store::{BackoffConfig, ClientOptions, RetryConfig};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -26,6 +27,8 @@ pub const SECRET: &str = "canary/S3+secret=of.the.tests";
 pub struct S3 {
     port: u16,
     folder: tempfile::TempDir,
+    /// Where it takes encrypted connections, too.
+    encrypted: Option<u16>,
     running: Option<(Child, ChildStdin)>,
 }
 
@@ -37,9 +40,19 @@ pub fn shared() -> Option<&'static S3> {
 
 /// A server of one test alone, to be stopped.
 pub fn own() -> Option<S3> {
+    python().map(|python| S3::start(python, None))
+}
+
+/// A server of one test alone that takes encrypted connections, too.
+#[allow(dead_code)]
+pub fn encrypted() -> Option<S3> {
+    python().map(|python| S3::start(python, Some(free_port())))
+}
+
+fn python() -> Option<&'static PathBuf> {
     static PYTHON: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     match PYTHON.get_or_init(|| python::with(VERSION, &PACKAGES, "import moto.server, moto.s3, flask_cors")) {
-        Ok(python) => Some(S3::start(python)),
+        Ok(python) => Some(python),
         Err(why) => {
             python::missing("S3 server", why);
             None
@@ -50,25 +63,39 @@ pub fn own() -> Option<S3> {
 // Two crates share this file, and neither needs all of it.
 #[allow(dead_code)]
 impl S3 {
-    fn start(python: &PathBuf) -> Self {
+    fn start(python: &PathBuf, encrypted: Option<u16>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (shim, log) = (folder.path().join("s3.py"), folder.path().join("stderr.log"));
         fs::write(&shim, SHIM).unwrap();
         let port = free_port();
         let mut command = Command::new(python);
         command.arg(&shim).arg(port.to_string()).env("S3_KEY", KEY).env("S3_SECRET", SECRET);
+        if let Some(port) = encrypted {
+            certificates(folder.path());
+            command.arg(port.to_string()).args(["s3.crt", "s3.key"].map(|name| folder.path().join(name)));
+        }
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(fs::File::create(&log).unwrap());
         let mut child = command.spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         assert_eq!(line, "ready\n", "{}", fs::read_to_string(&log).unwrap_or_default());
         let input = child.stdin.take().unwrap();
-        Self { port, folder, running: Some((child, input)) }
+        Self { port, folder, encrypted, running: Some((child, input)) }
     }
 
     /// Its address.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// Its address for encrypted connections.
+    pub fn encrypted_url(&self) -> String {
+        format!("https://127.0.0.1:{}", self.encrypted.unwrap())
+    }
+
+    /// The certificate of who vouches for it.
+    pub fn authority(&self) -> PathBuf {
+        self.folder.path().join("ca.crt")
     }
 
     /// What it has to complain about.
@@ -93,6 +120,16 @@ impl S3 {
     /// So many requests to a bucket are answered, then one is served and not answered.
     pub fn loses_one(&self, bucket: &str, after: u32) {
         self.ask(&format!("faults?bucket={bucket}&after={after}"));
+    }
+
+    /// So many requests to delete from a bucket are not served.
+    pub fn keeps(&self, bucket: &str, deletes: u32) {
+        self.ask(&format!("faults?bucket={bucket}&keep={deletes}"));
+    }
+
+    /// How many requests to a bucket were served and not answered, by method.
+    pub fn lost(&self, bucket: &str) -> BTreeMap<String, u64> {
+        serde_json::from_str(&self.ask(&format!("lost?bucket={bucket}"))).unwrap()
     }
 
     /// The headers about encryption of the last object that was put into a bucket.
@@ -149,6 +186,17 @@ pub fn store(url: &str, bucket: &str, secret: &str) -> AmazonS3 {
         })
         .build()
         .unwrap()
+}
+
+/// A test authority, and the certificate of a server.
+fn certificates(folder: &Path) {
+    let script = r#"set -e; cd "$1"
+openssl req -x509 -newkey rsa:2048 -nodes -days 3650 -subj /CN=test-ca -keyout ca.key -out ca.crt
+printf 'subjectAltName=IP:127.0.0.1' > names
+openssl req -newkey rsa:2048 -nodes -subj /CN=s3 -keyout s3.key -out s3.csr
+openssl x509 -req -in s3.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 365 -out s3.crt -extfile names"#;
+    let made = Command::new("sh").args(["-c", script, "sh"]).arg(folder).output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
 }
 
 /// A free port below those that the system gives to clients, and beside those of other servers of the tests.
