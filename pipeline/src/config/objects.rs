@@ -198,7 +198,8 @@ impl S3 {
             client = client.with_allow_http(endpoint.starts_with("http://"));
             builder = builder.with_endpoint(self.address(endpoint, bucket));
         }
-        if let Some(region) = &self.region {
+        // Also where the keys are those of the settings.
+        if let Some(region) = self.region.clone().or_else(|| std::env::var("AWS_REGION").ok()) {
             builder = builder.with_region(region);
         }
         self.encrypted(builder).map(|builder| {

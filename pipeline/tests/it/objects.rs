@@ -16,19 +16,21 @@ use std::time::{Duration, Instant};
 
 /// A place whose tables and snapshots are in a bucket of its own.
 pub fn place(s3: &S3, kind: &str) -> Place {
-    place_with(s3, kind, FAST)
+    place_with(s3, kind, "", FAST)
 }
 
-fn place_with(s3: &S3, kind: &str, settings: &str) -> Place {
+/// The same with settings of `[server]`, and others than the fast ones.
+pub fn place_with(s3: &S3, kind: &str, server: &str, settings: &str) -> Place {
     let bucket = s3.bucket(kind);
-    let settings = settings.replace("snapshot_epochs = 5\n", &format!("snapshot_epochs = 5\nsnapshots = \"s3://{bucket}/deep/state\"\n"));
+    assert!(settings.contains("[process]\n"));
+    let settings = settings.replace("[process]\n", &format!("[process]\nsnapshots = \"s3://{bucket}/deep/state\"\n"));
     let more = format!(
         "\n[sink.parquet]\npath = \"s3://{bucket}/deep/tables\"\n\n[s3]\nendpoint = \"{}\"\naccess_key_id = \"{}\"\n\
          secret_access_key = {{ file = \"s3.secret\" }}\nrequest_seconds_max = 5\n",
         s3.url(),
         s3::KEY
     );
-    let mut place = Place::new(&format!("{settings}{more}"));
+    let mut place = Place::with_server(server, &format!("{settings}{more}"));
     std::fs::write(place.path("s3.secret"), format!("{SECRET}\n")).unwrap();
     place.bucket = Some((s3.url(), bucket));
     place
@@ -133,7 +135,7 @@ fn from_a_request_to_its_row_in_a_bucket() {
 fn a_receipt_says_where_in_the_bucket() {
     let Some(s3) = s3::shared() else { return };
     // Receipts are asked for.
-    let place = place_with(s3, "receipt", &FAST.replace("horizon_seconds = 0", "horizon_seconds = 600"));
+    let place = place_with(s3, "receipt", "", &FAST.replace("horizon_seconds = 0", "horizon_seconds = 600"));
     let server = place.start(&Options::default());
     let mut client = server.client();
     let answer = client.post("/v1/events", &place.keys[0], "application/json", &events(0, 1)).json();
@@ -206,7 +208,16 @@ fn a_store_that_hangs_stops_nothing_else() {
     let before = taken();
     std::thread::sleep(Duration::from_secs(5));
     let during = taken() - before;
+    // It can be ended, too.
+    stop.store(true, Ordering::Relaxed);
+    senders.into_iter().for_each(|s| s.join().unwrap());
+    let began = Instant::now();
+    server.stop();
+    println!("stopped in {:.1} s", began.elapsed().as_secs_f64());
+    let server = place.start(&Options::default());
     s3.signal("-CONT");
+    let stop = Arc::new(AtomicBool::new(false));
+    let senders = fleet.drive(&server.address, &place.keys, &stop);
     std::thread::sleep(Duration::from_secs(1));
     stop.store(true, Ordering::Relaxed);
     senders.into_iter().for_each(|s| s.join().unwrap());
@@ -245,6 +256,29 @@ fn doctor_and_the_start_look_at_the_store() {
     assert!(told.contains("sink.parquet.path") && told.contains("If-None-Match"), "{told}");
     let (_, bucket) = careless.bucket.clone().unwrap();
     assert!(!copy(&s3.url(), &bucket, "deep/tables", careless.root.path()).exists(), "nothing was written");
+}
+
+#[test]
+fn connections_are_encrypted_to_a_server_that_is_known() {
+    let Some(s3) = s3::encrypted() else { return };
+    let place = place(&s3, "known");
+    let file = place.path("tidegate.toml");
+    let config = std::fs::read_to_string(&file).unwrap().replace(&s3.url(), &s3.encrypted_url());
+    std::fs::write(&file, &config).unwrap();
+    // Nobody of whom the system knows vouches for it.
+    let (found, ok) = doctor(&place);
+    assert!(!ok && found["sink.parquet.path"].1.contains("certificate"), "{found:?}");
+    std::fs::write(&file, format!("{config}ca_file = {:?}\n", s3.authority())).unwrap();
+    let (found, ok) = doctor(&place);
+    assert!(ok, "{found:?}");
+    let server = place.start(&Options::default());
+    let answer = server.client().post("/v1/events", &place.keys[0], "application/json", &events(0, 10));
+    assert_eq!(answer.status, 202);
+    server.drain();
+    server.stop();
+    let (report, ok) = place.verify();
+    assert!(ok && report["rows_committed"] == 10, "{report:#}");
+    assert_eq!(tables::rows(&place.tables()).len(), 10);
 }
 
 #[test]
