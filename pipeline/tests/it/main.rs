@@ -4,6 +4,7 @@
 mod account;
 mod assignment;
 mod backlog;
+mod black_hole;
 mod clickhouse;
 mod config;
 mod crash;
