@@ -158,6 +158,7 @@ limits! {
     DELIVERY_FAILURES_MAX = 5, "attempts", "that fail in a row, over all partitions and tables of a sink; then one at a time finds out whether it is back";
     DELTA_TABLES_OPEN_MAX = 1_024, "tables", "snapshots of Delta tables kept in memory";
     DELTA_COMMIT_TRIES_MAX = 8, "tries", "conflicts of one commit within one delivery; then the driver waits before it tries again";
+    DELTA_FILES_READ_MAX = 16, "files", "of a table's log that are read at once: each holds a decoder, and a thread or a connection; all of a hundred commits took 350 MB for a moment";
     DELTA_CHECKPOINT_COMMITS = 100, "commits", "a reader replays at most this many of a table";
     DELIVERIES_UNDER_WAY_MAX = 4, "deliveries", "of one sink in one process, each with the encoded file of a cut in memory";
     SINK_READERS_MAX = 16, "reads", "of one sink that wait for the log at once; each takes a thread";

@@ -18,10 +18,11 @@ use delta_kernel_default_engine::{DefaultEngine, DefaultEngineBuilder, build_add
 use hashbrown::HashMap;
 use object_store::ObjectStore;
 use std::error::Error;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use tidegate_schemas::fault;
 use tidegate_schemas::ids::Epoch;
-use tidegate_schemas::limits::DELTA_COMMIT_TRIES_MAX;
+use tidegate_schemas::limits::{DELTA_COMMIT_TRIES_MAX, DELTA_FILES_READ_MAX};
 use tidegate_schemas::sink::{Cut, SinkError};
 use tidegate_schemas::table::DATE;
 use url::Url;
@@ -36,7 +37,9 @@ const WRITER: &str = concat!("tidegate/", env!("CARGO_PKG_VERSION"));
 
 /// The multi-thread executor: the other one can block itself while a checkpoint is written.
 pub(super) fn engine(store: Arc<dyn ObjectStore>, runtime: tokio::runtime::Handle) -> Engine {
-    Arc::new(DefaultEngineBuilder::new(store).with_task_executor(Arc::new(TokioMultiThreadExecutor::new(runtime))).build())
+    let executor = Arc::new(TokioMultiThreadExecutor::new(runtime));
+    let files = NonZeroUsize::new(DELTA_FILES_READ_MAX).unwrap_or(NonZeroUsize::MIN);
+    Arc::new(DefaultEngineBuilder::new(store).with_buffer_size(files).with_task_executor(executor).build())
 }
 
 /// A table and what is known of it.
