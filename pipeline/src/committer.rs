@@ -1,5 +1,6 @@
 //! Commits the sealed epochs of one partition, in order, on a thread of its own: the worker goes on with the next epochs
-//! while the log is busy, and those are then committed together.
+//! while the log is busy, and those are then committed together. Snapshots are stored beside it, one at a time: a store that is
+//! slow or away delays no commit.
 
 use crate::snapshot::Snapshots;
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -11,6 +12,7 @@ use tidegate_schemas::commit::SnapshotRef;
 use tidegate_schemas::ids::{Epoch, Partition};
 use tidegate_schemas::limits::EPOCHS_UNDER_WAY_MAX;
 use tidegate_schemas::log::{CommitUnit, EventLog, LogError, LogName, Owner};
+use tokio::task::JoinSet;
 
 /// A sealed epoch, and the state to keep once it is committed.
 pub struct Sealed {
@@ -43,8 +45,9 @@ impl Committer {
         let (jobs, inbox) = bounded::<Sealed>(EPOCHS_UNDER_WAY_MAX);
         let (outbox, done) = bounded(EPOCHS_UNDER_WAY_MAX + 1);
         let thread = std::thread::Builder::new().name(format!("commit-{}", owner.partition)).spawn(move || {
+            let mut keeping = Keeping { snapshots, under_way: JoinSet::new(), pruning: JoinSet::new() };
             for first in &inbox {
-                let result = commit(&*log, &owner, &snapshots, gather(first, &inbox), &stop);
+                let result = commit(&*log, &owner, &mut keeping, gather(first, &inbox), &stop);
                 let failed = result.is_err();
                 let told = match result {
                     Ok(all) => all.into_iter().try_for_each(|c| outbox.send(Ok(c))),
@@ -97,7 +100,7 @@ fn gather(first: Sealed, inbox: &Receiver<Sealed>) -> Vec<Sealed> {
 fn commit(
     log: &dyn EventLog,
     owner: &Owner,
-    snapshots: &Snapshots,
+    keeping: &mut Keeping,
     group: Vec<Sealed>,
     stop: &AtomicBool,
 ) -> Result<Vec<Committed>, LogError> {
@@ -115,17 +118,68 @@ fn commit(
         if let Some(referred) = referred {
             // Only now does a durable commit refer to it, so what came before may go.
             log.hold("state", LogName::Audit, partition, Some(referred.audit_next));
-            if let Err(error) = snapshots.prune(partition, &referred.name) {
-                tracing::warn!(partition, error = %error, "old snapshots stay");
-            }
+            keeping.prune(partition, referred.name);
         }
-        let snapshot = match state {
-            Some(state) => keep(log, snapshots, partition, epoch, &state)?,
-            None => None,
-        };
+        let snapshot = keeping.kept();
+        if let Some(state) = state {
+            keeping.put(log, partition, epoch, state)?;
+        }
         committed.push(Committed { epoch, snapshot });
     }
     Ok(committed)
+}
+
+/// What happens to snapshots beside the commits; it ends with the partition.
+struct Keeping {
+    snapshots: Snapshots,
+    /// The one that is being stored.
+    under_way: JoinSet<Option<SnapshotRef>>,
+    pruning: JoinSet<()>,
+}
+
+impl Keeping {
+    /// Stores the state after an epoch, which ends the output now. Where the last one is not stored yet, this one is left out:
+    /// recovery folds more outcomes then.
+    fn put(&mut self, log: &dyn EventLog, partition: Partition, epoch: Epoch, state: Vec<u8>) -> Result<(), LogError> {
+        if !self.under_way.is_empty() {
+            tracing::warn!(partition, epoch, "snapshot left out: the one before is still being stored");
+            return Ok(());
+        }
+        let commits = log.bounds(LogName::Commits, partition)?;
+        let audit = log.bounds(LogName::Audit, partition)?;
+        let (snapshots, name) = (self.snapshots.clone(), self.snapshots.name(partition, epoch, &state));
+        let put = async move {
+            match snapshots.store(&name, state).await {
+                Ok(()) => Some(SnapshotRef { epoch, name, audit_next: audit.end, commit: commits.end.saturating_sub(1) }),
+                Err(error) => {
+                    let error = crate::worker::chain(&error);
+                    tracing::warn!(partition, epoch, error, "snapshot failed: recovery will fold more outcomes");
+                    None
+                }
+            }
+        };
+        self.under_way.spawn_on(put, self.snapshots.runtime());
+        Ok(())
+    }
+
+    /// The snapshot that was stored meanwhile.
+    fn kept(&mut self) -> Option<SnapshotRef> {
+        self.under_way.try_join_next()?.ok()?
+    }
+
+    /// Deletes those that nothing refers to any more. One that outlives it goes the next time.
+    fn prune(&mut self, partition: Partition, keep: String) {
+        while self.pruning.try_join_next().is_some() {}
+        if self.pruning.is_empty() {
+            let snapshots = self.snapshots.clone();
+            let prune = async move {
+                if let Err(error) = snapshots.prune(partition, &keep).await {
+                    tracing::warn!(partition, error = crate::worker::chain(&error), "old snapshots stay");
+                }
+            };
+            self.pruning.spawn_on(prune, self.snapshots.runtime());
+        }
+    }
 }
 
 /// Nothing is written while the log is nearly full; sinks go on and make room.
@@ -144,25 +198,5 @@ fn await_room(log: &dyn EventLog, stop: &AtomicBool) -> Result<(), LogError> {
             told = true;
         }
         std::thread::sleep(Duration::from_millis(50));
-    }
-}
-
-fn keep(
-    log: &dyn EventLog,
-    snapshots: &Snapshots,
-    partition: Partition,
-    epoch: Epoch,
-    state: &[u8],
-) -> Result<Option<SnapshotRef>, LogError> {
-    match snapshots.put(partition, epoch, state) {
-        Ok(name) => {
-            let commits = log.bounds(LogName::Commits, partition)?;
-            let audit = log.bounds(LogName::Audit, partition)?;
-            Ok(Some(SnapshotRef { epoch, name, audit_next: audit.end, commit: commits.end.saturating_sub(1) }))
-        }
-        Err(error) => {
-            tracing::warn!(partition, epoch, error = %error, "snapshot failed: recovery will fold more outcomes");
-            Ok(None)
-        }
     }
 }

@@ -5,6 +5,7 @@
 //! text ─ parse (unknown keys are refused) ─▶ Config ─ validate (pure) ─▶ Config that everything is built from
 //! ```
 
+pub mod objects;
 pub mod place;
 pub mod secret;
 mod sinks;
@@ -14,6 +15,7 @@ pub use sinks::{ClickHouse, Parquet, Sinks};
 pub use validate::Objection;
 
 use crate::log::kafka::KafkaSettings;
+use objects::{Location, S3};
 use place::{Fault, Faults, FilePlace};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -35,6 +37,8 @@ pub struct Config {
     pub process: Process,
     /// Where rows go.
     pub sink: Sinks,
+    /// How the buckets are reached that settings name.
+    pub s3: S3,
     /// When sinks close a file. Published as a definition at start, in effect from the next common edge on.
     pub cut: CutParameters,
     /// The folder of definitions.
@@ -53,8 +57,8 @@ pub struct Server {
     /// Holds the embedded log, the control socket, and by default snapshots and tables. Each process has one of its own.
     /// Relative to the configuration file's folder.
     pub data_dir: PathBuf,
-    /// Snapshots and parked rows; absent: the data folder. Processes that share a log on Kafka share this folder, since
-    /// partitions move from one to another. Relative to the configuration file's folder.
+    /// Parked rows, and snapshots where `process.snapshots` says nothing else; absent: the data folder. Processes that share a
+    /// log on Kafka share this folder, since partitions move from one to another. Relative to the configuration file's folder.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state_dir: Option<PathBuf>,
     /// Address and port of the HTTP edge; port 0 takes a free one.
@@ -213,6 +217,10 @@ pub struct Process {
     pub tick_milliseconds: u32,
     /// State is snapshotted every so many epochs: what recovery folds at most, and some.
     pub snapshot_epochs: u32,
+    /// Where snapshots are kept, a folder or `s3://bucket/folder`; absent: `state` in the state folder. A partition that moves
+    /// finds its own there, so processes that share a log share it. Relative to the configuration file's folder.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub snapshots: Option<Location>,
     /// Recorded time within which a repeated event id is a duplicate.
     pub duplicate_horizon_seconds: u64,
     /// Keys of the duplicate state of one partition; past it the tenant with the most loses its oldest, and its horizon shrinks.
@@ -228,6 +236,7 @@ impl Default for Process {
             epoch_milliseconds: 200,
             tick_milliseconds: 1_000,
             snapshot_epochs: limits::SNAPSHOT_EVERY_EPOCHS as u32,
+            snapshots: None,
             duplicate_horizon_seconds: limits::DUPLICATE_HORIZON_SECONDS as u64,
             duplicate_keys_max: limits::DUPLICATE_KEYS_MAX as u64,
         }
@@ -340,11 +349,16 @@ impl Config {
     }
 
     /// Root of the Delta Lake tables.
-    pub fn tables(&self) -> PathBuf {
-        self.sink.parquet.path.clone().unwrap_or_else(|| self.server.data_dir.join("tables"))
+    pub fn tables(&self) -> Location {
+        self.sink.parquet.path.clone().unwrap_or_else(|| Location::Folder(self.server.data_dir.join("tables")))
     }
 
-    /// The folder of snapshots and parked rows.
+    /// Where snapshots are kept.
+    pub fn snapshots(&self) -> Location {
+        self.process.snapshots.clone().unwrap_or_else(|| Location::Folder(self.state().join("state")))
+    }
+
+    /// The folder of parked rows, and of what processes note of themselves.
     pub fn state(&self) -> &Path {
         self.server.state_dir.as_ref().unwrap_or(&self.server.data_dir)
     }
@@ -361,8 +375,9 @@ impl Config {
 
     fn begin_paths_at(&mut self, folder: &Path) {
         let server = &mut self.server;
-        let paths = [Some(&mut server.data_dir), server.state_dir.as_mut(), self.definitions.folder.as_mut()];
-        let paths = paths.into_iter().flatten().chain(self.log.kafka.files()).chain(self.sink.files());
+        let snapshots = self.process.snapshots.as_mut().and_then(Location::folder_mut);
+        let paths = [Some(&mut server.data_dir), server.state_dir.as_mut(), self.definitions.folder.as_mut(), snapshots];
+        let paths = paths.into_iter().flatten().chain(self.log.kafka.files()).chain(self.sink.files()).chain(self.s3.files());
         for path in paths {
             *path = folder.join(&*path);
         }

@@ -2,13 +2,11 @@
 //!
 //! Nothing is changed: what is written to try a permission is taken back, or stands where no reader looks.
 
+use crate::config::objects::Location;
 use crate::config::{Config, LogKind, Role};
 use crate::definitions::check;
 use crate::log::embedded::EmbeddedLog;
 use crate::log::kafka;
-use object_store::local::LocalFileSystem;
-use object_store::path::Path as ObjectPath;
-use object_store::{Error as StoreError, ObjectStore, PutMode, PutOptions, PutPayload};
 use serde::Serialize;
 use std::fs;
 use std::io::ErrorKind;
@@ -17,9 +15,7 @@ use std::path::Path;
 use std::time::Duration;
 use tidegate_schemas::log::EventLog;
 use tidegate_sinks::clickhouse::ClickHouseSink;
-
-/// Several of them try the same name at once: exactly one may win.
-const RACERS: usize = 8;
+use tidegate_sinks::objects::RACERS;
 
 /// How a check ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -88,10 +84,10 @@ pub fn examine(config: &Config) -> Vec<Finding> {
     }
     let roles = &config.server.roles;
     if roles.contains(&Role::Process) {
-        found.push(conditional_writes("snapshots", &config.state().join("state")));
+        found.push(conditional_writes("snapshots", config, &config.snapshots()));
     }
     if roles.contains(&Role::Sink) && config.sink.parquet.enabled {
-        found.push(conditional_writes("sink.parquet.path", &config.tables()));
+        found.push(conditional_writes("sink.parquet.path", config, &config.tables()));
     }
     if roles.contains(&Role::Sink) && config.sink.clickhouse.enabled {
         found.extend(clickhouse(config));
@@ -199,55 +195,31 @@ fn clickhouse(config: &Config) -> Vec<Finding> {
     found
 }
 
-/// Partitions move between processes, and with them what stands in these folders.
+/// Partitions move between processes, and with them what stands in these places.
 fn shared_folders(config: &Config) -> Option<Finding> {
-    let absent: Vec<&str> =
-        [("server.state_dir", config.server.state_dir.is_none()), ("sink.parquet.path", config.sink.parquet.path.is_none())]
-            .into_iter()
-            .filter_map(|(name, absent)| absent.then_some(name))
-            .collect();
-    (!absent.is_empty()).then(|| {
-        let detail = format!(
-            "{} not set: in the data folder of this process, where others do not find it; fine for one process alone",
-            absent.join(" and ")
-        );
-        Finding::warning("shared folders", detail)
-    })
+    let (server, own) =
+        (&config.server, "not set: in the data folder of this process, where others do not find it; fine for one process alone");
+    let absent = [
+        // Snapshots are there too, unless they have a place of their own.
+        ("server.state_dir", server.state_dir.is_none()),
+        ("sink.parquet.path", config.sink.parquet.enabled && config.sink.parquet.path.is_none()),
+    ];
+    let absent: Vec<&str> = absent.into_iter().filter_map(|(name, absent)| absent.then_some(name)).collect();
+    (!absent.is_empty()).then(|| Finding::warning("shared folders", format!("{} {own}", absent.join(" and "))))
 }
 
 /// Two writers may never both believe that they made the same file.
-fn conditional_writes(name: &str, path: &Path) -> Finding {
-    let tried = fs::create_dir_all(path).map_err(anyhow::Error::from).and_then(|()| race(path));
-    match tried {
-        Ok(1) => Finding::ok(name, format!("{}: of {RACERS} writers of one name exactly one wins", path.display())),
-        Ok(won) => Finding::failed(name, format!("{}: {won} of {RACERS} writers of one name won; use another file system", path.display())),
-        Err(error) => Finding::failed(name, format!("{}: {error:#}", path.display())),
+fn conditional_writes(name: &str, config: &Config, location: &Location) -> Finding {
+    match race(config, location) {
+        Ok(()) => Finding::ok(name, format!("{location}: of {RACERS} writers of one name exactly one wins")),
+        Err(error) => Finding::failed(name, format!("{error:#}; pipeline/guides/objects.md has the rights that are needed")),
     }
 }
 
-fn race(path: &Path) -> anyhow::Result<usize> {
-    let store = LocalFileSystem::new_with_prefix(path)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build()?;
-    let at = ObjectPath::from(format!(".doctor-{}", std::process::id()));
-    let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-    runtime.block_on(async {
-        let store = std::sync::Arc::new(store);
-        let mut tasks = tokio::task::JoinSet::new();
-        for racer in 0..RACERS {
-            let (store, at, options) = (std::sync::Arc::clone(&store), at.clone(), options.clone());
-            tasks.spawn(async move { store.put_opts(&at, PutPayload::from(vec![racer as u8]), options).await });
-        }
-        let mut won = 0;
-        while let Some(ended) = tasks.join_next().await {
-            match ended? {
-                Ok(_) => won += 1,
-                Err(StoreError::AlreadyExists { .. }) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        object_store::ObjectStoreExt::delete(&*store, &at).await?;
-        Ok(won)
-    })
+fn race(config: &Config, location: &Location) -> anyhow::Result<()> {
+    let objects = config.s3.open(location)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    Ok(runtime.block_on(objects.race())?)
 }
 
 /// Bytes that this user may still write; 0 where nobody knows.

@@ -1,5 +1,6 @@
 //! `TIDEGATE_FAULT=point[:n]` ends the process at the n-th passage of a named point, as a power cut would: nothing is
-//! flushed and no destructor runs. For tests; the points are in `tidegate_schemas::fault`.
+//! flushed and no destructor runs. `point:n:stop` suspends it there instead (SIGSTOP), until it is told to go on: for its
+//! successor it is dead, and then it comes back. For tests; the points are in `tidegate_schemas::fault`.
 //!
 //! `TIDEGATE_FAULT=script.event=TEXT[:abort|kill|memory]` ends it whenever the scripts of an event run whose bytes contain
 //! the text: by `abort`, by SIGKILL (as the kernel's out-of-memory killer does), or as an allocation that fails does.
@@ -8,7 +9,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tidegate_schemas::fault::{POINTS, install};
 
-static CHOSEN: OnceLock<(String, AtomicU64)> = OnceLock::new();
+/// A point, the passages until then, and what happens there.
+static CHOSEN: OnceLock<(String, AtomicU64, fn())> = OnceLock::new();
 
 /// Reads the variable; a name that does not exist is an error, or a test would pass for the wrong reason.
 pub fn arm() -> Result<(), String> {
@@ -24,20 +26,24 @@ pub fn arm() -> Result<(), String> {
         let _ = AT_EVENT.set((canary.as_bytes().to_vec(), end));
         return Ok(());
     }
-    let (name, nth) = text.split_once(':').unwrap_or((&text, "1"));
+    let (text, happens): (_, fn()) = match text.strip_suffix(":stop") {
+        Some(text) => (text, || signal("-STOP")),
+        None => (&*text, || std::process::abort()),
+    };
+    let (name, nth) = text.split_once(':').unwrap_or((text, "1"));
     let nth: u64 = nth.parse().map_err(|_| format!("TIDEGATE_FAULT: {nth:?} is no number of passages"))?;
     if !POINTS.contains(&name) {
         return Err(format!("TIDEGATE_FAULT: there is no fault point {name:?}; there are {}", POINTS.join(", ")));
     }
-    let _ = CHOSEN.set((name.to_owned(), AtomicU64::new(nth.max(1))));
+    let _ = CHOSEN.set((name.to_owned(), AtomicU64::new(nth.max(1)), happens));
     install(pass);
     Ok(())
 }
 
 fn pass(name: &'static str) {
-    let Some((chosen, left)) = CHOSEN.get() else { return };
+    let Some((chosen, left, happens)) = CHOSEN.get() else { return };
     if chosen == name && left.fetch_sub(1, Ordering::SeqCst) == 1 {
-        std::process::abort();
+        happens();
     }
 }
 
@@ -55,6 +61,10 @@ pub fn event(bytes: &[u8]) {
 }
 
 fn kill() -> ! {
-    let _ = std::process::Command::new("kill").args(["-KILL", &std::process::id().to_string()]).status();
+    signal("-KILL");
     std::process::abort()
+}
+
+fn signal(name: &str) {
+    let _ = std::process::Command::new("kill").args([name, &std::process::id().to_string()]).status();
 }

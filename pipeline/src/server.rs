@@ -24,10 +24,8 @@ use crate::usage;
 use crate::worker::Workers;
 use anyhow::Context;
 use metrics_exporter_prometheus::PrometheusHandle;
-use object_store::local::LocalFileSystem;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -42,6 +40,7 @@ use tidegate_schemas::system::SystemTable;
 use tidegate_schemas::time::Micros;
 use tidegate_sinks::clickhouse::ClickHouseSink;
 use tidegate_sinks::driver::{Driver, DriverOptions, Progress, TableSelection, cursor_or_start};
+use tidegate_sinks::objects::ObjectsError;
 use tidegate_sinks::parquet::{ParquetOptions, ParquetSink};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -197,13 +196,16 @@ fn follow(tasks: &TaskTracker, follower: &Arc<CatalogFollower>, stop: &Arc<Atomi
 type Configured = (Arc<dyn Sink>, Vec<SystemTable>);
 
 /// The sinks that are configured: a sink is an arm here.
-fn sinks_of(config: &Config, tables: &Path) -> anyhow::Result<Vec<Configured>> {
+async fn sinks_of(config: &Config) -> anyhow::Result<Vec<Configured>> {
     let mut sinks: Vec<Configured> = Vec::new();
     let named = |tables: &[String]| tables.iter().filter_map(|name| SystemTable::named(name)).collect();
     let parquet = &config.sink.parquet;
     if parquet.enabled {
-        std::fs::create_dir_all(tables).with_context(|| format!("folder {}", tables.display()))?;
-        let sink = ParquetSink::open(tables, ParquetOptions::default()).context("Parquet tables")?;
+        let objects = config.s3.open(&config.tables()).context("sink.parquet.path")?;
+        let sink = ParquetSink::open(objects, ParquetOptions::default()).context("Parquet tables")?;
+        if config.server.roles.contains(&Role::Sink) {
+            race(&sink).await.context("sink.parquet.path")?;
+        }
         sinks.push((Arc::new(sink), named(&parquet.system_tables)));
     }
     let clickhouse = &config.sink.clickhouse;
@@ -212,6 +214,18 @@ fn sinks_of(config: &Config, tables: &Path) -> anyhow::Result<Vec<Configured>> {
         sinks.push((Arc::new(sink), named(&clickhouse.system_tables)));
     }
     Ok(sinks)
+}
+
+/// A store that is away takes nothing else with it: the sink tries on. One that breaks its word is refused.
+async fn race(sink: &ParquetSink) -> anyhow::Result<()> {
+    let patience = Duration::from_secs(limits::OBJECT_CHECK_SECONDS_MAX as u64);
+    match tokio::time::timeout(patience, sink.check()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(unfit @ ObjectsError::Unfit { .. })) => return Err(unfit.into()),
+        Ok(Err(error)) => tracing::warn!(error = %error, "the store of the tables cannot be used yet"),
+        Err(_) => tracing::warn!(seconds = patience.as_secs(), "the store of the tables does not answer yet"),
+    }
+    Ok(())
 }
 
 /// Starts a driver for each sink. A process that delivers nothing knows them all the same: receipts speak of them.
@@ -223,7 +237,7 @@ async fn start_sinks(
     stop: &CancellationToken,
 ) -> anyhow::Result<(Vec<RunningSink>, Vec<Assigner>)> {
     let (mut running, mut assigners) = (Vec::new(), Vec::new());
-    for (sink, system) in sinks_of(config, &config.tables())? {
+    for (sink, system) in sinks_of(config).await? {
         let park = config.parked(sink.name());
         let options = DriverOptions { tables: TableSelection { system }, accept_gap, ..DriverOptions::new(park) };
         let driver = Driver::new(Arc::clone(&open.log), Arc::clone(&sink), options);
@@ -285,7 +299,7 @@ async fn start_workers(
     let log = &open.log;
     let folder = config.state().join("state");
     std::fs::create_dir_all(&folder).with_context(|| format!("folder {}", folder.display()))?;
-    let store = LocalFileSystem::new_with_prefix(&folder)?.with_fsync(true);
+    let store = config.s3.open(&config.snapshots())?.below().context("process.snapshots")?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let process = &config.process;
     let assignment = Arc::new(Assignment::new(process.workers(log.partitions(), cores) as usize));
@@ -298,7 +312,7 @@ async fn start_workers(
         log: Arc::clone(log),
         catalogs: Arc::clone(follower) as Arc<dyn Catalogs>,
         assignment,
-        snapshots: Snapshots::new(Arc::new(store), tokio::runtime::Handle::current(), log.log_id()),
+        snapshots: Snapshots::new(store, tokio::runtime::Handle::current(), log.log_id()),
         clock: now,
         stop: Arc::clone(stop),
         quarantines,

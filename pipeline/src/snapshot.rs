@@ -37,24 +37,39 @@ pub enum SnapshotError {
 }
 
 impl Snapshots {
-    /// The snapshots of `log` in `store`. Calls block; `runtime` drives the store.
+    /// The snapshots of `log` in `store`, which `runtime` drives.
     pub fn new(store: Arc<dyn ObjectStore>, runtime: tokio::runtime::Handle, log: LogId) -> Self {
         Self { store, runtime, log }
     }
 
-    /// Writes the state after `epoch`; a repeat of the same state finds it there.
-    pub fn put(&self, partition: Partition, epoch: Epoch, state: &[u8]) -> Result<String, SnapshotError> {
-        let hash = hex::encode(Sha256::digest(state));
-        let name = format!("{}/{partition}/{epoch:020}-{hash}.state", self.log);
+    /// The runtime that drives the store.
+    pub fn runtime(&self) -> &tokio::runtime::Handle {
+        &self.runtime
+    }
+
+    /// What the state after an epoch is called.
+    pub fn name(&self, partition: Partition, epoch: Epoch, state: &[u8]) -> String {
+        format!("{}/{partition}/{epoch:020}-{}.state", self.log, hex::encode(Sha256::digest(state)))
+    }
+
+    /// Writes a state under its name; a repeat of the same state finds it there.
+    pub async fn store(&self, name: &str, state: Vec<u8>) -> Result<(), SnapshotError> {
         fault::point("snapshot.before_put");
-        let path = Path::from(name.as_str());
-        let put = self.store.put_opts(&path, state.to_vec().into(), PutMode::Create.into());
-        match self.runtime.block_on(put) {
-            Ok(_) | Err(object_store::Error::AlreadyExists { .. }) => {}
-            Err(cause) => return Err(SnapshotError::Store { name, cause }),
-        }
+        let path = Path::from(name);
+        let stored = match self.store.put_opts(&path, state.into(), PutMode::Create.into()).await {
+            // S3 says so, too, where another put of the name was under way, which may have failed.
+            Err(object_store::Error::AlreadyExists { .. }) => self.store.head(&path).await.map(|_| ()),
+            put => put.map(|_| ()),
+        };
+        stored.map_err(|cause| SnapshotError::Store { name: name.to_owned(), cause })?;
         fault::point("snapshot.after_put");
-        Ok(name)
+        Ok(())
+    }
+
+    /// Writes the state after `epoch`, and waits for it.
+    pub fn put(&self, partition: Partition, epoch: Epoch, state: &[u8]) -> Result<String, SnapshotError> {
+        let name = self.name(partition, epoch, state);
+        self.runtime.block_on(self.store(&name, state.to_vec())).map(|()| name)
     }
 
     /// Reads a snapshot and compares its hash.
@@ -71,19 +86,18 @@ impl Snapshots {
     }
 
     /// Deletes all but `keep` and the one before it: two newer ones exist for whatever goes.
-    pub fn prune(&self, partition: Partition, keep: &str) -> Result<(), SnapshotError> {
+    pub async fn prune(&self, partition: Partition, keep: &str) -> Result<(), SnapshotError> {
         use futures_util::TryStreamExt;
         let prefix = format!("{}/{partition}", self.log);
         let fail = |cause| SnapshotError::Store { name: prefix.clone(), cause };
         let path = Path::from(prefix.as_str());
-        let mut names: Vec<Path> =
-            self.runtime.block_on(self.store.list(Some(&path)).map_ok(|m| m.location).try_collect()).map_err(fail)?;
+        let mut names: Vec<Path> = self.store.list(Some(&path)).map_ok(|m| m.location).try_collect().await.map_err(fail)?;
         names.retain(|n| n.as_ref() < keep);
         names.sort();
         names.pop();
         for name in names {
             fault::point("snapshot.before_delete");
-            self.runtime.block_on(self.store.delete(&name)).map_err(fail)?;
+            self.store.delete(&name).await.map_err(fail)?;
         }
         Ok(())
     }

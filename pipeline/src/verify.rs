@@ -138,7 +138,7 @@ pub fn run(log: &dyn EventLog, config: &Config) -> anyhow::Result<Report> {
     let mut report = Report::of(log.log_id(), &inspection, &account);
     let promised = |sink, delivered| Promised { log: log.log_id(), account: &account, sink, delivered, kept_from: BTreeMap::new() };
     if config.sink.parquet.enabled {
-        delta_tables(&mut report, &promised(parquet::NAME, parquet), &config.tables())?;
+        delta_tables(&mut report, &promised(parquet::NAME, parquet), config)?;
     }
     let settings = &config.sink.clickhouse;
     if settings.enabled {
@@ -167,9 +167,13 @@ fn unreadable(error: &ScanError) -> String {
     format!("commits cannot be read, so tables are not compared: {}", crate::worker::chain(error))
 }
 
-fn delta_tables(report: &mut Report, promised: &Promised<'_>, root: &Path) -> anyhow::Result<()> {
+fn delta_tables(report: &mut Report, promised: &Promised<'_>, config: &Config) -> anyhow::Result<()> {
     let log = promised.log;
-    let verifier = root.is_dir().then(|| Verifier::open(root)).transpose()?;
+    let location = config.tables();
+    // Looking makes no folder.
+    let there = location.folder().is_none_or(Path::is_dir);
+    let open = || anyhow::Ok(Verifier::open(config.s3.open(&location).context("sink.parquet.path")?)?);
+    let verifier = there.then(open).transpose()?;
     let mut tables = promised.tables();
     for found in verifier.iter().map(Verifier::tables).collect::<Result<Vec<_>, _>>()?.into_iter().flatten() {
         if SystemTable::named(found.table.as_str()).is_none() {
@@ -178,7 +182,10 @@ fn delta_tables(report: &mut Report, promised: &Promised<'_>, root: &Path) -> an
     }
     for (tenant, table) in tables {
         let mut stored = Stored::default();
-        let found = verifier.as_ref().and_then(|v| TableId::new(&table).ok().and_then(|id| v.find(&tenant, &id)).map(|t| (v, t)));
+        let found = match (&verifier, TableId::new(&table)) {
+            (Some(verifier), Ok(id)) => verifier.find(&tenant, &id)?.map(|t| (verifier, t)),
+            _ => None,
+        };
         if let Some((verifier, found)) = found {
             let held = verifier.table(&found)?;
             let of_log = |((l, p, e), n): (&(LogId, Partition, Epoch), &u64)| (*l == log).then_some(((*p, *e), *n));
@@ -192,7 +199,7 @@ fn delta_tables(report: &mut Report, promised: &Promised<'_>, root: &Path) -> an
                 sink: promised.sink,
                 tenant: tenant.clone(),
                 table: table.clone(),
-                path: found.path.display().to_string(),
+                path: found.place(),
                 rows: stored.rows.values().sum(),
                 version: Some(held.version),
                 files: Some(held.files),

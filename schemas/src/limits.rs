@@ -161,6 +161,7 @@ limits! {
     DELIVERY_FAILURES_MAX = 5, "attempts", "that fail in a row, over all partitions and tables of a sink; then one at a time finds out whether it is back";
     DELTA_TABLES_OPEN_MAX = 1_024, "tables", "snapshots of Delta tables kept in memory";
     DELTA_COMMIT_TRIES_MAX = 8, "tries", "conflicts of one commit within one delivery; then the driver waits before it tries again";
+    DELTA_FILES_READ_MAX = 16, "files", "of a table's log that are read at once: each holds a decoder, and a thread or a connection; all of a hundred commits took 350 MB for a moment";
     DELTA_CHECKPOINT_COMMITS = 100, "commits", "a reader replays at most this many of a table";
     DELIVERIES_UNDER_WAY_MAX = 4, "deliveries", "of one sink in one process, each with the encoded file of a cut in memory";
     SINK_READERS_MAX = 16, "reads", "of one sink that wait for the log at once; each takes a thread";
@@ -173,6 +174,12 @@ limits! {
     CLICKHOUSE_REQUEST_SECONDS = 120, "seconds", "one statement or insert may take before it counts as failed and is tried again";
     CLICKHOUSE_ANSWER_BYTES_MAX = 64 << 20, "bytes", "of one answer of ClickHouse that is read into memory";
     PARKED_BYTES_MAX = 1 << 30, "bytes", "blocks of parked tables kept apart; past it they are dropped as a recorded gap";
+    VERIFY_FILE_BYTES_MAX = 1 << 30, "bytes", "of one table file that `verify` fetches from an object store into memory; those of one cut are far smaller";
+    OBJECT_CONNECT_SECONDS_MAX = 5, "seconds", "until a connection to an object store stands";
+    OBJECT_REQUEST_SECONDS = 60, "seconds", "one request to an object store may take before it counts as failed";
+    OBJECT_RETRIES_MAX = 3, "repeats", "of one request within seconds, for a connection that was just closed or a server that asks for a moment; whatever lasts is the driver's";
+    OBJECT_RETRY_SECONDS_MAX = 10, "seconds", "after which a request is not repeated";
+    OBJECT_CHECK_SECONDS_MAX = 15, "seconds", "that a start waits for an object store to show that its conditional writes hold; then the sink tries on";
     VERIFY_KEYS_MAX = 4 << 20, "keys", "of overlapping files, compared in memory for duplicates";
 
     // administration

@@ -11,4 +11,5 @@
 pub mod clickhouse;
 pub mod cut;
 pub mod driver;
+pub mod objects;
 pub mod parquet;

@@ -112,6 +112,6 @@ fn snapshots(bytes: &[u8]) {
         assert_eq!(found, input.0);
     }
     assert!(matches!(snapshots.get(&name.replace(".state", ".stat")), Err(SnapshotError::Store { .. })));
-    snapshots.prune(partition, &name).unwrap();
+    runtime.block_on(snapshots.prune(partition, &name)).unwrap();
     assert_eq!(snapshots.get(&name).unwrap(), input.0, "what is referred to stays");
 }

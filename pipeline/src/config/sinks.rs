@@ -1,5 +1,6 @@
 //! Where rows go.
 
+use super::objects::Location;
 use super::secret::{SecretError, SecretPlace};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -22,7 +23,7 @@ impl Sinks {
     pub fn files(&mut self) -> Vec<&mut PathBuf> {
         let clickhouse = &mut self.clickhouse;
         let password = clickhouse.password.as_mut().and_then(SecretPlace::file);
-        [self.parquet.path.as_mut(), clickhouse.ca_file.as_mut(), password].into_iter().flatten().collect()
+        [self.parquet.path.as_mut().and_then(Location::folder_mut), clickhouse.ca_file.as_mut(), password].into_iter().flatten().collect()
     }
 }
 
@@ -32,9 +33,10 @@ impl Sinks {
 pub struct Parquet {
     /// Whether rows go there.
     pub enabled: bool,
-    /// Root of the tables; absent: `tables` in the data folder. Relative to the configuration file's folder.
+    /// Root of the tables, a folder or `s3://bucket/folder`; absent: `tables` in the data folder. Relative to the configuration
+    /// file's folder.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub path: Option<PathBuf>,
+    pub path: Option<Location>,
     /// System tables that go there too: `rejections`, `script_runs`, `script_logs`, `releases`.
     pub system_tables: Vec<String>,
 }

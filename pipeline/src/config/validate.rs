@@ -1,6 +1,7 @@
 //! What values a setting may have. Pure: forms are right before, and nothing is looked at but the values.
 
 use super::Config;
+use super::objects::Encryption;
 use tidegate_schemas::limits;
 use tidegate_schemas::system::SystemTable;
 
@@ -22,6 +23,7 @@ impl Config {
         self.validate_server(&mut found);
         self.validate_log_and_process(&mut found);
         self.validate_clickhouse(&mut found);
+        self.validate_s3(&mut found);
         let mut check = |holds: bool, setting, detail: String, remedy: &str| {
             if !holds {
                 found.push(Objection { setting, detail, remedy: remedy.to_owned() });
@@ -111,6 +113,54 @@ impl Config {
         let mut bounded = |setting, value: u32, max, reason: &str| found.extend(out_of_bounds(setting, value.into(), 1, max, reason));
         bounded("sink.clickhouse.request_seconds_max", c.request_seconds_max, 3_600, "a partition waits for it");
         bounded("sink.clickhouse.retention_days", c.retention_days.unwrap_or(1), 36_500, "rows are dropped a whole day at a time");
+    }
+
+    fn validate_s3(&self, found: &mut Vec<Objection>) {
+        let s3 = &self.s3;
+        let mut check = |holds: bool, setting, detail: &str, remedy: &str| {
+            if !holds {
+                found.push(Objection { setting, detail: detail.to_owned(), remedy: remedy.to_owned() });
+            }
+        };
+        let plain = |endpoint: &String| {
+            let host = endpoint.strip_prefix("http://").or_else(|| endpoint.strip_prefix("https://"));
+            host.is_some_and(|host| !host.is_empty() && !host.contains(['@', '?', '#', ' ']))
+        };
+        // Not shown: somebody may have put a secret there.
+        check(
+            s3.endpoint.as_ref().is_none_or(plain),
+            "s3.endpoint",
+            "is no plain address",
+            "write http://host:port or https://host:port; keys are in s3.access_key_id and s3.secret_access_key",
+        );
+        check(
+            s3.access_key_id.is_some() == s3.secret_access_key.is_some(),
+            "s3.access_key_id",
+            "goes with s3.secret_access_key, and one of them is absent",
+            "set both, or neither: then the environment or the machine's role signs",
+        );
+        let shown = |text: &String| !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic());
+        for (setting, value) in [("s3.access_key_id", &s3.access_key_id), ("s3.region", &s3.region), ("s3.kms_key_id", &s3.kms_key_id)] {
+            check(
+                value.as_ref().is_none_or(shown),
+                setting,
+                "is empty, or holds what no key or region does",
+                "leave it out, or write it as it was given",
+            );
+        }
+        check(
+            s3.kms_key_id.is_none() || matches!(s3.encryption, Some(Encryption::Kms | Encryption::KmsTwice)),
+            "s3.kms_key_id",
+            "is set, and s3.encryption does not ask for a key of that service",
+            "set s3.encryption to \"aws:kms\" or \"aws:kms:dsse\"",
+        );
+        check(
+            s3.customer_key.is_none() || s3.encryption.is_none(),
+            "s3.customer_key",
+            "is set, and s3.encryption too",
+            "an object is encrypted by one of them: leave the other out",
+        );
+        found.extend(out_of_bounds("s3.request_seconds_max", s3.request_seconds_max.into(), 1, 3_600, "a partition waits for it"));
     }
 
     fn validate_roles(&self, found: &mut Vec<Objection>) {

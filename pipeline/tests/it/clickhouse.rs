@@ -1,38 +1,46 @@
 //! Both sinks at once, the real binary and ClickHouse's real engine: the same rows in both, each once, whatever dies.
 
 #[path = "../../../sinks/tests/it/clickhouse/engine.rs"]
-mod engine;
+pub mod engine;
 
 use crate::crash::{FAST, Fleet, Ledger, is_of_clickhouse, killed_at};
-use crate::support::{BINARY, Options, Place, Running, files, wait_for};
+use crate::support::{BINARY, Options, Place, files, wait_for};
 use crate::tables;
 use engine::{Engine, PASSWORD, USER, own, shared};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
-use tidegate_pipeline::usage;
+use std::time::Duration;
 
 /// A place whose server delivers to a database of its own, too.
 fn place(engine: &Engine, database: &str, more: &str) -> Place {
     place_with(engine, database, FAST, more)
 }
 
-fn place_with(engine: &Engine, database: &str, settings: &str, more: &str) -> Place {
-    let clickhouse = format!(
-        "\n[sink.clickhouse]\nenabled = true\nurl = \"{}\"\ndatabase = \"{database}\"\nuser = \"{USER}\"\n\
-         password = {{ file = \"clickhouse.password\" }}\n{more}",
-        engine.url()
-    );
-    let place = Place::new(&format!("{settings}{clickhouse}"));
-    std::fs::write(place.path("clickhouse.password"), format!("{PASSWORD}\n")).unwrap();
+pub fn place_with(engine: &Engine, database: &str, settings: &str, more: &str) -> Place {
+    let place = Place::new(&format!("{settings}{}{more}", settings_of(engine, database)));
+    sign_in(&place);
     place
 }
 
+/// Those of a database.
+pub fn settings_of(engine: &Engine, database: &str) -> String {
+    format!(
+        "\n[sink.clickhouse]\nenabled = true\nurl = \"{}\"\ndatabase = \"{database}\"\nuser = \"{USER}\"\n\
+         password = {{ file = \"clickhouse.password\" }}\n",
+        engine.url()
+    )
+}
+
+/// Puts the password where the settings look for it.
+pub fn sign_in(place: &Place) {
+    std::fs::write(place.path("clickhouse.password"), format!("{PASSWORD}\n")).unwrap();
+}
+
 /// What all tables of a database hold of the tenants' events, by tenant and event id.
-fn events(engine: &Engine, database: &str) -> BTreeMap<(String, String), u64> {
+pub fn events(engine: &Engine, database: &str) -> BTreeMap<(String, String), u64> {
     let tables = engine.ask(&format!(
         "SELECT table FROM system.columns WHERE database = '{database}' AND name = '_epoch' AND table NOT IN ('rejections', 'script_runs') AND table NOT LIKE '%_latest'"
     ));
@@ -47,7 +55,7 @@ fn events(engine: &Engine, database: &str) -> BTreeMap<(String, String), u64> {
 }
 
 /// Every acknowledged event is there once, and nothing refused is.
-fn there_once(engine: &Engine, database: &str, ledger: &Ledger) {
+pub fn there_once(engine: &Engine, database: &str, ledger: &Ledger) {
     let found = events(engine, database);
     let key = |(tenant, id): &(usize, String)| (["acme", "beta"][*tenant].to_owned(), id.clone());
     let lost: Vec<_> = ledger.acknowledged.iter().map(key).filter(|k| !found.contains_key(k)).take(5).collect();
@@ -57,7 +65,7 @@ fn there_once(engine: &Engine, database: &str, ledger: &Ledger) {
 }
 
 /// Rows by tenant and table, for each sink; `verify` finds no difference.
-fn verified(place: &Place) -> BTreeMap<String, BTreeMap<(String, String), u64>> {
+pub fn verified(place: &Place) -> BTreeMap<String, BTreeMap<(String, String), u64>> {
     let (report, ok) = place.verify();
     assert!(ok && report["differences_count"] == 0 && report["rows_pending"] == 0, "{report:#}");
     let mut sums: BTreeMap<String, BTreeMap<(String, String), u64>> = BTreeMap::new();
@@ -313,73 +321,6 @@ fn a_parked_table_is_listed_resumed_and_whole_again() {
 fn table_of(place: &Place) -> String {
     let (report, _) = place.verify();
     report["tables"].as_array().unwrap().iter().find(|t| t["sink"] == "clickhouse").unwrap()["table"].as_str().unwrap().to_owned()
-}
-
-/// `TIDEGATE_BLACK_HOLE_SECONDS=600` makes it ten minutes.
-#[test]
-fn a_black_hole_harms_neither_intake_nor_the_other_sink() {
-    let Some(engine) = own() else { return };
-    let seconds: u64 = std::env::var("TIDEGATE_BLACK_HOLE_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(60);
-    // Cuts as one would have them: what has gathered is brought after by inserts of a thousand rows.
-    let settings = FAST.replace("rows = 50\n", "rows = 1000\n").replace("edge_seconds = 1\n", "edge_seconds = 5\n");
-    let place = place_with(&engine, "hole", &settings, "request_seconds_max = 5\n");
-    let server = place.start(&Options::default());
-    let fleet = Fleet::new(4);
-    let stop = Arc::new(AtomicBool::new(false));
-    let servers = Arc::new(Mutex::new(vec![server.address.clone()]));
-    let senders = fleet.drive_any(&servers, &place.keys, &stop, Duration::from_millis(5));
-    let acknowledged = || fleet.ledger.lock().unwrap().acknowledged.len() as u64;
-    wait_for("rows", Duration::from_secs(60), || engine.try_ask("SELECT 1 FROM hole.rejections LIMIT 1").is_ok().then_some(()));
-    let mut client = server.client();
-    let in_parquet = || tables::rows(&place.data().join("tables")).len() as u64;
-    // The same load with a sink that answers, to compare with: seconds, and bytes of memory.
-    let mut sample = |seconds: u64| {
-        let (began, mut samples) = (Instant::now(), Vec::new());
-        while began.elapsed() < Duration::from_secs(seconds) {
-            std::thread::sleep(Duration::from_secs(1));
-            samples.push((began.elapsed().as_secs_f64(), usage::rss_bytes(server.child.id()).0 as f64));
-            let ready = client.get("/ready", None).json();
-            assert_eq!((&ready["ready"], &ready["sinks"][0]["failure"]), (&Value::Bool(true), &Value::Null), "{ready}");
-        }
-        samples
-    };
-    let peak = |samples: &[(f64, f64)]| samples.iter().map(|s| s.1).fold(0.0, f64::max);
-    let before = sample(seconds.min(20));
-    let (acknowledged_before, parquet_before) = (acknowledged(), in_parquet());
-    engine.signal("-STOP");
-    let samples = sample(seconds);
-    // How far it is behind is told all the time.
-    let lag = lag_of_clickhouse(&server);
-    assert!(lag > 10, "{lag} records");
-    let metrics = String::from_utf8(server.client().get("/metrics", None).body).unwrap();
-    assert!(metrics.contains("tidegate_sink_breaker_open{sink=\"clickhouse\"} 1"), "{metrics}");
-    let (taken, delivered) = (acknowledged() - acknowledged_before, in_parquet() - parquet_before);
-    stop.store(true, Ordering::Relaxed);
-    senders.into_iter().for_each(|s| s.join().unwrap());
-    engine.signal("-CONT");
-    let resumed = Instant::now();
-    server.drain_within(Duration::from_secs(300 + seconds));
-    let drained = resumed.elapsed().as_secs_f64();
-    // Of the second half: what is warmed up in the first is no leak.
-    let half = &samples[samples.len() / 2..];
-    let slope = (half[half.len() - 1].1 - half[0].1) / (half[half.len() - 1].0 - half[0].0).max(1.0);
-    println!(
-        "{seconds} s of black hole: {taken} events taken, {delivered} rows to Parquet, peak RSS {:.0} MB ({:.0} MB before), \
-         slope {:.1} kB/s, drained in {drained:.1} s",
-        peak(&samples) / 1e6,
-        peak(&before) / 1e6,
-        slope / 1e3
-    );
-    assert!(taken > 100 && delivered > 100, "{taken} events, {delivered} rows while ClickHouse hung");
-    assert!(peak(&samples) < peak(&before) + 150e6, "{before:?} {samples:?}");
-    server.stop();
-    let sums = verified(&place);
-    assert_eq!(sums["parquet"], sums["clickhouse"]);
-    there_once(&engine, "hole", &fleet.ledger.lock().unwrap());
-}
-
-fn lag_of_clickhouse(server: &Running) -> u64 {
-    server.client().get("/ready", None).json()["sinks"][1]["lag_records"].as_u64().unwrap()
 }
 
 /// The engine of the tests knows no users, so the statements are read by its parser and their conditions tried as they are.

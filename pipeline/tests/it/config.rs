@@ -2,6 +2,7 @@
 
 use expect_test::{Expect, expect};
 use std::path::Path;
+use tidegate_pipeline::config::objects::Location;
 use tidegate_pipeline::config::{Config, LogFormat};
 
 fn example() -> String {
@@ -53,7 +54,8 @@ fn relative_paths_begin_at_the_files_folder() {
     .unwrap();
     let config = Config::load(&file).unwrap();
     assert_eq!(config.server.data_dir, folder.path().join("data"));
-    assert_eq!(config.tables(), folder.path().join("data/tables"));
+    assert_eq!(config.tables(), Location::Folder(folder.path().join("data/tables")));
+    assert_eq!(config.snapshots(), Location::Folder(folder.path().join("data/state")));
     assert_eq!(config.control_socket(), folder.path().join("data/control.sock"));
     assert_eq!(config.definitions.folder.as_deref(), Some(Path::new("/etc/definitions")));
     assert_eq!(config.telemetry.log_format, LogFormat::Json);
@@ -76,7 +78,7 @@ fn unknown_settings_are_refused_with_their_place() {
     check(
         "[sinks.parquet]\nenabled = true\n",
         expect![
-            "tidegate.toml:1:2: unknown field `sinks`, expected one of `server`, `log`, `process`, `sink`, `cut`, `definitions`, `telemetry`; tidegate.example.toml shows every setting"
+            "tidegate.toml:1:2: unknown field `sinks`, expected one of `server`, `log`, `process`, `sink`, `s3`, `cut`, `definitions`, `telemetry`; tidegate.example.toml shows every setting"
         ],
     );
     check(
@@ -182,5 +184,39 @@ fn values_that_only_the_start_would_find_wrong() {
     .assert_eq(&told(roles));
     for roles in ["'sink', 'ingest', 'process'", "'ingest'", "'process', 'sink'"] {
         assert!(Config::parse(&format!("[server]\nroles = [{roles}]\n"), "t").is_ok(), "{roles}");
+    }
+}
+
+#[test]
+fn places_of_objects() {
+    let refused = |text: String, why: &str| {
+        let told = Config::parse(&text, "t.toml").unwrap_err().to_string();
+        assert!(told.contains(why), "{told}");
+    };
+    for (path, why) in [
+        ("gs://b/t", "\"gs\" is no store that Tidegate knows"),
+        ("s3://", "is no name of a bucket"),
+        ("s3://UP/t", "is no name of a bucket"),
+        ("s3://bucket/a//b", "is no folder of a bucket"),
+        ("s3://bucket/../b", "is no folder of a bucket"),
+        ("s3://bucket/a b", "is no folder of a bucket"),
+    ] {
+        refused(format!("[sink.parquet]\npath = \"{path}\"\n"), why);
+    }
+    for (path, shown) in [("s3://bucket", "s3://bucket"), ("s3://b.u-cket/a/b=c/", "s3://b.u-cket/a/b=c"), ("tables", "tables")] {
+        let config = Config::parse(&format!("[sink.parquet]\npath = \"{path}\"\n[process]\nsnapshots = \"{path}\"\n"), "t").unwrap();
+        assert_eq!((config.tables().to_string(), config.snapshots().to_string()), (shown.to_owned(), shown.to_owned()));
+    }
+    for (setting, why) in [
+        ("endpoint = \"http://key:secret@host\"", "s3.endpoint is no plain address"),
+        ("endpoint = \"ftp://host\"", "s3.endpoint is no plain address"),
+        ("access_key_id = \"k\"", "goes with s3.secret_access_key"),
+        ("secret_access_key = { env = \"S\" }", "goes with s3.secret_access_key"),
+        ("kms_key_id = \"k\"", "s3.kms_key_id is set"),
+        ("encryption = \"AES256\"\ncustomer_key = { env = \"K\" }", "s3.customer_key is set"),
+        ("encryption = \"none\"", "unknown variant `none`"),
+        ("request_seconds_max = 0", "s3.request_seconds_max is 0"),
+    ] {
+        refused(format!("[s3]\n{setting}\n"), why);
     }
 }

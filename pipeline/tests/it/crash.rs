@@ -151,7 +151,7 @@ pub fn there_once(tables: &Path, ledger: &Ledger) -> Vec<tables::TableRow> {
 fn finish(place: &Place, server: Running, fleet: &Fleet) {
     server.drain();
     server.stop();
-    check(place, &place.data().join("tables"), &fleet.ledger.lock().unwrap());
+    check(place, &place.tables(), &fleet.ledger.lock().unwrap());
 }
 
 #[test]

@@ -4,6 +4,7 @@
 mod account;
 mod assignment;
 mod backlog;
+mod black_hole;
 mod clickhouse;
 mod config;
 mod crash;
@@ -17,10 +18,15 @@ mod input;
 mod isolation;
 mod kafka;
 mod log;
+mod objects;
+#[path = "../../../sinks/tests/it/python.rs"]
+mod python;
 mod readers;
 mod recent;
 mod recovery;
 mod releases;
+#[path = "../../../sinks/tests/it/s3.rs"]
+mod s3;
 mod scan;
 mod shares;
 mod support;

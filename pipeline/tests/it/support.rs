@@ -12,6 +12,8 @@ pub const BINARY: &str = env!("CARGO_BIN_EXE_tidegate");
 pub struct Place {
     pub root: tempfile::TempDir,
     pub keys: [String; 2],
+    /// The server and the bucket that tables are in, where they are not in the data folder.
+    pub bucket: Option<(String, String)>,
     server: String,
     extra: String,
 }
@@ -34,7 +36,7 @@ impl Place {
     pub fn with_server(server: &str, extra: &str) -> Self {
         let root = tempfile::tempdir().unwrap();
         let keys = [key("acmekey", 1), key("betakey", 2)];
-        let place = Self { root, keys, server: server.to_owned(), extra: extra.to_owned() };
+        let place = Self { root, keys, bucket: None, server: server.to_owned(), extra: extra.to_owned() };
         place.write_definitions();
         place.write_config();
         place
@@ -46,6 +48,14 @@ impl Place {
 
     pub fn data(&self) -> PathBuf {
         self.path("data")
+    }
+
+    /// The tables, or a copy of them as they are now.
+    pub fn tables(&self) -> PathBuf {
+        match &self.bucket {
+            Some((server, bucket)) => crate::objects::copy(server, bucket, "deep/tables", self.root.path()),
+            None => self.data().join("tables"),
+        }
     }
 
     fn write_config(&self) {

@@ -1,11 +1,10 @@
 //! One file of a table: encoded the same from the same rows, and put only where no file of the name exists.
 
+use crate::objects::{self, Objects};
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, SchemaRef};
 use bytes::Bytes;
-use object_store::local::LocalFileSystem;
-use object_store::path::Path as StorePath;
-use object_store::{ObjectStore, ObjectStoreExt, PutMode};
+use object_store::{ObjectStoreExt, PutMode};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::basic::{Compression, ZstdLevel};
@@ -13,11 +12,11 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
-use std::path::Path;
 use tidegate_schemas::limits::CUT_ROWS_MAX;
 use tidegate_schemas::sink::{Cut, SinkError};
 use tidegate_schemas::table::DATE;
 use tidegate_schemas::time;
+use url::Url;
 
 /// Where a cut's file lies in the folder of its table.
 pub(super) fn place(cut: &Cut) -> String {
@@ -53,25 +52,27 @@ pub(super) fn encode(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Vec<
 
 /// Puts the file durably; where it exists, checks it. Returns the size of the stored file. Blocks, on a thread of the
 /// runtime.
-pub(super) fn put(store: &LocalFileSystem, path: &Path, encoded: Vec<u8>) -> Result<u64, SinkError> {
+pub(super) fn put(objects: &Objects, file: &Url, encoded: Vec<u8>) -> Result<u64, SinkError> {
     let runtime = tokio::runtime::Handle::current();
-    let retryable =
-        |e: &dyn std::fmt::Display| SinkError::Retryable { doing: format!("writing {}", path.display()), detail: e.to_string() };
-    let location = StorePath::from_absolute_path(path).map_err(|e| retryable(&e))?;
+    let name = objects::place(file);
+    let retryable = |e: &dyn std::fmt::Display| SinkError::Retryable { doing: format!("writing {name}"), detail: e.to_string() };
+    let (store, location) = (objects.store(), objects::path(file).map_err(|e| retryable(&e))?);
     let encoded = Bytes::from(encoded);
     match runtime.block_on(store.put_opts(&location, encoded.clone().into(), PutMode::Create.into())) {
         Ok(_) => Ok(encoded.len() as u64),
+        // Also where this very put made it, and its answer was lost.
         Err(object_store::Error::AlreadyExists { .. }) => {
-            let stored = runtime.block_on(async { store.get(&location).await?.bytes().await }).map_err(|e| retryable(&e))?;
+            let stored =
+                runtime.block_on(async { store.get(&location).await?.bytes().await }).map_err(|e| retryable(&objects::chain(&e)))?;
             if stored != encoded {
                 same_table(&stored, &encoded).map_err(|detail| SinkError::Permanent {
-                    doing: format!("comparing {}, which exists, with the log", path.display()),
+                    doing: format!("comparing {name}, which exists, with the log"),
                     detail: format!("{detail}; move the file away if no version of the table refers to it"),
                 })?;
             }
             Ok(stored.len() as u64)
         }
-        Err(error) => Err(retryable(&error)),
+        Err(error) => Err(retryable(&objects::chain(&error))),
     }
 }
 

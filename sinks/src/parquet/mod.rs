@@ -1,4 +1,4 @@
-//! Parquet files in Delta Lake tables, one for each tenant and table, on the local file system.
+//! Parquet files in Delta Lake tables, one for each tenant and table, on the local file system or in an object store.
 //!
 //! ```text
 //! <root>/acme/climate-7f3a/date=2026-11-25/<cut name>.parquet     put create-only, named by the log
@@ -13,14 +13,15 @@ mod schema;
 mod table;
 pub mod verify;
 
+use crate::objects::{self, Objects, ObjectsError};
 use hashbrown::HashMap;
-use object_store::local::LocalFileSystem;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use table::{Engine, Table};
 use tidegate_schemas::ids::{Epoch, LogId, Partition, TenantId, is_id};
 use tidegate_schemas::sink::{Cut, Grain, Rows, Sink, SinkError, Target};
 use tidegate_schemas::{BoxFuture, fault, limits};
+use tokio::sync::OnceCell;
+use url::Url;
 
 /// The sink's name, in cursors, application ids, metrics and receipts.
 pub const NAME: &str = "parquet";
@@ -43,15 +44,17 @@ impl Default for ParquetOptions {
 /// The sink.
 pub struct ParquetSink {
     inner: Arc<Inner>,
-    runtime: Runtime,
+    /// Whether the store has passed the race.
+    fit: OnceCell<()>,
 }
 
 struct Inner {
-    root: PathBuf,
-    store: Arc<LocalFileSystem>,
+    objects: Objects,
     engine: Engine,
     options: ParquetOptions,
     tables: Mutex<Tables>,
+    /// Goes with the last piece of work rather than with the sink: what is under way waits for its timers and tasks.
+    runtime: Runtime,
 }
 
 /// Tables in use; the least recently used one goes.
@@ -73,21 +76,37 @@ impl Drop for Runtime {
 }
 
 impl ParquetSink {
-    /// Opens the folder of all tables, and makes it where it does not exist.
-    pub fn open(root: &Path, options: ParquetOptions) -> Result<Self, SinkError> {
-        let fail = |e: &dyn std::fmt::Display| SinkError::Permanent { doing: format!("opening {}", root.display()), detail: e.to_string() };
-        std::fs::create_dir_all(root).map_err(|e| fail(&e))?;
-        let root = root.canonicalize().map_err(|e| fail(&e))?;
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .thread_name("delta")
-            .enable_all()
-            .build()
-            .map_err(|e| fail(&e))?;
-        let store = Arc::new(LocalFileSystem::new().with_fsync(true));
-        let engine = table::engine(Arc::clone(&store) as _, runtime.handle().clone());
-        let inner = Inner { root, store, engine, options, tables: Mutex::default() };
-        Ok(Self { inner: Arc::new(inner), runtime: Runtime(Some(runtime)) })
+    /// A sink for the tables of a folder. Nothing is asked of the store yet.
+    pub fn open(objects: Objects, options: ParquetOptions) -> Result<Self, SinkError> {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("delta").enable_all().build().map_err(|e| {
+                SinkError::Permanent { doing: format!("opening {}", objects::place(objects.root())), detail: e.to_string() }
+            })?;
+        let engine = table::engine(Arc::clone(objects.store()), runtime.handle().clone());
+        let inner = Inner { objects, engine, options, tables: Mutex::default(), runtime: Runtime(Some(runtime)) };
+        Ok(Self { inner: Arc::new(inner), fit: OnceCell::new() })
+    }
+
+    /// Lets the store show that conditional puts hold there, once.
+    pub async fn check(&self) -> Result<(), ObjectsError> {
+        let race = || async {
+            let (inner, Some(runtime)) = (Arc::clone(&self.inner), &self.inner.runtime.0) else { return Ok(()) };
+            let raced = runtime.spawn(async move { inner.objects.race().await }).await;
+            raced.unwrap_or_else(|e| Err(ObjectsError::Failed { doing: "trying a store".into(), detail: e.to_string() }))
+        };
+        self.fit.get_or_try_init(race).await.map(|_| ())
+    }
+
+    /// No byte goes to a store that might let two writers make the same version. One that has not shown it yet, because it was
+    /// away, is tried again by the driver; no table is parked for it.
+    async fn checked(&self) -> Result<(), SinkError> {
+        if self.inner.objects.is_local() {
+            return Ok(());
+        }
+        self.check().await.map_err(|e| match e {
+            ObjectsError::Failed { doing, detail } => SinkError::Retryable { doing, detail },
+            unfit @ ObjectsError::Unfit { .. } => SinkError::Retryable { doing: "trying the store".into(), detail: unfit.to_string() },
+        })
     }
 
     async fn run<T: Send + 'static>(
@@ -96,7 +115,7 @@ impl ParquetSink {
         what: impl FnOnce(&Inner) -> Result<T, SinkError> + Send + 'static,
     ) -> Result<T, SinkError> {
         let inner = Arc::clone(&self.inner);
-        let Some(runtime) = &self.runtime.0 else { return Err(closing(target)) };
+        let Some(runtime) = &self.inner.runtime.0 else { return Err(closing(target)) };
         match runtime.spawn_blocking(move || what(&inner)).await {
             Ok(result) => result,
             // One table that makes a library panic must not stop the others.
@@ -133,6 +152,7 @@ impl Sink for ParquetSink {
     fn deliver(&self, cut: Cut) -> BoxFuture<'_, Result<(), SinkError>> {
         Box::pin(async move {
             let target = cut.target.clone();
+            self.checked().await?;
             let cut = Arc::new(cut);
             let put = Arc::clone(&cut);
             let size = self.run(&target, move |inner| inner.put(&put)).await?;
@@ -141,15 +161,15 @@ impl Sink for ParquetSink {
     }
 
     fn location(&self, target: &Target) -> String {
-        self.inner.folder(target).map_or_else(|e| e.to_string(), |folder| folder.display().to_string())
+        self.inner.folder(target).map_or_else(|e| e.to_string(), |folder| objects::place(&folder))
     }
 }
 
 impl Inner {
     /// Ids cannot leave the folder: they hold no separator and begin with a letter or digit.
-    fn folder(&self, target: &Target) -> Result<PathBuf, SinkError> {
+    fn folder(&self, target: &Target) -> Result<Url, SinkError> {
         match &target.tenant {
-            Some(tenant) if is_id(&target.table) => Ok(folder(&self.root, tenant, &target.table)),
+            Some(tenant) if is_id(&target.table) => Ok(folder(&self.objects, tenant, &target.table)),
             _ => Err(SinkError::Permanent {
                 doing: format!("finding the folder of table {:?}", target.table),
                 detail: "it has no tenant or is no id".into(),
@@ -159,11 +179,11 @@ impl Inner {
 
     /// Writes the cut's file, or finds it written; returns its size.
     fn put(&self, cut: &Cut) -> Result<u64, SinkError> {
-        let path = self.folder(&cut.target)?.join(file::place(cut));
-        let encoded = file::encode(&cut.schema, batches(cut)?)
-            .map_err(|e| SinkError::Permanent { doing: format!("encoding {}", path.display()), detail: e.to_string() })?;
+        let refused = |e: &dyn std::fmt::Display| SinkError::Permanent { doing: format!("encoding {}", cut.name()), detail: e.to_string() };
+        let file = self.folder(&cut.target)?.join(&file::place(cut)).map_err(|e| refused(&e))?;
+        let encoded = file::encode(&cut.schema, batches(cut)?).map_err(|e| refused(&e))?;
         fault::point("put.before");
-        let size = file::put(self.store.as_ref(), &path, encoded)?;
+        let size = file::put(&self.objects, &file, encoded)?;
         fault::point("put.after");
         Ok(size)
     }
@@ -184,7 +204,8 @@ impl Inner {
                 let oldest = tables.open.iter().min_by_key(|(_, (used, _))| *used).map(|(t, _)| t.clone());
                 oldest.and_then(|t| tables.open.remove(&t));
             }
-            let (used, slot) = tables.open.entry(target.clone()).or_insert_with(|| (0, Arc::new(Mutex::new(Table::new(folder)))));
+            let (used, slot) =
+                tables.open.entry(target.clone()).or_insert_with(|| (0, Arc::new(Mutex::new(Table::new(self.objects.clone(), folder)))));
             *used = now;
             Arc::clone(slot)
         };
@@ -209,8 +230,8 @@ fn batches(cut: &Cut) -> Result<&[arrow::array::RecordBatch], SinkError> {
 }
 
 /// No `name=value` above the table: polars takes such folders for partition columns, and then reads nothing (decision 0003).
-fn folder(root: &Path, tenant: &TenantId, table: &str) -> PathBuf {
-    root.join(tenant.as_str()).join(table)
+fn folder(objects: &Objects, tenant: &TenantId, table: &str) -> Url {
+    objects.place_of(&[tenant.as_str(), table])
 }
 
 /// The application id of a partition's cursor in the tables.

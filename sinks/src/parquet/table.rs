@@ -3,6 +3,7 @@
 //! Every conflict means a new snapshot and `txn` read again: another writer may have delivered this very cut.
 
 use super::{file, schema};
+use crate::objects::{self, Objects};
 use arrow::array::RecordBatch;
 use delta_kernel::committer::FileSystemCommitter;
 use delta_kernel::expressions::Scalar;
@@ -16,27 +17,35 @@ use delta_kernel_default_engine::stats::FileStatsAccumulator;
 use delta_kernel_default_engine::{DefaultEngine, DefaultEngineBuilder, build_add_file_metadata};
 use hashbrown::HashMap;
 use object_store::ObjectStore;
-use std::path::PathBuf;
+use std::error::Error;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use tidegate_schemas::fault;
 use tidegate_schemas::ids::Epoch;
-use tidegate_schemas::limits::DELTA_COMMIT_TRIES_MAX;
+use tidegate_schemas::limits::{DELTA_COMMIT_TRIES_MAX, DELTA_FILES_READ_MAX};
 use tidegate_schemas::sink::{Cut, SinkError};
 use tidegate_schemas::table::DATE;
+use url::Url;
 
 /// The kernel's engine over one store.
 pub(super) type Engine = Arc<DefaultEngine<TokioMultiThreadExecutor>>;
+
+/// Where the versions of a table lie in its folder.
+pub(super) const LOG_FOLDER: &str = "_delta_log/";
 
 const WRITER: &str = concat!("tidegate/", env!("CARGO_PKG_VERSION"));
 
 /// The multi-thread executor: the other one can block itself while a checkpoint is written.
 pub(super) fn engine(store: Arc<dyn ObjectStore>, runtime: tokio::runtime::Handle) -> Engine {
-    Arc::new(DefaultEngineBuilder::new(store).with_task_executor(Arc::new(TokioMultiThreadExecutor::new(runtime))).build())
+    let executor = Arc::new(TokioMultiThreadExecutor::new(runtime));
+    let files = NonZeroUsize::new(DELTA_FILES_READ_MAX).unwrap_or(NonZeroUsize::MIN);
+    Arc::new(DefaultEngineBuilder::new(store).with_buffer_size(files).with_task_executor(executor).build())
 }
 
 /// A table and what is known of it.
 pub(super) struct Table {
-    folder: PathBuf,
+    objects: Objects,
+    folder: Url,
     /// The newest version that this process has seen or made.
     snapshot: Option<SnapshotRef>,
     /// `txn` versions as of that snapshot: reading one replays the log.
@@ -44,8 +53,12 @@ pub(super) struct Table {
 }
 
 impl Table {
-    pub(super) fn new(folder: PathBuf) -> Self {
-        Self { folder, snapshot: None, done: HashMap::new() }
+    pub(super) fn new(objects: Objects, folder: Url) -> Self {
+        Self { objects, folder, snapshot: None, done: HashMap::new() }
+    }
+
+    fn place(&self) -> String {
+        objects::place(&self.folder)
     }
 
     /// Drops what is remembered.
@@ -82,15 +95,15 @@ impl Table {
             }
             match tried {
                 Ok(true) => return Ok(()),
-                Ok(false) => tracing::debug!(table = %self.folder.display(), "conflict: building the commit again"),
+                Ok(false) => tracing::debug!(table = %self.place(), "conflict: building the commit again"),
                 Err(Refused::Kernel(error)) => return Err(self.failed("committing to", &error)),
                 Err(Refused::Schema(detail)) => {
-                    return Err(SinkError::Permanent { doing: format!("committing {} to {}", cut.name(), self.folder.display()), detail });
+                    return Err(SinkError::Permanent { doing: format!("committing {} to {}", cut.name(), self.place()), detail });
                 }
             }
         }
         Err(SinkError::Retryable {
-            doing: format!("committing to {}", self.folder.display()),
+            doing: format!("committing to {}", self.place()),
             detail: format!("another writer was faster {DELTA_COMMIT_TRIES_MAX} times"),
         })
     }
@@ -151,26 +164,22 @@ impl Table {
             if !self.exists()? {
                 return Ok(false);
             }
-            self.snapshot = Some(Snapshot::builder_for(self.folder.to_string_lossy()).build(engine.as_ref())?);
+            self.snapshot = Some(Snapshot::builder_for(self.folder.as_str()).build(engine.as_ref())?);
             self.done.clear();
         }
         Ok(true)
     }
 
     fn exists(&self) -> KernelResult<bool> {
-        let is_version = |name: std::ffi::OsString| name.to_string_lossy().ends_with(".json");
-        match std::fs::read_dir(self.folder.join("_delta_log")) {
-            // A file still being written has another name.
-            Ok(mut files) => Ok(files.any(|file| file.is_ok_and(|file| is_version(file.file_name())))),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
-            Err(e) => Err(e.into()),
-        }
+        let log = self.folder.join(LOG_FOLDER).map_err(KernelError::from)?;
+        // A file still being written has another name.
+        Ok(tokio::runtime::Handle::current().block_on(self.objects.any(&log, ".json"))?)
     }
 
     /// Creates the table; false means that another writer did.
     fn create(&mut self, engine: &Engine, columns: &delta_kernel::schema::StructType) -> Result<bool, Refused> {
         let schema = schema::with_date(columns).map_err(|e| Refused::Schema(e.to_string()))?;
-        let created = create_table(self.folder.to_string_lossy(), Arc::new(schema), WRITER, false)
+        let created = create_table(self.folder.as_str(), Arc::new(schema), WRITER, false)
             .with_data_layout(DataLayout::partitioned([DATE]))
             .build(engine.as_ref(), Box::new(FileSystemCommitter::new()))
             .and_then(|transaction| transaction.commit(engine.as_ref()));
@@ -206,14 +215,14 @@ impl Table {
         let Some(snapshot) = &self.snapshot else { return };
         match snapshot.checkpoint(engine.as_ref(), None) {
             Ok((_, newer)) => self.snapshot = Some(newer),
-            Err(error) => tracing::warn!(table = %self.folder.display(), %error, "checkpoint failed"),
+            Err(error) => tracing::warn!(table = %self.place(), %error, "checkpoint failed"),
         }
     }
 
     fn failed(&self, doing: &str, error: &KernelError) -> SinkError {
-        let doing = format!("{doing} {}", self.folder.display());
+        let doing = format!("{doing} {}", self.place());
         // Its trace is no news to an operator, and reading the symbols for it took 200 MB where RUST_BACKTRACE was set.
-        let detail = error.without_backtrace().to_string();
+        let detail = objects::chain(error.without_backtrace());
         if is_of_the_world(error) { SinkError::Retryable { doing, detail } } else { SinkError::Permanent { doing, detail } }
     }
 }
@@ -222,9 +231,14 @@ impl Table {
 fn is_of_the_world(error: &KernelError) -> bool {
     match error.without_backtrace() {
         KernelError::IOError(_) | KernelError::ObjectStore(_) | KernelError::FileNotFound(_) | KernelError::JoinFailure(_) => true,
-        KernelError::Arrow(arrow) => matches!(arrow, arrow::error::ArrowError::IoError(..)),
-        _ => false,
+        KernelError::Arrow(arrow::error::ArrowError::IoError(..)) => true,
+        // A checkpoint is read by Parquet, whose error holds that of the store.
+        other => causes(other).any(|e| e.is::<object_store::Error>() || e.is::<std::io::Error>()),
     }
+}
+
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&e| e.source())
 }
 
 enum Refused {

@@ -1,23 +1,24 @@
 //! What the tables hold, read back: for `tidegate verify`. Reads only; one file at a time, a batch at a time.
 
-use super::table::{self, Engine};
+use super::table::{self, Engine, LOG_FOLDER};
 use super::{Runtime, application, folder};
+use crate::objects::{self, Objects};
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{Int32Type, Int64Type};
 use delta_kernel::engine::arrow_data::ArrowEngineData;
 use delta_kernel::{KernelError, Snapshot, SnapshotRef};
 use hashbrown::HashSet;
-use object_store::local::LocalFileSystem;
+use object_store::{GetResult, GetResultPayload, ObjectStoreExt};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::file::reader::ChunkReader;
 use std::collections::BTreeMap;
 use std::fmt::Display;
-use std::fs::{self, File};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tidegate_schemas::ids::{Epoch, LogId, Partition, TableId, TenantId};
-use tidegate_schemas::limits::VERIFY_KEYS_MAX;
+use tidegate_schemas::limits::{VERIFY_FILE_BYTES_MAX, VERIFY_KEYS_MAX};
 use tidegate_schemas::system::SystemTable;
+use url::Url;
 
 /// Duplicates that are named; all are counted.
 const NAMED_MAX: usize = 100;
@@ -32,7 +33,14 @@ pub struct TableRef {
     /// Id of the table.
     pub table: TableId,
     /// Its folder.
-    pub path: PathBuf,
+    pub folder: Url,
+}
+
+impl TableRef {
+    /// Its folder, as people write it.
+    pub fn place(&self) -> String {
+        objects::place(&self.folder)
+    }
 }
 
 /// Where a row comes from: unique in its log.
@@ -67,28 +75,29 @@ pub struct Held {
 
 /// Why a table cannot be read.
 #[derive(Debug, thiserror::Error)]
-#[error("reading {}: {detail}", path.display())]
+#[error("reading {place}: {detail}")]
 pub struct VerifyError {
     /// The folder or file.
-    pub path: PathBuf,
+    pub place: String,
     /// What went wrong.
     pub detail: String,
 }
 
-fn at(path: &Path) -> impl Fn(&dyn Display) -> VerifyError + '_ {
-    move |detail| VerifyError { path: path.to_owned(), detail: detail.to_string() }
+fn at(url: &Url) -> impl Fn(&dyn Display) -> VerifyError + '_ {
+    move |detail| VerifyError { place: objects::place(url), detail: detail.to_string() }
 }
 
 /// Reads tables. Its calls block.
 pub struct Verifier {
-    root: PathBuf,
+    objects: Objects,
     engine: Engine,
+    handle: tokio::runtime::Handle,
     _runtime: Runtime,
 }
 
 /// The rows of one log and partition in one file.
 struct Span {
-    file: PathBuf,
+    file: Url,
     rows: u64,
     first: Key,
     last: Key,
@@ -99,65 +108,72 @@ type Spans = BTreeMap<(LogId, Partition), Vec<Span>>;
 
 impl Verifier {
     /// For the tables of a folder.
-    pub fn open(root: &Path) -> Result<Self, VerifyError> {
-        let root = root.canonicalize().map_err(|e| at(root)(&e))?;
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().map_err(|e| at(&root)(&e))?;
-        let engine = table::engine(Arc::new(LocalFileSystem::new()), runtime.handle().clone());
-        Ok(Self { root, engine, _runtime: Runtime(Some(runtime)) })
+    pub fn open(objects: Objects) -> Result<Self, VerifyError> {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().map_err(|e| at(objects.root())(&e))?;
+        let handle = runtime.handle().clone();
+        let engine = table::engine(Arc::clone(objects.store()), handle.clone());
+        Ok(Self { objects, engine, handle, _runtime: Runtime(Some(runtime)) })
     }
 
     /// All tables, in order.
     pub fn tables(&self) -> Result<Vec<TableRef>, VerifyError> {
-        let mut found = Vec::new();
-        for (tenant, path) in entries(&self.root)? {
-            for (table, path) in entries(&path)? {
-                let ids = TenantId::new(&tenant).ok().zip(TableId::new(&table).ok());
-                if let Some((tenant, table)) = ids.filter(|_| path.join("_delta_log").is_dir()) {
-                    found.push(TableRef { tenant, table, path });
+        apart(|| {
+            let folders = |of: &Url| self.handle.block_on(self.objects.folders(of)).map_err(|e| at(of)(&objects::chain(&e)));
+            let mut found = Vec::new();
+            for tenant in folders(self.objects.root())? {
+                let Ok(tenant) = TenantId::new(&tenant) else { continue };
+                for table in folders(&self.objects.place_of(&[tenant.as_str()]))? {
+                    let Ok(table) = TableId::new(&table) else { continue };
+                    found.extend(self.there(&tenant, &table)?);
                 }
             }
-        }
-        found.sort();
-        Ok(found)
+            found.sort();
+            Ok(found)
+        })
     }
 
     /// The table of a tenant, where it has one.
-    pub fn find(&self, tenant: &TenantId, table: &TableId) -> Option<TableRef> {
-        let path = folder(&self.root, tenant, table.as_str());
-        path.join("_delta_log").is_dir().then(|| TableRef { tenant: tenant.clone(), table: table.clone(), path })
+    pub fn find(&self, tenant: &TenantId, table: &TableId) -> Result<Option<TableRef>, VerifyError> {
+        apart(|| self.there(tenant, table))
     }
 
-    /// Reads the provenance of every row of a table's newest version. On a thread of its own: the kernel must not wait
-    /// where futures run.
+    fn there(&self, tenant: &TenantId, table: &TableId) -> Result<Option<TableRef>, VerifyError> {
+        let folder = folder(&self.objects, tenant, table.as_str());
+        let log = folder.join(LOG_FOLDER).map_err(|e| at(&folder)(&e))?;
+        let there = self.handle.block_on(self.objects.any(&log, "")).map_err(|e| at(&log)(&objects::chain(&e)))?;
+        Ok(there.then(|| TableRef { tenant: tenant.clone(), table: table.clone(), folder }))
+    }
+
+    /// Reads the provenance of every row of a table's newest version.
     pub fn table(&self, table: &TableRef) -> Result<Held, VerifyError> {
-        let read = std::thread::scope(|scope| scope.spawn(|| self.read(table)).join());
-        read.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        apart(|| self.read(table))
     }
 
     fn read(&self, table: &TableRef) -> Result<Held, VerifyError> {
-        let fail = |e: KernelError| at(&table.path)(e.without_backtrace());
-        let snapshot = Snapshot::builder_for(table.path.to_string_lossy()).build(self.engine.as_ref()).map_err(fail)?;
+        let fail = |e: KernelError| at(&table.folder)(&objects::chain(e.without_backtrace()));
+        let snapshot = Snapshot::builder_for(table.folder.as_str()).build(self.engine.as_ref()).map_err(fail)?;
         let mut held = Held { version: snapshot.version(), ..Held::default() };
         let mut spans = Spans::new();
-        for (path, size) in self.files(&snapshot, &table.path)? {
+        for (file, size) in self.files(&snapshot, &table.folder)? {
             held.files += 1;
             held.bytes += size;
-            read_file(&path, &mut |batch| count(batch, &path, &mut held.rows, &mut spans))?;
+            self.read_file(&file, &mut |batch| count(batch, &file, &mut held.rows, &mut spans))?;
         }
         for (of, spans) in &mut spans {
             let cursor = snapshot.get_app_id_version(&application(of.0, of.1), self.engine.as_ref()).map_err(fail)?;
             held.cursors.insert(*of, cursor.and_then(|v| Epoch::try_from(v).ok()));
             // Rows of a run are no events of their own.
             if table.table.as_str() != SystemTable::ScriptRuns.as_str() {
-                duplicates(*of, spans, &mut held)?;
+                self.duplicates(*of, spans, &mut held)?;
             }
         }
         Ok(held)
     }
 
-    /// Paths and sizes of the live files.
-    fn files(&self, snapshot: &SnapshotRef, table: &Path) -> Result<Vec<(PathBuf, u64)>, VerifyError> {
-        let fail = |e: KernelError| at(table)(e.without_backtrace());
+    /// Places and sizes of the live files.
+    fn files(&self, snapshot: &SnapshotRef, table: &Url) -> Result<Vec<(Url, u64)>, VerifyError> {
+        let fail = |e: KernelError| at(table)(&objects::chain(e.without_backtrace()));
         let mut files = Vec::new();
         let scan = Arc::clone(snapshot).scan_builder().build().map_err(fail)?;
         for found in scan.scan_metadata(self.engine.as_ref()).map_err(fail)? {
@@ -173,37 +189,96 @@ impl Verifier {
             }
             for i in (0..batch.num_rows()).filter(|i| selected[*i]) {
                 let url = snapshot.table_root().join(paths.value(i)).map_err(|e| at(table)(&e))?;
-                let path = url.to_file_path().map_err(|()| at(table)(&format!("{url} is no local file")))?;
-                files.push((path, u64::try_from(sizes.value(i)).unwrap_or(0)));
+                // Another bucket's path would be read from this one.
+                if (url.scheme(), url.host()) != (table.scheme(), table.host()) {
+                    return Err(at(table)(&format!("{url} lies elsewhere")));
+                }
+                files.push((url, u64::try_from(sizes.value(i)).unwrap_or(0)));
             }
         }
         Ok(files)
     }
-}
 
-/// Folders, with their names.
-fn entries(folder: &Path) -> Result<Vec<(String, PathBuf)>, VerifyError> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).map_err(|e| at(folder)(&e))? {
-        let entry = entry.map_err(|e| at(folder)(&e))?;
-        if let Some(name) = entry.file_name().to_str().filter(|_| entry.path().is_dir()) {
-            found.push((name.to_owned(), entry.path()));
+    /// Shows the provenance columns of a file.
+    fn read_file(&self, file: &Url, see: &mut dyn FnMut(&Provenance<'_>) -> Result<(), String>) -> Result<(), VerifyError> {
+        let fail = |e: object_store::Error| at(file)(&objects::chain(&e));
+        let found = self.handle.block_on(self.objects.store().get(&objects::path(file).map_err(fail)?)).map_err(fail)?;
+        if found.meta.size > VERIFY_FILE_BYTES_MAX as u64 && !self.objects.is_local() {
+            return Err(at(file)(&format!("it has {} bytes; at most {VERIFY_FILE_BYTES_MAX} are held in memory", found.meta.size)));
+        }
+        match found {
+            GetResult { payload: GetResultPayload::File(local, _), .. } => read_batches(local, file, see),
+            remote => read_batches(self.handle.block_on(remote.bytes()).map_err(fail)?, file, see),
         }
     }
-    Ok(found)
+
+    /// Compares keys one by one only where files overlap, or where their order does not rule duplicates out.
+    fn duplicates(&self, of: (LogId, Partition), spans: &mut [Span], held: &mut Held) -> Result<(), VerifyError> {
+        spans.sort_by_key(|span| span.first);
+        let mut start = 0;
+        while start < spans.len() {
+            let mut last = spans[start].last;
+            let mut end = start + 1;
+            while end < spans.len() && spans[end].first <= last {
+                last = last.max(spans[end].last);
+                end += 1;
+            }
+            let group = &spans[start..end];
+            if group.len() > 1 || !group[0].ascending {
+                self.compare(of, group, held)?;
+            }
+            start = end;
+        }
+        Ok(())
+    }
+
+    fn compare(&self, (log, partition): (LogId, Partition), group: &[Span], held: &mut Held) -> Result<(), VerifyError> {
+        let rows: u64 = group.iter().map(|span| span.rows).sum();
+        if rows > VERIFY_KEYS_MAX as u64 {
+            return Err(at(&group[0].file)(&format!(
+                "{} files with {rows} rows overlap; at most {VERIFY_KEYS_MAX} are compared",
+                group.len()
+            )));
+        }
+        let name = log.to_string();
+        let mut seen: HashSet<Key> = HashSet::new();
+        for span in group {
+            self.read_file(&span.file, &mut |batch| {
+                for i in 0..batch.len() {
+                    if batch.partition[i] as Partition != partition || batch.log.value(i) != name || seen.insert(batch.key(i)) {
+                        continue;
+                    }
+                    held.duplicates += 1;
+                    if held.named.len() < NAMED_MAX {
+                        held.named.push((log, partition, batch.key(i)));
+                    }
+                }
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// On a thread of its own: kernel and store are waited for, which is not allowed where futures run.
+fn apart<T: Send>(what: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| scope.spawn(what).join()).unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// Shows the provenance columns of a file, a batch at a time.
-fn read_file(path: &Path, see: &mut dyn FnMut(&Provenance<'_>) -> Result<(), String>) -> Result<(), VerifyError> {
-    let file = File::open(path).map_err(|e| at(path)(&e))?;
-    let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| at(path)(&e))?;
+fn read_batches(
+    file: impl ChunkReader + 'static,
+    url: &Url,
+    see: &mut dyn FnMut(&Provenance<'_>) -> Result<(), String>,
+) -> Result<(), VerifyError> {
+    let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| at(url)(&e))?;
     let columns = ["_log", "_partition", "_offset", "_index", "_row", "_epoch"];
     let mask = ProjectionMask::columns(builder.parquet_schema(), columns);
-    let reader = builder.with_projection(mask).with_batch_size(BATCH_ROWS).build().map_err(|e| at(path)(&e))?;
+    let reader = builder.with_projection(mask).with_batch_size(BATCH_ROWS).build().map_err(|e| at(url)(&e))?;
     for batch in reader {
-        let batch = batch.map_err(|e| at(path)(&e))?;
-        let provenance = Provenance::of(&batch).ok_or_else(|| at(path)(&"it lacks the columns that say where its rows come from"))?;
-        see(&provenance).map_err(|e| at(path)(&e))?;
+        let batch = batch.map_err(|e| at(url)(&e))?;
+        let provenance = Provenance::of(&batch).ok_or_else(|| at(url)(&"it lacks the columns that say where its rows come from"))?;
+        see(&provenance).map_err(|e| at(url)(&e))?;
     }
     Ok(())
 }
@@ -241,12 +316,7 @@ impl<'a> Provenance<'a> {
 }
 
 /// Adds a batch to the account; consecutive rows mostly share log, partition and epoch.
-fn count(
-    batch: &Provenance<'_>,
-    path: &Path,
-    rows: &mut BTreeMap<(LogId, Partition, Epoch), u64>,
-    spans: &mut Spans,
-) -> Result<(), String> {
+fn count(batch: &Provenance<'_>, file: &Url, rows: &mut BTreeMap<(LogId, Partition, Epoch), u64>, spans: &mut Spans) -> Result<(), String> {
     let mut start = 0;
     while start < batch.len() {
         let same = |i: usize| {
@@ -261,8 +331,8 @@ fn count(
         *rows.entry((log, partition, epoch)).or_default() += (end - start) as u64;
         let of = spans.entry((log, partition)).or_default();
         for key in (start..end).map(|i| batch.key(i)) {
-            match of.last_mut().filter(|span| span.file == path) {
-                None => of.push(Span { file: path.to_owned(), rows: 1, first: key, last: key, ascending: true }),
+            match of.last_mut().filter(|span| span.file == *file) {
+                None => of.push(Span { file: file.clone(), rows: 1, first: key, last: key, ascending: true }),
                 Some(span) => {
                     // Where keys rise all the time, none is there twice.
                     span.ascending &= key > span.last;
@@ -273,50 +343,6 @@ fn count(
             }
         }
         start = end;
-    }
-    Ok(())
-}
-
-/// Compares keys one by one only where files overlap, or where their order does not rule duplicates out.
-fn duplicates(of: (LogId, Partition), spans: &mut [Span], held: &mut Held) -> Result<(), VerifyError> {
-    spans.sort_by_key(|span| span.first);
-    let mut start = 0;
-    while start < spans.len() {
-        let mut last = spans[start].last;
-        let mut end = start + 1;
-        while end < spans.len() && spans[end].first <= last {
-            last = last.max(spans[end].last);
-            end += 1;
-        }
-        let group = &spans[start..end];
-        if group.len() > 1 || !group[0].ascending {
-            compare(of, group, held)?;
-        }
-        start = end;
-    }
-    Ok(())
-}
-
-fn compare((log, partition): (LogId, Partition), group: &[Span], held: &mut Held) -> Result<(), VerifyError> {
-    let rows: u64 = group.iter().map(|span| span.rows).sum();
-    if rows > VERIFY_KEYS_MAX as u64 {
-        return Err(at(&group[0].file)(&format!("{} files with {rows} rows overlap; at most {VERIFY_KEYS_MAX} are compared", group.len())));
-    }
-    let name = log.to_string();
-    let mut seen: HashSet<Key> = HashSet::new();
-    for span in group {
-        read_file(&span.file, &mut |batch| {
-            for i in 0..batch.len() {
-                if batch.partition[i] as Partition != partition || batch.log.value(i) != name || seen.insert(batch.key(i)) {
-                    continue;
-                }
-                held.duplicates += 1;
-                if held.named.len() < NAMED_MAX {
-                    held.named.push((log, partition, batch.key(i)));
-                }
-            }
-            Ok(())
-        })?;
     }
     Ok(())
 }

@@ -1,10 +1,10 @@
 //! Reading tables back: counts, cursors, and duplicates where there are some.
 
+use crate::home::Home;
 use crate::log::LOG;
-use crate::parquet::{forty, held, open};
+use crate::parquet::forty;
 use crate::rows::{table, target};
 use tidegate_schemas::sink::{Cut, Sink};
-use tidegate_sinks::parquet::verify::Verifier;
 
 fn acme() -> Vec<Cut> {
     forty(0, &table("climate", &[])).into_iter().filter(|c| c.target == target("climate", "acme")).collect()
@@ -12,44 +12,46 @@ fn acme() -> Vec<Cut> {
 
 #[tokio::test]
 async fn counts_are_by_epoch() {
-    let root = tempfile::tempdir().unwrap();
-    let sink = open(root.path());
-    for cut in forty(5, &table("climate", &[])) {
-        sink.deliver(cut).await.unwrap();
+    for home in Home::each() {
+        let sink = home.sink();
+        for cut in forty(5, &table("climate", &[])) {
+            sink.deliver(cut).await.unwrap();
+        }
+        let acme = home.held("climate", "acme");
+        assert_eq!(acme.rows, (1..=40).map(|epoch| ((LOG, 5, epoch), 4)).collect());
+        assert_eq!(acme.cursors, [((LOG, 5), Some(40))].into());
+        assert_eq!((acme.files + 1, acme.duplicates), (acme.version + 1, 0));
+        let tables: Vec<String> = home.verifier().tables().unwrap().iter().map(|t| format!("{}/{}", t.tenant, t.table)).collect();
+        assert_eq!(tables, ["acme/climate", "acme/script_runs", "beta/climate", "beta/script_runs"]);
     }
-    let acme = held(root.path(), "climate", "acme");
-    assert_eq!(acme.rows, (1..=40).map(|epoch| ((LOG, 5, epoch), 4)).collect());
-    assert_eq!(acme.cursors, [((LOG, 5), Some(40))].into());
-    assert_eq!((acme.files + 1, acme.duplicates), (acme.version + 1, 0));
-    let tables: Vec<String> =
-        Verifier::open(root.path()).unwrap().tables().unwrap().iter().map(|t| format!("{}/{}", t.tenant, t.table)).collect();
-    assert_eq!(tables, ["acme/climate", "acme/script_runs", "beta/climate", "beta/script_runs"]);
 }
 
 #[tokio::test]
 async fn rows_that_are_there_twice_are_found_and_named() {
-    let root = tempfile::tempdir().unwrap();
-    let sink = open(root.path());
-    let cuts = acme();
-    sink.deliver(cuts[0].clone()).await.unwrap();
-    sink.deliver(cuts[1].clone()).await.unwrap();
-    // The rows of the first cut under the name of a later one.
-    sink.deliver(Cut { first: 50, last: 51, ..cuts[0].clone() }).await.unwrap();
-    let found = held(root.path(), "climate", "acme");
-    assert_eq!((found.duplicates, found.named.len() as u64), (cuts[0].rows_count, cuts[0].rows_count));
-    assert_eq!(found.named[0].2.offset, 1_000);
+    for home in Home::each() {
+        let sink = home.sink();
+        let cuts = acme();
+        sink.deliver(cuts[0].clone()).await.unwrap();
+        sink.deliver(cuts[1].clone()).await.unwrap();
+        // The rows of the first cut under the name of a later one.
+        sink.deliver(Cut { first: 50, last: 51, ..cuts[0].clone() }).await.unwrap();
+        let found = home.held("climate", "acme");
+        assert_eq!((found.duplicates, found.named.len() as u64), (cuts[0].rows_count, cuts[0].rows_count));
+        assert_eq!(found.named[0].2.offset, 1_000);
+    }
 }
 
 #[tokio::test]
 async fn a_file_that_is_lost_is_an_error_with_its_name() {
-    let root = tempfile::tempdir().unwrap();
-    let sink = open(root.path());
-    let cut = acme().remove(0);
-    sink.deliver(cut.clone()).await.unwrap();
-    let verifier = Verifier::open(root.path()).unwrap();
-    let found = verifier.tables().unwrap().remove(0);
-    let file = found.path.join(format!("date=2026-11-25/{}.parquet", cut.name()));
-    std::fs::remove_file(&file).unwrap();
-    let error = verifier.table(&found).unwrap_err();
-    assert!(error.to_string().starts_with(&format!("reading {}", file.display())), "{error}");
+    for home in Home::each() {
+        let sink = home.sink();
+        let cut = acme().remove(0);
+        sink.deliver(cut.clone()).await.unwrap();
+        let verifier = home.verifier();
+        let found = verifier.tables().unwrap().remove(0);
+        let file = format!("acme/climate/date=2026-11-25/{}.parquet", cut.name());
+        home.remove(&file).await;
+        let error = verifier.table(&found).unwrap_err();
+        assert!(error.to_string().starts_with(&format!("reading {}", home.place(&file))), "{error}");
+    }
 }

@@ -3,7 +3,9 @@
 
 use super::broker::{self, Broker};
 use crate::crash::{FAST, Fleet, check, there_once};
-use crate::support::{BINARY, Options, Place, Random, Running, seed, wait_for};
+use crate::objects;
+use crate::s3;
+use crate::support::{BINARY, Options, Place, Random, Running, files, seed, wait_for};
 use rdkafka::{Offset, TopicPartitionList};
 use std::path::Path;
 use std::process::Command;
@@ -17,18 +19,24 @@ use tidegate_schemas::log::LogName;
 
 const PARTITIONS: u32 = 6;
 const SESSION: Duration = Duration::from_secs(2);
+/// Where parked rows would be.
+const STATE: &str = "state_dir = \"state\"\n";
 
 /// A folder whose configuration names the broker, and where its tables are.
 fn place(broker: &Broker, tables: &str) -> Place {
-    let extra = format!(
+    let extra = format!("{}\n[sink.parquet]\npath = \"{tables}\"\n", settings(broker, "cluster."));
+    Place::with_server(STATE, &extra)
+}
+
+fn settings(broker: &Broker, topics: &str) -> String {
+    format!(
         "[log]\nkind = \"kafka\"\npartitions = {PARTITIONS}\nraw_horizon_seconds = 0\naudit_horizon_seconds = 0\ntrim_milliseconds = 500\n\n\
-         [log.kafka]\nbrokers = [\"{}\"]\ntopic_prefix = \"cluster.\"\nreplication_factor = 1\nmin_insync_replicas = 1\nsession_milliseconds = {}\n\n\
+         [log.kafka]\nbrokers = [\"{}\"]\ntopic_prefix = \"{topics}\"\nreplication_factor = 1\nmin_insync_replicas = 1\nsession_milliseconds = {}\n\n\
          [process]\nworkers = 2\nepoch_milliseconds = 50\ntick_milliseconds = 250\nsnapshot_epochs = 20\n\n\
-         [sink.parquet]\npath = \"{tables}\"\n\n[cut]\nrows = 200\nseconds_min = 0\nedge_seconds = 1\n",
+         [cut]\nrows = 200\nseconds_min = 0\nedge_seconds = 1\n",
         broker.address(),
         SESSION.as_millis()
-    );
-    Place::with_server("state_dir = \"state\"\n", &extra)
+    )
 }
 
 /// The processes of a test, each with a data folder of its own; one that is not there is `None`.
@@ -41,15 +49,23 @@ struct Cluster<'a> {
 
 impl<'a> Cluster<'a> {
     fn start(place: &'a Place, roles: &'a [&'a str]) -> Self {
-        let mut cluster = Self { place, roles, members: roles.iter().map(|_| None).collect(), servers: Arc::default() };
+        let mut cluster = Self::of(place, roles);
         (0..roles.len()).for_each(|i| cluster.join(i));
         cluster
     }
 
+    fn of(place: &'a Place, roles: &'a [&'a str]) -> Self {
+        Self { place, roles, members: roles.iter().map(|_| None).collect(), servers: Arc::default() }
+    }
+
     fn join(&mut self, index: usize) {
+        self.join_with(index, None);
+    }
+
+    fn join_with(&mut self, index: usize, fault: Option<String>) {
         let data = self.place.path(&format!("data-{index}"));
         let args = ["--data-dir", data.to_str().unwrap(), "--role", self.roles[index]].map(str::to_owned).to_vec();
-        self.members[index] = Some(self.place.start(&Options { args, ..Options::default() }));
+        self.members[index] = Some(self.place.start(&Options { args, fault }));
         self.tell();
     }
 
@@ -99,9 +115,27 @@ fn watch_stalls(config: &Path, stop: &Arc<AtomicBool>) -> std::thread::JoinHandl
 #[test]
 fn processes_come_and_go_and_every_event_is_there_once() {
     let Some(mut broker) = broker::own() else { return };
-    let seconds: u64 = std::env::var("TIDEGATE_CLUSTER_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(90);
     let place = place(&broker, "tables");
-    let mut cluster = Cluster::start(&place, &["ingest,process,sink"; 3]);
+    come_and_go(&mut broker, &place, 90);
+}
+
+/// The same where tables and snapshots are in a bucket whose server loses answers and fails.
+#[test]
+fn processes_come_and_go_over_a_failing_bucket() {
+    let (Some(mut broker), Some(s3)) = (broker::own(), s3::shared()) else { return };
+    let place = objects::place_with(s3, "cluster", STATE, &settings(&broker, "cluster."));
+    let (_, bucket) = place.bucket.clone().unwrap();
+    s3.faults(&bucket, 0, (3, 3, 3));
+    come_and_go(&mut broker, &place, 45);
+    let mut local = Vec::new();
+    files(place.root.path(), &mut local);
+    local.retain(|f| !f.components().any(|c| c.as_os_str().to_string_lossy().starts_with("copy-")));
+    assert!(!local.iter().any(|f| f.extension().is_some_and(|e| e == "state" || e == "parquet")), "{local:?}");
+}
+
+fn come_and_go(broker: &mut Broker, place: &Place, seconds: u64) {
+    let seconds: u64 = std::env::var("TIDEGATE_CLUSTER_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(seconds);
+    let mut cluster = Cluster::start(place, &["ingest,process,sink"; 3]);
     let (fleet, stop, mut random) = (Fleet::new(12), Arc::new(AtomicBool::new(false)), Random(seed()));
     let stalls = watch_stalls(&place.path("tidegate.toml"), &stop);
     let senders = fleet.drive_any(&cluster.servers, &place.keys, &stop, Duration::from_millis(5));
@@ -133,9 +167,53 @@ fn processes_come_and_go_and_every_event_is_there_once() {
     println!("longest stall of each partition: {:?}", stalls.join().unwrap());
     (0..3).for_each(|i| cluster.take(i).stop());
     let ledger = fleet.ledger.lock().unwrap();
-    check(&place, &place.path("tables"), &ledger);
+    // What is delivered is looked at without its faults.
+    if let (Some((_, bucket)), Some(s3)) = (&place.bucket, s3::shared()) {
+        s3.faults(bucket, 0, (0, 0, 0));
+    }
+    let tables = if place.bucket.is_some() { place.tables() } else { place.path("tables") };
+    check(place, &tables, &ledger);
     println!("{} acknowledged events are there once", ledger.acknowledged.len());
     assert!(ledger.acknowledged.len() as u64 > seconds * 10, "the fleet hardly sent anything");
+}
+
+/// A process that is suspended at a step of a delivery, whose partitions go to another, and that then goes on where it was: what
+/// it still puts and commits to the bucket is there once.
+#[test]
+fn a_zombie_goes_on_at_every_step_of_a_delivery_to_a_bucket() {
+    let (Some(broker), Some(s3)) = (broker::own(), s3::shared()) else { return };
+    for (i, point) in ["put.before", "put.after", "delta.before_commit", "delta.after_commit", "snapshot.after_put"].iter().enumerate() {
+        let place = objects::place_with(s3, "zombie", STATE, &settings(&broker, &format!("zombie-{i}.")));
+        let mut cluster = Cluster::of(&place, &["ingest,process,sink", "process,sink"]);
+        cluster.join(0);
+        cluster.join_with(1, Some(format!("{point}:4:stop")));
+        let (fleet, stop) = (Fleet::new(6), Arc::new(AtomicBool::new(false)));
+        let senders = fleet.drive_any(&cluster.servers, &place.keys, &stop, Duration::from_millis(5));
+        let zombie = cluster.members[1].as_ref().unwrap().child.id().to_string();
+        let ps = |field: &str| {
+            let told = Command::new("ps").args(["-o", field, "-p", &zombie]).output().unwrap();
+            String::from_utf8(told.stdout).unwrap().trim().to_owned()
+        };
+        wait_for(point, Duration::from_secs(60), || ps("stat=").starts_with('T').then_some(()));
+        // The other one takes everything over, and delivers also what was just under way.
+        std::thread::sleep(SESSION);
+        stop.store(true, Ordering::Relaxed);
+        senders.into_iter().for_each(|s| s.join().unwrap());
+        cluster.members[0].as_ref().unwrap().drain_within(Duration::from_secs(120));
+        assert!(ps("stat=").starts_with('T'), "it went on by itself");
+        assert!(Command::new("kill").args(["-CONT", &zombie]).status().unwrap().success());
+        // It takes part again, with partitions of which it knew another state.
+        let stop = Arc::new(AtomicBool::new(false));
+        let senders = fleet.drive_any(&cluster.servers, &place.keys, &stop, Duration::from_millis(5));
+        std::thread::sleep(2 * SESSION);
+        stop.store(true, Ordering::Relaxed);
+        senders.into_iter().for_each(|s| s.join().unwrap());
+        cluster.drain();
+        (0..2).for_each(|i| cluster.take(i).stop());
+        let ledger = fleet.ledger.lock().unwrap();
+        check(&place, &place.tables(), &ledger);
+        println!("{point}: {} acknowledged events are there once", ledger.acknowledged.len());
+    }
 }
 
 #[test]

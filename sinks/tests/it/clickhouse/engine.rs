@@ -2,17 +2,20 @@
 //! behind the HTTP interface that `engine.py` gives it. It lives no longer than the test process, however that one ends: its
 //! input ends then.
 
+use crate::python;
 use serde_json::Value;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use std::time::Duration;
 
-const PACKAGE: &str = "chdb-core==26.9.0";
+const VERSION: &str = "chdb-core-26.9.0";
+/// The engine alone: what it depends on is for data frames.
+const PACKAGES: [&str; 2] = ["--no-deps", "chdb-core==26.9.0"];
 const SHIM: &str = include_str!("engine.py");
 
 /// Who may sign in.
@@ -36,11 +39,10 @@ pub fn shared() -> Option<&'static Engine> {
 /// An engine of one test alone, to be killed.
 pub fn own() -> Option<Engine> {
     static PYTHON: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    match PYTHON.get_or_init(fetch) {
+    match PYTHON.get_or_init(|| python::with(VERSION, &PACKAGES, "import chdb")) {
         Ok(python) => Some(Engine::start(python.clone())),
         Err(why) => {
-            eprintln!("no ClickHouse engine, so nothing is tested on it: {why}");
-            assert!(std::env::var("TIDEGATE_REQUIRE_SERVICES").as_deref() != Ok("1"), "required: {why}");
+            python::missing("ClickHouse engine", why);
             None
         }
     }
@@ -50,31 +52,6 @@ pub fn own() -> Option<Engine> {
 pub fn database() -> String {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     format!("t{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed))
-}
-
-/// A Python that has the engine, made on first use in a cache.
-fn fetch() -> Result<PathBuf, String> {
-    let cache = std::env::var_os("TIDEGATE_CACHE").map(PathBuf::from);
-    let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache/tidegate"));
-    let cache = cache.or_else(home).unwrap_or_else(|| std::env::temp_dir().join("tidegate"));
-    let failed = |e: std::io::Error| e.to_string();
-    fs::create_dir_all(&cache).map_err(failed)?;
-    // One process fetches, others wait for it.
-    let lock = fs::File::create(cache.join("clickhouse.lock")).map_err(failed)?;
-    lock.lock().map_err(failed)?;
-    let folder = cache.join(PACKAGE.replace("==", "-"));
-    let python = folder.join("bin/python");
-    let run = |program: &Path, args: &[&str]| match Command::new(program).args(args).output() {
-        Ok(output) if output.status.success() => Ok(()),
-        Ok(output) => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
-        Err(error) => Err(format!("{}: {error}", program.display())),
-    };
-    if run(&python, &["-c", "import chdb"]).is_err() {
-        run(Path::new("python3"), &["-m", "venv", "--clear", folder.to_str().unwrap_or_default()])?;
-        // The engine alone: what it depends on is for data frames.
-        run(&python, &["-m", "pip", "install", "--quiet", "--no-deps", PACKAGE])?;
-    }
-    Ok(python)
 }
 
 impl Engine {
