@@ -59,7 +59,8 @@ fn verify_reads_all_that_the_log_holds() {
     assert!(report["log_bytes"].as_u64().unwrap() > 1_000_000, "{report}");
     for (chain, files) in &files {
         if *chain != "control" {
-            assert!(files.len() > 5, "{chain}: {}", files.len());
+            // Of the three that are damaged none is the last; how many there are depends on how large epochs become.
+            assert!(files.len() > 3, "{chain}: {}", files.len());
         }
         for file in files.iter().take(3) {
             let sound = std::fs::read(file).unwrap();

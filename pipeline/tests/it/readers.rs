@@ -41,7 +41,7 @@ fn python() -> Option<PathBuf> {
 fn read(python: &Path, table: &Path) -> Value {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/readers.py");
     let output = Command::new(python).arg(script).arg(table).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{}: {}", output.status, String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
 }
 

@@ -196,7 +196,7 @@ fn faults_of_a_template_have_their_places() {
         exit 1"#]]
     .assert_eq(&said(&dir, &["template", "test", arg(&dir)]));
     expect![[r#"
-        DIR/nowhere: folder cannot be read: No such file or directory (os error 2); name a folder that this user may read
+        DIR/nowhere: there is no such folder; name one that is there
         exit 1"#]]
     .assert_eq(&said(&dir, &["template", "test", arg(&dir.join("nowhere"))]));
 }
