@@ -330,7 +330,11 @@ impl Config {
     /// Reads a text; `name` is how messages call it.
     pub fn parse(text: &str, name: &str) -> Result<Self, ConfigError> {
         let fault = |e: toml::de::Error| Fault::new(FilePlace::of(name, text, e.span()), e.message(), REMEDY);
-        let config: Self = toml::from_str(text).map_err(|e| Faults(vec![fault(e)]))?;
+        let mut config: Self = toml::from_str(text).map_err(|e| Faults(vec![fault(e)]))?;
+        // The default is that of a few partitions; many have less room each.
+        if config.cut.edge_bytes == Self::default().cut.edge_bytes {
+            config.cut.edge_bytes = config.cut.edge_bytes.min(config.log.share(limits::EDGES_PERCENT, config.log.partitions));
+        }
         let objections = config.validate();
         if objections.is_empty() {
             return Ok(config);

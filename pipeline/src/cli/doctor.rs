@@ -28,7 +28,15 @@ pub fn main(args: &Args) -> anyhow::Result<ExitCode> {
             };
             println!("{mark}  {:<24} {}", finding.check, finding.detail);
         }
-        println!("{}", if failed == 0 { "everything works".to_owned() } else { format!("{failed} of {} checks failed", found.len()) });
+        let warnings = found.iter().filter(|f| f.state == State::Warning).count();
+        println!(
+            "{}",
+            match (failed, warnings) {
+                (0, 0) => "everything works".to_owned(),
+                (0, _) => format!("it works; {warnings} of {} checks warn", found.len()),
+                _ => format!("{failed} of {} checks failed", found.len()),
+            }
+        );
     }
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -91,9 +91,24 @@ pub fn main() -> ExitCode {
     main_from(std::env::args_os())
 }
 
+/// Ends a command whose output is read no further (`tidegate verify | head -1`) as others end: without a word. Rust's own printing
+/// panics there.
+fn end_where_nobody_reads() {
+    let told = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let text = panic.payload_as_str().unwrap_or_default();
+        if text.starts_with("failed printing to stdout") && text.contains("Broken pipe") {
+            // As after SIGPIPE.
+            std::process::exit(141);
+        }
+        told(panic);
+    }));
+}
+
 /// Runs a command line.
 pub fn main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = Cli::parse_from(args);
+    end_where_nobody_reads();
     let result = crate::fault::arm().map_err(anyhow::Error::msg).and_then(|()| match cli.command {
         Command::Demo(args) => demo::main(args),
         Command::Run(args) => run::main(&args),

@@ -4,6 +4,7 @@ use expect_test::{Expect, expect};
 use std::path::Path;
 use tidegate_pipeline::config::objects::Location;
 use tidegate_pipeline::config::{Config, LogFormat};
+use tidegate_schemas::limits;
 
 fn example() -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../tidegate.example.toml")).unwrap()
@@ -126,10 +127,10 @@ fn wrong_values_are_told_all_at_once() {
         tidegate.toml:5:21: process.tick_milliseconds is 1; it is 10 to 60000: time passes in the log by empty epochs"#]],
     );
     check(
-        "[log]\nbudget_bytes = 1000\n",
+        "[log]\nbudget_bytes = 1000\n\n[cut]\nedge_bytes = 100_000_000\n",
         expect![[r#"
         tidegate.toml:2:16: log.budget_bytes is 1000; it is at least 134217728: it must hold two segments (log.segment_bytes) at least
-        tidegate.toml: cut.edge_bytes is 268435456, above a quarter of log.budget_bytes for all partitions together (62 for each); the log would fill up between two edges: lower it, or raise log.budget_bytes"#]],
+        tidegate.toml:5:14: cut.edge_bytes is 100000000, above a quarter of log.budget_bytes for all partitions together (62 for each); the log would fill up between two edges: lower it, or raise log.budget_bytes"#]],
     );
     check(
         "[server]\nbodies_in_flight_bytes_max = 1000\n",
@@ -219,4 +220,26 @@ fn places_of_objects() {
     ] {
         refused(format!("[s3]\n{setting}\n"), why);
     }
+}
+
+/// Who copies one shall not be refused.
+#[test]
+fn configurations_of_the_guides_are_taken() {
+    let mut taken = 0;
+    for (name, guide) in [
+        ("kafka.md", include_str!("../../guides/kafka.md")),
+        ("clickhouse.md", include_str!("../../guides/clickhouse.md")),
+        ("objects.md", include_str!("../../guides/objects.md")),
+    ] {
+        for block in guide.split("```toml\n").skip(1) {
+            let text = block.split("```").next().unwrap();
+            if let Err(refused) = Config::parse(text, name) {
+                panic!("{name}: {refused}\n{text}");
+            }
+            taken += 1;
+        }
+    }
+    assert!(taken > 2, "{taken}");
+    let many = Config::parse("[log]\npartitions = 64\n", "tidegate.toml").unwrap();
+    assert_eq!(many.cut.edge_bytes, many.log.share(limits::EDGES_PERCENT, 64));
 }

@@ -1,7 +1,7 @@
 //! The log on a real Apache Kafka.
 
-mod broker;
-mod cluster;
+pub mod broker;
+pub mod cluster;
 mod group;
 mod markers;
 mod owning;

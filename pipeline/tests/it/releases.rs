@@ -2,6 +2,7 @@
 
 use crate::crash::FAST;
 use crate::engine::{apply, codes, event, place as quarantining, settled, write_script};
+use crate::kafka::{broker, cluster};
 use crate::support::{BINARY, Options, Place, wait_for};
 use crate::tables;
 use arrow::array::AsArray;
@@ -142,36 +143,45 @@ fn a_release_that_is_refused_again_waits_again() {
 #[test]
 fn a_release_outlives_the_death_of_the_process() {
     for nth in [1, 2] {
-        let place = Place::new(&FAST.replace("audit_horizon_seconds = 0", "audit_horizon_seconds = 600"));
-        let mut server = place.start(&Options { fault: Some(format!("release.after_publish:{nth}")), ..Options::default() });
-        let (mut client, mut expected) = (server.client(), Vec::new());
-        // More requests than go to the log at once, and so more than one group.
-        for request in 0..150 {
-            let ids = [format!("e{request:03}a"), format!("e{request:03}b")];
-            let body: Vec<String> = ids.iter().map(|id| event(id, ",\"fail\":true")).collect();
-            assert_eq!(
-                client.post("/v1/events", &place.keys[0], "application/json", format!("[{}]", body.join(",")).as_bytes()).status,
-                202
-            );
-            expected.extend(ids);
-        }
-        server.drain();
-        write_script(&place, "function transform(e)\n  return { temperature = e.temperature, seq = e.seq }\nend\n");
-        apply(&place, &[]);
-        let release = ["rejections", "release", "--code", "script_error", "--config"];
-        let broken = Command::new(BINARY).args(release).arg(place.path("tidegate.toml")).output().unwrap();
-        assert!(!broken.status.success(), "{broken:?}");
-        server.ends(Duration::from_secs(60), "release.after_publish");
-        let server = place.start(&Options::default());
-        let told = rejections(&place, &["release", "--code", "script_error"]);
-        assert!((1..=300).contains(&told["released"].as_u64().unwrap()), "{told}");
-        server.drain();
-        assert_eq!(waiting(&place), BTreeMap::new());
-        server.stop();
-        let (verified, ok) = place.verify();
-        assert!(ok, "{verified:#}");
-        assert_eq!(ids(&place), expected, "each once");
+        broken_off(&FAST.replace("audit_horizon_seconds = 0", "audit_horizon_seconds = 600"), nth);
     }
+}
+
+#[test]
+fn a_release_outlives_the_death_of_the_process_on_kafka() {
+    let Some(broker) = broker::shared() else { return };
+    broken_off(&cluster::settings(broker, "releases.").replace("audit_horizon_seconds = 0", "audit_horizon_seconds = 600"), 2);
+}
+
+/// The process dies behind the `nth` group of a release; what is released after it comes once.
+fn broken_off(settings: &str, nth: u32) {
+    let place = Place::new(settings);
+    let mut server = place.start(&Options { fault: Some(format!("release.after_publish:{nth}")), ..Options::default() });
+    let (mut client, mut expected) = (server.client(), Vec::new());
+    // More requests than go to the log at once, and so more than one group.
+    for request in 0..150 {
+        let ids = [format!("e{request:03}a"), format!("e{request:03}b")];
+        let body: Vec<String> = ids.iter().map(|id| event(id, ",\"fail\":true")).collect();
+        let body = format!("[{}]", body.join(","));
+        assert_eq!(client.post("/v1/events", &place.keys[0], "application/json", body.as_bytes()).status, 202);
+        expected.extend(ids);
+    }
+    server.drain();
+    write_script(&place, "function transform(e)\n  return { temperature = e.temperature, seq = e.seq }\nend\n");
+    apply(&place, &[]);
+    let release = ["rejections", "release", "--code", "script_error", "--config"];
+    let broken = Command::new(BINARY).args(release).arg(place.path("tidegate.toml")).output().unwrap();
+    assert!(!broken.status.success(), "{broken:?}");
+    server.ends(Duration::from_secs(60), "release.after_publish");
+    let server = place.start(&Options::default());
+    let told = rejections(&place, &["release", "--code", "script_error"]);
+    assert!((1..=300).contains(&told["released"].as_u64().unwrap()), "{told}");
+    server.drain();
+    assert_eq!(waiting(&place), BTreeMap::new());
+    server.stop();
+    let (verified, ok) = place.verify();
+    assert!(ok, "{verified:#}");
+    assert_eq!(ids(&place), expected, "each once");
 }
 
 /// After `raw`'s horizon the rows of `rejections` are all there is.

@@ -203,7 +203,7 @@ fn check_head(head: &Head, place: &FilePlace, faults: &mut Vec<Fault>) {
     for (name, value, max) in [
         ("limits.steps", head.limits.steps, limits::SCRIPT_STEPS_HARD),
         ("limits.memory_bytes", head.limits.memory_bytes, limits::SCRIPT_MEMORY_BYTES_HARD),
-        ("limits.result_bytes", head.limits.result_bytes, limits::RESULT_BYTES_MAX),
+        ("limits.result_bytes", head.limits.result_bytes, limits::RESULT_BYTES_MAX_HARD),
     ] {
         if value == 0 || value > max as u64 {
             faults.push(Fault::new(place.clone(), format!("{name} is {value}"), format!("it is 1 to {max}")));

@@ -28,7 +28,7 @@ fn place(broker: &Broker, tables: &str) -> Place {
     Place::with_server(STATE, &extra)
 }
 
-fn settings(broker: &Broker, topics: &str) -> String {
+pub fn settings(broker: &Broker, topics: &str) -> String {
     format!(
         "[log]\nkind = \"kafka\"\npartitions = {PARTITIONS}\nraw_horizon_seconds = 0\naudit_horizon_seconds = 0\ntrim_milliseconds = 500\n\n\
          [log.kafka]\nbrokers = [\"{}\"]\ntopic_prefix = \"{topics}\"\nreplication_factor = 1\nmin_insync_replicas = 1\nsession_milliseconds = {}\n\n\
