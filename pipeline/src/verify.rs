@@ -187,7 +187,15 @@ fn delta_tables(report: &mut Report, promised: &Promised<'_>, config: &Config) -
             _ => None,
         };
         if let Some((verifier, found)) = found {
-            let held = verifier.table(&found)?;
+            let held = match verifier.table(&found) {
+                Ok(held) => held,
+                // The others are looked at all the same.
+                Err(error) => {
+                    let why = crate::worker::chain(&error);
+                    report.differ(format!("{tenant}/{table} cannot be read: {why}; bring what is missing or damaged back from a copy"));
+                    continue;
+                }
+            };
             let of_log = |((l, p, e), n): (&(LogId, Partition, Epoch), &u64)| (*l == log).then_some(((*p, *e), *n));
             stored = Stored {
                 rows: held.rows.iter().filter_map(of_log).collect(),

@@ -133,3 +133,19 @@ fn start_names_what_is_missing_and_cuts_nothing_that_was_acknowledged() {
     let (report, fine) = place.verify();
     assert!(fine && report["received"] == 240, "{report}");
 }
+
+#[test]
+fn verify_goes_on_behind_a_table_that_cannot_be_read() {
+    let place = written();
+    let mut found = Vec::new();
+    crate::support::files(&place.data().join("tables"), &mut found);
+    let gone = found.iter().find(|f| f.extension().is_some_and(|e| e == "parquet")).unwrap();
+    std::fs::remove_file(gone).unwrap();
+    let (report, fine) = place.verify();
+    let differences = report["differences"].as_array().unwrap();
+    let file = gone.file_name().unwrap().to_str().unwrap();
+    assert!(!fine && differences.len() == 1, "{report}");
+    assert!(differences[0].as_str().unwrap().contains("cannot be read") && differences[0].as_str().unwrap().contains(file), "{report}");
+    assert!(report["tables"].as_array().unwrap().iter().any(|t| t["rows"].as_u64() > Some(0)), "{report}");
+    assert_eq!(verify(&place).1, 1);
+}
