@@ -6,9 +6,9 @@ use std::fs;
 /// This process, where a process id is asked for.
 pub const SELF: &str = "self";
 
-/// Settings of mimalloc for a server, where the environment has no others. Epochs take and give back some tens of megabytes many
-/// times a second. Huge pages are cleared whole for each of these, and keep what is half used; freed pages go back to the system after so many
-/// milliseconds, since at once costs a fifth more time, and a second, mimalloc's default, keeps 30 MB more.
+/// Settings of mimalloc for a server, where the environment has no others: no huge pages, and freed ones go back to the system
+/// after so many milliseconds. Epochs take and give back tens of megabytes many times a second; huge pages are cleared whole
+/// for each, and stay for what is half used. Figures: "Huge pages" in `benches/README.md`.
 pub const ALLOCATOR_SETTINGS: [(&str, &str); 2] = [("MIMALLOC_ALLOW_THP", "0"), ("MIMALLOC_PURGE_DELAY", "100")];
 
 /// CPU seconds of a process so far, user and system, in steps of 10 ms; 0 where there is none.

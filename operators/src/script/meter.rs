@@ -133,8 +133,7 @@ impl Meter {
     /// to spend: then it must not be called.
     pub(crate) fn enter(&self, lua: &Lua, index: usize) -> bool {
         // Always-on the limit would make every table operation of the host a protected call. It only fails in Lua states
-        // that somebody else owns.
-        // None at all would be taken for no limit.
+        // that somebody else owns. Zero bytes would be taken for no limit.
         let _ = lua.set_memory_limit(self.memory.get().max(1));
         self.base.set(self.steps.get());
         self.stage.set(index as u8 + 1);

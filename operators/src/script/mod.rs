@@ -2,8 +2,9 @@
 //!
 //! It has no I/O, no clock, no randomness, and gives a script nothing of another tenant: an environment for each tenant and
 //! template version, in a Lua state that a few tenants share until one of them takes more than its share of the memory and
-//! gets a state of its own. Steps, memory, time, results, strings and logs are bounded; what runs out cannot be caught. Steps are counted at Luau's interrupts and by what library functions charge; with native code on and
-//! off they may differ by one at each loop left by `break`, so a log is to be replayed with the setting it was written with.
+//! gets a state of its own. Steps, memory, time, results, strings and logs are bounded; what runs out cannot be caught. Steps
+//! are counted at Luau's interrupts and by what library functions charge; with native code on and off they may differ by one
+//! at each loop left by `break`, so a log is to be replayed with the setting it was written with.
 //!
 //! ```text
 //! Bundle ─▶ run: for each event  ─ enter ─▶ raw: decode ─▶ validate ─▶ transform ─ leave ─▶ rows, rejection
