@@ -1,6 +1,7 @@
 //! ClickHouse's HTTP interface: one statement a request, and its errors told apart.
 
 use super::ClickHouseOptions;
+use crate::objects::chain;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
@@ -15,7 +16,6 @@ use rustls::pki_types::pem::PemObject;
 use serde::de::DeserializeOwned;
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::error::Error;
 use std::fmt::Write;
 use std::path::Path;
 use std::pin::Pin;
@@ -236,17 +236,6 @@ fn roots(ca_file: Option<&Path>) -> Result<rustls::RootCertStore, String> {
         }
     }
     if roots.is_empty() { Err("there is no authority that its certificate could be signed by; name one".into()) } else { Ok(roots) }
-}
-
-/// An error with its causes: the client's own text is only "client error".
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let _ = write!(text, ": {error}");
-        cause = error.source();
-    }
-    text
 }
 
 fn encode(value: &str, out: &mut String) {

@@ -2,6 +2,7 @@
 
 use crate::log::{LOG, MemoryLog, header};
 use crate::rows::{blocks, table, target};
+use crate::running::Running;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -85,39 +86,11 @@ impl Fake {
     }
 }
 
-struct Running {
-    progress: Arc<Progress>,
-    stop: CancellationToken,
-    task: JoinSet<Result<(), SinkError>>,
-}
+const PATIENCE: Duration = Duration::from_secs(20);
 
-impl Running {
-    fn start(log: &Arc<MemoryLog>, sink: &Arc<Fake>, park: &Path, park_bytes_max: u64) -> Self {
-        let options = DriverOptions { retry_seconds_max: 1, park_bytes_max, ..DriverOptions::new(park) };
-        let driver = Driver::new(Arc::clone(log) as _, Arc::clone(sink) as _, options);
-        let (progress, stop, mut task) = (driver.progress(), CancellationToken::new(), JoinSet::new());
-        task.spawn(driver.run(crate::log::all(log), stop.clone()));
-        Self { progress, stop, task }
-    }
-
-    async fn until(&self, what: impl Fn(&Progress) -> bool) {
-        for _ in 0..2_000 {
-            if what(&self.progress) {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        panic!("never came: lag {:?}, stopped {:?}, failing {:?}", self.progress.lag(0), self.progress.stopped(), self.progress.failure());
-    }
-
-    async fn stop(self) -> Result<(), SinkError> {
-        self.stop.cancel();
-        self.ended().await
-    }
-
-    async fn ended(mut self) -> Result<(), SinkError> {
-        self.task.join_next().await.unwrap().unwrap()
-    }
+fn start(log: &Arc<MemoryLog>, sink: &Arc<Fake>, park: &Path, park_bytes_max: u64) -> Running {
+    let options = DriverOptions { retry_seconds_max: 1, park_bytes_max, ..DriverOptions::new(park) };
+    Running::start(log, Arc::clone(sink) as _, options)
 }
 
 fn cut() -> CutParameters {
@@ -152,20 +125,20 @@ async fn all_partitions_are_delivered_once_over_failures_and_restarts() {
         for round in 0..6u64 {
             (0..3).for_each(|p| fill(&log, p, round * 25 + 1..=round * 25 + 25));
             sink.fail_next.store(3, Ordering::SeqCst);
-            let running = Running::start(&log, &sink, park.path(), 1 << 20);
+            let running = start(&log, &sink, park.path(), 1 << 20);
             if round % 2 == 0 {
                 tokio::time::sleep(Duration::from_millis(3 * round)).await;
             } else {
-                running.until(|p| (0..3).all(|i| p.lag(i).read == (round + 1) * 25)).await;
+                running.until(PATIENCE, |p| (0..3).all(|i| p.lag(i).read == (round + 1) * 25)).await;
             }
             running.stop().await.unwrap();
         }
         (0..3).for_each(|p| close(&log, p, 151));
-        let running = Running::start(&log, &sink, park.path(), 1 << 20);
-        running.until(|p| (0..3).all(|i| p.settled(i) == 151)).await;
+        let running = start(&log, &sink, park.path(), 1 << 20);
+        running.until(PATIENCE, |p| (0..3).all(|i| p.settled(i) == 151)).await;
         assert_eq!((sink.rows("climate"), sink.rows("energy")), (3 * 150 * 3, 3 * 150));
         assert!(running.progress.parked().is_empty());
-        running.until(|_| log.cursor("fake", 2).unwrap().is_some_and(|c| c.epoch == 151)).await;
+        running.until(PATIENCE, |_| log.cursor("fake", 2).unwrap().is_some_and(|c| c.epoch == 151)).await;
         running.stop().await.unwrap();
     }
 }
@@ -221,8 +194,8 @@ async fn a_new_sink_stores_its_start_first() {
     let (log, park, sink) = (Arc::new(MemoryLog::new(1)), tempfile::tempdir().unwrap(), Arc::new(Fake::default()));
     fill(&log, 0, 1..=5);
     log.trim_clean(0, 3);
-    let running = Running::start(&log, &sink, park.path(), 0);
-    running.until(|p| p.lag(0).read == 5).await;
+    let running = start(&log, &sink, park.path(), 0);
+    running.until(PATIENCE, |p| p.lag(0).read == 5).await;
     assert_eq!(log.cursor("fake", 0).unwrap(), Some(SinkCursor { clean: 3, audit: 0, epoch: 0 }));
     // Rows that wait in open cuts are not settled.
     assert_eq!((running.progress.settled(0), running.progress.through(0, &target("climate", "acme"))), (1, 1));
@@ -235,16 +208,16 @@ async fn a_dead_sink_costs_lag_and_no_reading() {
     let (log, park, sink) = (Arc::new(MemoryLog::new(1)), tempfile::tempdir().unwrap(), Arc::new(Fake::default()));
     sink.down.store(true, Ordering::SeqCst);
     fill(&log, 0, 1..=40);
-    let running = Running::start(&log, &sink, park.path(), 1 << 20);
-    running.until(|_| sink.calls.load(Ordering::SeqCst) > 3).await;
+    let running = start(&log, &sink, park.path(), 1 << 20);
+    running.until(PATIENCE, |_| sink.calls.load(Ordering::SeqCst) > 3).await;
     let reads = log.reads.load(Ordering::SeqCst);
     fill(&log, 0, 41..=80);
-    running.until(|p| p.failure().is_some_and(|f| f.contains("told to be down"))).await;
+    running.until(PATIENCE, |p| p.failure().is_some_and(|f| f.contains("told to be down"))).await;
     assert_eq!(log.reads.load(Ordering::SeqCst), reads, "the log is not read on while a delivery is owed");
     assert!(running.progress.settled(0) < 30);
     sink.down.store(false, Ordering::SeqCst);
     close(&log, 0, 81);
-    running.until(|p| p.settled(0) == 81).await;
+    running.until(PATIENCE, |p| p.settled(0) == 81).await;
     assert_eq!((sink.rows("climate"), running.progress.failure()), (240, None));
     running.stop().await.unwrap();
 }
@@ -252,7 +225,7 @@ async fn a_dead_sink_costs_lag_and_no_reading() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_paused_driver_neither_reads_nor_delivers() {
     let (log, park, sink) = (Arc::new(MemoryLog::new(1)), tempfile::tempdir().unwrap(), Arc::new(Fake::default()));
-    let running = Running::start(&log, &sink, park.path(), 1 << 20);
+    let running = start(&log, &sink, park.path(), 1 << 20);
     running.progress.pause(true);
     // A look that began before may end after.
     tokio::time::sleep(Duration::from_millis(600)).await;
@@ -261,7 +234,7 @@ async fn a_paused_driver_neither_reads_nor_delivers() {
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert_eq!((sink.calls.load(Ordering::SeqCst), running.progress.settled(0)), (0, 0));
     running.progress.pause(false);
-    running.until(|p| p.settled(0) == 41).await;
+    running.until(PATIENCE, |p| p.settled(0) == 41).await;
     assert_eq!(sink.rows("climate"), 120);
     running.stop().await.unwrap();
 }
@@ -272,22 +245,22 @@ async fn a_refused_table_is_parked_and_the_others_go_on() {
     *sink.refuse.lock().unwrap() = Some("energy".into());
     fill(&log, 0, 1..=40);
     close(&log, 0, 41);
-    let running = Running::start(&log, &sink, park.path(), 1 << 20);
-    running.until(|p| p.through(0, &target("climate", "acme")) == 41).await;
+    let running = start(&log, &sink, park.path(), 1 << 20);
+    running.until(PATIENCE, |p| p.through(0, &target("climate", "acme")) == 41).await;
     let parked = running.progress.parked();
     assert_eq!((parked.len(), &parked[0].target, parked[0].first), (1, &target("energy", "acme"), 1));
     assert_eq!(parked[0].reason, "delivering: told to refuse");
     assert_eq!((running.progress.settled(0), running.progress.through(0, &target("energy", "acme"))), (0, 0));
     // The cursor does not wait for it.
-    running.until(|_| log.cursor("fake", 0).unwrap().unwrap().epoch == 41).await;
+    running.until(PATIENCE, |_| log.cursor("fake", 0).unwrap().unwrap().epoch == 41).await;
     running.stop().await.unwrap();
 
     // It stays parked after a restart, whatever the sink would say now: its rows must come in order.
     *sink.refuse.lock().unwrap() = None;
     fill_at(&log, 0, 42..=42, 5_000.0);
     log.epoch(0, &header(43, 6_000.0, cut()), vec![], vec![]);
-    let running = Running::start(&log, &sink, park.path(), 1 << 20);
-    running.until(|p| p.through(0, &target("climate", "acme")) == 43).await;
+    let running = start(&log, &sink, park.path(), 1 << 20);
+    running.until(PATIENCE, |p| p.through(0, &target("climate", "acme")) == 43).await;
     assert_eq!((sink.rows("climate"), sink.rows("energy"), running.progress.parked().len()), (123, 0, 1));
     running.stop().await.unwrap();
     let files = files(park.path());
@@ -307,8 +280,8 @@ async fn parked_rows_past_the_budget_are_a_recorded_gap() {
     *sink.refuse.lock().unwrap() = Some("climate".into());
     fill(&log, 0, 1..=40);
     close(&log, 0, 41);
-    let running = Running::start(&log, &sink, park.path(), 12_000);
-    running.until(|p| p.through(0, &target("energy", "acme")) == 41).await;
+    let running = start(&log, &sink, park.path(), 12_000);
+    running.until(PATIENCE, |p| p.through(0, &target("energy", "acme")) == 41).await;
     running.stop().await.unwrap();
     let files = files(park.path());
     let of = |end: &str| files.iter().filter(|f| f.ends_with(end)).collect::<Vec<_>>();
@@ -326,8 +299,8 @@ async fn a_held_epoch_inside_a_cut_parks_the_table() {
     sink.tables.lock().unwrap().insert((target("climate", "beta"), 0), vec![(1, 7, 7)]);
     // The whole of what would be cut first: it is skipped.
     sink.tables.lock().unwrap().insert((target("energy", "acme"), 0), vec![(1, 20, 20)]);
-    let running = Running::start(&log, &sink, park.path(), 1 << 20);
-    running.until(|p| p.through(0, &target("climate", "acme")) == 21 && p.through(0, &target("energy", "acme")) == 21).await;
+    let running = start(&log, &sink, park.path(), 1 << 20);
+    running.until(PATIENCE, |p| p.through(0, &target("climate", "acme")) == 21 && p.through(0, &target("energy", "acme")) == 21).await;
     let parked = running.progress.parked();
     assert_eq!((parked.len(), &parked[0].target), (1, &target("climate", "beta")));
     assert!(parked[0].reason.starts_with("fake:climate holds epochs up to 7 of partition 0, inside the cut 0707"), "{}", parked[0].reason);
@@ -342,8 +315,8 @@ async fn a_lost_range_stops_its_partition_alone() {
     log.store_cursor("fake", 0, SinkCursor { clean: 0, audit: 0, epoch: 1 }).unwrap();
     log.trim_clean(0, 9);
     close(&log, 1, 11);
-    let running = Running::start(&log, &sink, park.path(), 1 << 20);
-    running.until(|p| p.settled(1) == 11 && !p.stopped().is_empty()).await;
+    let running = start(&log, &sink, park.path(), 1 << 20);
+    running.until(PATIENCE, |p| p.settled(1) == 11 && !p.stopped().is_empty()).await;
     let error = running.stop().await.unwrap_err();
     assert_eq!(error.to_string(), "reading partition 0: offsets from 0 on of clean 0 are gone: the log starts at 9");
 }
@@ -354,10 +327,10 @@ async fn a_log_that_fails_for_a_while_is_tried_again_and_a_closed_one_ends_it() 
     log.broken.store(true, Ordering::SeqCst);
     fill(&log, 0, 1..=10);
     close(&log, 0, 11);
-    let running = Running::start(&log, &sink, park.path(), 1 << 20);
-    running.until(|p| p.failure().is_some_and(|f| f.contains("told to fail"))).await;
+    let running = start(&log, &sink, park.path(), 1 << 20);
+    running.until(PATIENCE, |p| p.failure().is_some_and(|f| f.contains("told to fail"))).await;
     log.broken.store(false, Ordering::SeqCst);
-    running.until(|p| p.settled(0) == 11).await;
+    running.until(PATIENCE, |p| p.settled(0) == 11).await;
     log.closed.store(true, Ordering::SeqCst);
     running.ended().await.unwrap();
 }

@@ -12,5 +12,6 @@ mod objects;
 mod parquet;
 mod python;
 mod rows;
+mod running;
 mod s3;
 mod verify;

@@ -1,10 +1,11 @@
 //! Tables on a real HTTP S3 server that loses answers, fails, and gets rivals; and stores that break their word.
 
 use crate::home::Home;
-use crate::log::{LOG, MemoryLog, all, header};
+use crate::log::{LOG, MemoryLog, header};
 use crate::maintainer::Maintainer;
 use crate::parquet::{DAY, cut, fill, forty};
 use crate::rows::{table, target};
+use crate::running::{Random, Running};
 use crate::s3::{self, SECRET};
 use futures_util::TryStreamExt;
 use object_store::ObjectStore;
@@ -15,7 +16,7 @@ use std::time::{Duration, SystemTime};
 use tidegate_schemas::sink::{Sink, SinkError};
 use tidegate_schemas::system::SystemTable;
 use tidegate_schemas::table::FieldType;
-use tidegate_sinks::driver::{Driver, DriverOptions, Progress, TableSelection};
+use tidegate_sinks::driver::{DriverOptions, TableSelection};
 use tidegate_sinks::objects::{Objects, ObjectsError};
 use tidegate_sinks::parquet::{ParquetOptions, ParquetSink};
 use tokio::task::JoinSet;
@@ -23,47 +24,9 @@ use tokio_util::sync::CancellationToken;
 
 const EPOCHS: u64 = 60;
 
-struct Running {
-    progress: Arc<Progress>,
-    stop: CancellationToken,
-    task: JoinSet<Result<(), SinkError>>,
-}
-
-impl Running {
-    fn start(log: &Arc<MemoryLog>, sink: ParquetSink, park: &Path) -> Self {
-        let tables = TableSelection { system: vec![SystemTable::ScriptRuns] };
-        let options = DriverOptions { retry_seconds_max: 1, tables, read_bytes: 20_000, ..DriverOptions::new(park) };
-        let driver = Driver::new(Arc::clone(log) as _, Arc::new(sink), options);
-        let (progress, stop, mut task) = (driver.progress(), CancellationToken::new(), JoinSet::new());
-        task.spawn(driver.run(all(log), stop.clone()));
-        Self { progress, stop, task }
-    }
-
-    async fn finish(mut self) {
-        for _ in 0..12_000 {
-            if (0..2).all(|p| self.progress.settled(p) > EPOCHS) {
-                assert!(self.progress.parked().is_empty(), "{:?}", self.progress.parked());
-                self.stop.cancel();
-                self.task.join_next().await.unwrap().unwrap().unwrap();
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        panic!("never came: {:?}, stopped {:?}, failing {:?}", self.progress.lag(0), self.progress.stopped(), self.progress.failure());
-    }
-}
-
-/// SplitMix64.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % n
-    }
+fn options(park: &Path) -> DriverOptions {
+    let tables = TableSelection { system: vec![SystemTable::ScriptRuns] };
+    DriverOptions { retry_seconds_max: 1, tables, read_bytes: 20_000, ..DriverOptions::new(park) }
 }
 
 /// Rows of two partitions in the same tables, one of which gets a column half-way.
@@ -116,11 +79,11 @@ async fn broken_off(seed: u64) {
         // The race is another test's.
         sink.check().await.unwrap();
         home.faults(seed, (7, 7, 7));
-        let running = Running::start(&log, sink, park.path());
+        let running = Running::start(&log, Arc::new(sink), options(park.path()));
         match pause {
             Some(pause) => tokio::time::sleep(Duration::from_millis(pause)).await,
             None => {
-                running.finish().await;
+                running.finish(&log, EPOCHS).await;
                 break;
             }
         }

@@ -2,20 +2,18 @@
 
 use super::engine::{Engine, own};
 use super::{DAY, cut, options};
-use crate::log::{LOG, MemoryLog, all, header};
+use crate::log::{LOG, MemoryLog, header};
 use crate::rows::{blocks, runs, table};
+use crate::running::{Random, Running};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tidegate_schemas::ids::{Epoch, Partition};
-use tidegate_schemas::sink::SinkError;
 use tidegate_schemas::system::SystemTable;
 use tidegate_schemas::table::FieldType;
 use tidegate_sinks::clickhouse::{ClickHouseOptions, ClickHouseSink, TableOptions};
-use tidegate_sinks::driver::{Driver, DriverOptions, Progress, TableSelection};
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
+use tidegate_sinks::driver::{DriverOptions, TableSelection};
 
 const PARTITIONS: Partition = 2;
 /// What every test here commits to a partition.
@@ -42,34 +40,10 @@ fn close(log: &MemoryLog) {
     (0..PARTITIONS).for_each(|p| log.epoch(p, &header(EPOCHS + 1, DAY + 7_200.0, cut()), vec![], vec![]));
 }
 
-struct Running {
-    progress: Arc<Progress>,
-    stop: CancellationToken,
-    task: JoinSet<Result<(), SinkError>>,
-}
-
-impl Running {
-    fn start(log: &Arc<MemoryLog>, sink: ClickHouseSink, park: &Path) -> Self {
-        let tables = TableSelection { system: vec![SystemTable::ScriptRuns] };
-        let options = DriverOptions { retry_seconds_max: 1, tables, ..DriverOptions::new(park) };
-        let driver = Driver::new(Arc::clone(log) as _, Arc::new(sink), options);
-        let (progress, stop, mut task) = (driver.progress(), CancellationToken::new(), JoinSet::new());
-        task.spawn(driver.run(all(log), stop.clone()));
-        Self { progress, stop, task }
-    }
-
-    async fn finish(mut self) {
-        for _ in 0..18_000 {
-            if (0..PARTITIONS).all(|p| self.progress.settled(p) > EPOCHS) {
-                assert!(self.progress.parked().is_empty(), "{:?}", self.progress.parked());
-                self.stop.cancel();
-                self.task.join_next().await.unwrap().unwrap().unwrap();
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        panic!("never came: {:?}, stopped {:?}, failing {:?}", self.progress.lag(0), self.progress.stopped(), self.progress.failure());
-    }
+/// A driver over the engine.
+fn start(log: &Arc<MemoryLog>, sink: ClickHouseSink, park: &Path) -> Running {
+    let tables = TableSelection { system: vec![SystemTable::ScriptRuns] };
+    Running::start(log, Arc::new(sink), DriverOptions { retry_seconds_max: 1, tables, ..DriverOptions::new(park) })
 }
 
 fn sink(engine: &Engine, database: &str, patience: Duration) -> ClickHouseSink {
@@ -100,19 +74,6 @@ async fn check(engine: &Engine, database: &str) {
     assert_eq!(distinct, count("climate"));
 }
 
-/// SplitMix64.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % n
-    }
-}
-
 /// `TIDEGATE_SINK_SEEDS=200` makes it 200.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_row_once_over_rebuilt_drivers_lost_replies_and_dead_engines() {
@@ -128,7 +89,7 @@ async fn each_row_once_over_rebuilt_drivers_lost_replies_and_dead_engines() {
             (0..PARTITIONS).for_each(|p| fill(&log, p, filled + 1..=more));
             filled = more;
             engine.loses_replies(random.below(3) as u32);
-            let running = Running::start(&log, sink(&engine, &database, Duration::from_secs(20)), park.path());
+            let running = start(&log, sink(&engine, &database, Duration::from_secs(20)), park.path());
             tokio::time::sleep(Duration::from_millis(random.below(120))).await;
             if random.below(12) == 0 {
                 engine.kill();
@@ -139,7 +100,7 @@ async fn each_row_once_over_rebuilt_drivers_lost_replies_and_dead_engines() {
             drop(running);
         }
         close(&log);
-        Running::start(&log, sink(&engine, &database, Duration::from_secs(20)), park.path()).finish().await;
+        start(&log, sink(&engine, &database, Duration::from_secs(20)), park.path()).finish(&log, EPOCHS).await;
         check(&engine, &database).await;
         engine.ask(&format!("DROP DATABASE {database} SYNC"));
     }
@@ -150,7 +111,7 @@ async fn each_row_once_over_rebuilt_drivers_lost_replies_and_dead_engines() {
 async fn an_engine_that_hangs_costs_time_and_nothing_else() {
     let Some(engine) = own() else { return };
     let (log, park) = (Arc::new(MemoryLog::new(PARTITIONS)), tempfile::tempdir().unwrap());
-    let running = Running::start(&log, sink(&engine, "hung", Duration::from_secs(2)), park.path());
+    let running = start(&log, sink(&engine, "hung", Duration::from_secs(2)), park.path());
     for round in 0..3 {
         engine.signal("-STOP");
         (0..PARTITIONS).for_each(|p| fill(&log, p, round * 20 + 1..=round * 20 + 20));
@@ -159,7 +120,7 @@ async fn an_engine_that_hangs_costs_time_and_nothing_else() {
         until("the end of the failure", || running.progress.failure().is_none());
     }
     close(&log);
-    running.finish().await;
+    running.finish(&log, EPOCHS).await;
     check(&engine, "hung").await;
 }
 
@@ -169,7 +130,7 @@ async fn an_absence_longer_than_the_window_repeats_nothing() {
     let Some(engine) = own() else { return };
     let (log, park) = (Arc::new(MemoryLog::new(PARTITIONS)), tempfile::tempdir().unwrap());
     (0..PARTITIONS).for_each(|p| fill(&log, p, 1..=30));
-    let running = Running::start(&log, sink(&engine, "away", Duration::from_secs(20)), park.path());
+    let running = start(&log, sink(&engine, "away", Duration::from_secs(20)), park.path());
     until("rows of both", || {
         engine.try_ask("SELECT uniqExact(_partition) FROM away.climate").is_ok_and(|n| n.trim() == PARTITIONS.to_string())
     });
@@ -183,7 +144,7 @@ async fn an_absence_longer_than_the_window_repeats_nothing() {
     }
     (0..PARTITIONS).for_each(|p| fill(&log, p, 31..=EPOCHS));
     close(&log);
-    Running::start(&log, sink(&engine, "away", Duration::from_secs(20)), park.path()).finish().await;
+    start(&log, sink(&engine, "away", Duration::from_secs(20)), park.path()).finish(&log, EPOCHS).await;
     engine.ask(&format!("ALTER TABLE away.climate DELETE WHERE _log = '{foreign}' SETTINGS mutations_sync = 2"));
     check(&engine, "away").await;
 }
