@@ -29,6 +29,7 @@ const BACK_OFF: (Duration, Duration) = (Duration::from_millis(200), Duration::fr
 pub struct Workers {
     threads: Vec<JoinHandle<()>>,
     stop: Arc<AtomicBool>,
+    /// Outlives the threads: scripts are under way while they stop.
     _watchdog: Watchdog,
 }
 
@@ -37,7 +38,7 @@ impl Workers {
     pub fn start(around: &Surroundings) -> std::io::Result<Self> {
         let count = around.assignment.workers();
         let watches: Vec<Arc<Watch>> = (0..count).map(|_| Arc::new(Watch::default())).collect();
-        let watchdog = Watchdog::start(Arc::clone(&around.stop))?;
+        let watchdog = Watchdog::start()?;
         let mut threads = Vec::new();
         for (index, watch) in watches.into_iter().enumerate() {
             let (around, watchdog) = (around.clone(), watchdog.handle());

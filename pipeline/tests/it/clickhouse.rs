@@ -4,6 +4,7 @@
 pub mod engine;
 
 use crate::crash::{FAST, Fleet, Ledger, is_of_clickhouse, killed_at};
+use crate::doctor::doctor;
 use crate::support::{BINARY, Options, Place, files, wait_for};
 use crate::tables;
 use engine::{Engine, PASSWORD, USER, own, shared};
@@ -76,14 +77,6 @@ pub fn verified(place: &Place) -> BTreeMap<String, BTreeMap<(String, String), u6
     sums
 }
 
-fn doctor(place: &Place) -> (BTreeMap<String, (String, String)>, bool) {
-    let output = Command::new(BINARY).args(["doctor", "--json", "--config"]).arg(place.path("tidegate.toml")).output().unwrap();
-    let told: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
-    let text = |f: &Value, name: &str| f[name].as_str().unwrap().to_owned();
-    let finding = |f: &Value| (text(f, "check"), (text(f, "state"), text(f, "detail")));
-    (told["findings"].as_array().unwrap().iter().map(finding).collect(), output.status.success())
-}
-
 #[test]
 fn both_sinks_hold_the_same_and_say_so() {
     let Some(engine) = shared() else { return };
@@ -141,6 +134,37 @@ fn both_sinks_hold_the_same_and_say_so() {
         let bytes = std::fs::read(file).unwrap_or_default();
         assert!(!bytes.windows(PASSWORD.len()).any(|w| w == PASSWORD.as_bytes()), "{}", file.display());
     }
+}
+
+#[test]
+fn connections_are_encrypted_to_a_server_that_is_known() {
+    let Some(engine) = engine::encrypted() else { return };
+    // Its receipt is asked for.
+    let place = place_with(&engine, "encrypted", &FAST.replace("horizon_seconds = 0", "horizon_seconds = 600"), "");
+    let file = place.path("tidegate.toml");
+    let config = std::fs::read_to_string(&file).unwrap().replace(&engine.url(), &engine.encrypted_url());
+    std::fs::write(&file, &config).unwrap();
+    // Nobody of whom the system knows vouches for it, and nothing is sent to it.
+    let (found, ok) = doctor(&place);
+    assert!(!ok && found["sink.clickhouse.url"].1.contains("certificate"), "{found:?}");
+    let trusting = config.replacen("[sink.clickhouse]\n", &format!("[sink.clickhouse]\nca_file = {:?}\n", engine.authority()), 1);
+    // A server whose certificate is for another name is another server.
+    std::fs::write(&file, trusting.replace("https://127.0.0.1", "https://localhost")).unwrap();
+    let (found, ok) = doctor(&place);
+    assert!(!ok && found["sink.clickhouse.url"].1.contains("certificate"), "{found:?}");
+    assert_eq!(engine.number("SELECT count() FROM system.databases WHERE name = 'encrypted'"), 0);
+    std::fs::write(&file, trusting).unwrap();
+    let (found, ok) = doctor(&place);
+    assert!(ok, "{found:?}");
+    let server = place.start(&Options::default());
+    let body = br#"[{"device":"d","id":"1","temperature":20.5},{"device":"d","id":"2","temperature":21}]"#;
+    let prefer = "Prefer: wait=60; sink=clickhouse\r\n";
+    let answer = server.client().try_post("/v1/events", &place.keys[0], "application/json", body, prefer).unwrap();
+    assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
+    assert_eq!(events(&engine, "encrypted").len(), 2, "what it waited for is there");
+    server.drain();
+    server.stop();
+    assert_eq!(verified(&place)["clickhouse"].values().sum::<u64>(), 2);
 }
 
 #[test]
@@ -247,7 +271,7 @@ fn doctor_says_what_is_wrong_with_clickhouse() {
     assert!(!ok && found["sink.clickhouse.url"].1.contains("AUTHENTICATION_FAILED"), "{found:?}");
     std::fs::remove_file(right.path("clickhouse.password")).unwrap();
     let (found, _) = doctor(&right);
-    assert!(found["sink.clickhouse"].1.starts_with("sink.clickhouse.password: "), "{found:?}");
+    assert!(found["sink.clickhouse.url"].1.starts_with("sink.clickhouse.password: "), "{found:?}");
     let config = std::fs::read_to_string(right.path("tidegate.toml")).unwrap();
     let config = config.replace(&format!("user = \"{USER}\""), "user = \"reader\"").replace("password = {", "# password = {");
     std::fs::write(right.path("tidegate.toml"), config).unwrap();

@@ -3,6 +3,8 @@
 
 mod account;
 mod assignment;
+#[path = "../../../sinks/tests/it/authority.rs"]
+mod authority;
 mod backlog;
 mod black_hole;
 mod clickhouse;
@@ -11,6 +13,7 @@ mod crash;
 mod damage;
 mod definitions;
 mod devices;
+mod doctor;
 mod engine;
 mod fleet;
 mod full_disk;

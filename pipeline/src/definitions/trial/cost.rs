@@ -2,10 +2,10 @@
 
 use super::stages::{self, Ended, Input};
 use crate::usage::thread_cpu_seconds;
+use crate::watchdog::watched;
 use serde::Serialize;
-use std::sync::Arc;
 use tidegate_operators::event::{Bundle, EpochContext};
-use tidegate_operators::script::{Host, HostOptions, Watch};
+use tidegate_operators::script::{Host, HostOptions};
 use tidegate_operators::stages as all;
 use tidegate_schemas::definition::Template;
 use tidegate_schemas::limits::BUNDLE_EVENTS_MAX;
@@ -26,7 +26,10 @@ pub struct Cost {
 
 /// Measures an event; a bundle of it goes first uncounted, so that its scripts are compiled and warm.
 pub(super) fn cost(template: &Template, table: &Table, input: &Input, events: usize) -> Result<Cost, String> {
-    let mut host = Host::new(HostOptions { states_max: 1, native: true }, Arc::new(Watch::default()));
+    watched(|watch| measured(Host::new(HostOptions { states_max: 1, native: true }, watch), template, table, input, events))
+}
+
+fn measured(mut host: Host, template: &Template, table: &Table, input: &Input, events: usize) -> Result<Cost, String> {
     let context = EpochContext { recorded_at: input.received_at };
     let make = |count: usize| stages::bundle(template, table, input, count).map_err(|r| r.detail);
     let mut warm = make(BUNDLE_EVENTS_MAX)?;

@@ -28,12 +28,13 @@ mod metrics;
 mod opening;
 mod owners;
 mod retention;
+mod room;
 mod scan;
 mod segments;
 mod wire;
 mod writer;
 
-use super::calls::{check_partition, check_size};
+use super::calls::{check_partition, check_size, fullest};
 use super::holds::Holds;
 use append::{Appender, Common, Placed};
 use cursors::Cursors;
@@ -42,6 +43,8 @@ use health::Health;
 use layout::{Chain, Manifest};
 use opening::Mode;
 use owners::Owners;
+pub use room::Free;
+use room::Room;
 use segments::{ReadError, Segments};
 use std::fmt::Display;
 use std::fs::File;
@@ -64,8 +67,10 @@ const MANIFEST_NAME: &str = "log.json";
 pub struct Options {
     /// Partitions of every log but `control`; fixed when the folder is created.
     pub partitions: u32,
-    /// Bytes of all chains together.
+    /// Bytes of all chains together, where the disk has as much.
     pub budget_bytes: u64,
+    /// How much the disk of a folder has left.
+    pub free: Free,
     /// A segment is closed at about this size; at most 1 GiB.
     pub segment_bytes: u64,
     /// Replay horizon: processed requests are kept for so long.
@@ -79,6 +84,7 @@ impl Default for Options {
         Self {
             partitions: 4,
             budget_bytes: limits::LOG_BUDGET_BYTES as u64,
+            free: crate::usage::free_bytes,
             segment_bytes: limits::SEGMENT_BYTES as u64,
             raw_horizon: Duration::from_secs(24 * 3600),
             audit_horizon: Duration::from_secs(7 * 24 * 3600),
@@ -114,6 +120,7 @@ pub struct EmbeddedLog {
     control: Arc<Segments>,
     cursors: Cursors,
     holds: Holds,
+    room: Room,
     /// Missing where the log was opened beside its owner.
     writing: Option<Writing>,
 }
@@ -175,7 +182,8 @@ impl EmbeddedLog {
         tracing::info!(log = %manifest.log_id, bytes = opening.bytes, segments = opening.segments, seconds = opening.seconds, "log is open");
         metrics::opened(opening.torn_bytes, opening.seconds);
         let holds = Holds::default();
-        let log = Self { manifest, options, opening, raw, output, archive, control, cursors, holds, writing: Some(writing) };
+        let room = Room::of(dir, options.free);
+        let log = Self { manifest, options, opening, raw, output, archive, control, cursors, holds, room, writing: Some(writing) };
         metrics::usage(log.usage());
         Ok(Arc::new(log))
     }
@@ -200,7 +208,8 @@ impl EmbeddedLog {
         opening.seconds = began.elapsed().as_secs_f64();
         let options = Options { partitions: manifest.partitions, ..Options::default() };
         let holds = Holds::default();
-        Ok(Arc::new(Self { manifest, options, opening, raw, output, archive, control, cursors, holds, writing: None }))
+        let room = Room::of(dir, options.free);
+        Ok(Arc::new(Self { manifest, options, opening, raw, output, archive, control, cursors, holds, room, writing: None }))
     }
 
     /// What opening found.
@@ -333,7 +342,7 @@ impl EventLog for EmbeddedLog {
         let writing = self.writing("commit")?;
         writing.health.check(Chain::Output)?;
         let raw_end = self.raw.bounds(0, owner.partition).end;
-        let room = |bytes| self.check_budget(bytes, limits::SEALING_STOPS_PERCENT, "commit");
+        let room = |bytes| self.check_budget(bytes, fullest(bytes), "commit");
         let written = writing.owners.commit(owner, units, raw_end, room, &writing.output)?;
         metrics::usage(self.usage());
         Ok(written)
@@ -364,7 +373,7 @@ impl EventLog for EmbeddedLog {
     fn usage(&self) -> Usage {
         let chains = Chain::ALL.iter().map(|c| self.segments(*c).bytes()).sum::<u64>();
         let queued = self.writing.as_ref().map_or(0, |w| w.raw.queued() + w.output.queued() + w.control.queued());
-        Usage { bytes: chains + queued, budget: self.options.budget_bytes }
+        Usage { bytes: chains + queued, budget: self.options.budget_bytes.min(self.room.most(chains)) }
     }
 
     fn failing(&self) -> Option<LogError> {
