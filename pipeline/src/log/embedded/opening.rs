@@ -286,7 +286,7 @@ fn find_end(path: &Path, file: &File, head: &SegmentHead, noted: Option<u64>, mo
     if mode == Mode::Beside {
         // Commits that were moved are in the output still, or synced here.
         if head.chain != Chain::Commits {
-            walk.keep_proven(head);
+            walk.keep_proven();
         }
         return Ok((walk, 0));
     }
