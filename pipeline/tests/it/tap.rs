@@ -10,7 +10,8 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
-use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::Duration;
 use tidegate_pipeline::log::embedded::EmbeddedLog;
 use tidegate_schemas::envelope::partition_of;
@@ -18,7 +19,7 @@ use tidegate_schemas::ids::TenantId;
 use tidegate_schemas::log::{EventLog, LogName};
 use tidegate_schemas::time;
 
-const SETTINGS: &str = "[log]\npartitions = 2\n\n[process]\nepoch_milliseconds = 20\ntick_milliseconds = 50\n\n\
+const SETTINGS: &str = "[log]\npartitions = 1\n\n[process]\nepoch_milliseconds = 20\ntick_milliseconds = 50\n\n\
                         [sink.parquet]\nsystem_tables = [\"rejections\"]\n\n\
                         [cut]\nrows = 10\nseconds_min = 0\nedge_seconds = 1\n";
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -54,26 +55,33 @@ fn ids(rows: &[Value]) -> Vec<&str> {
 /// A tap at work, killed when the test lets go of it.
 struct Live {
     child: Child,
-    out: Option<BufReader<ChildStdout>>,
+    lines: Option<Receiver<String>>,
 }
 
 impl Live {
     fn start(place: &Place, arguments: &[&str]) -> Self {
         let mut child = command(place, arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let out = Some(BufReader::new(child.stdout.take().unwrap()));
-        Self { child, out }
+        let out = BufReader::new(child.stdout.take().unwrap());
+        let (tell, lines) = sync_channel(1);
+        // Ends with the output, or with whoever reads it no further: then the pipe is closed.
+        std::thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|line| tell.send(line)));
+        Self { child, lines: Some(lines) }
     }
 
-    /// The next line; waits for it.
-    fn line(&mut self) -> String {
-        let mut line = String::new();
-        self.out.as_mut().unwrap().read_line(&mut line).unwrap();
-        line
+    /// The next line; waits for it. None at the end.
+    fn line(&mut self) -> Option<String> {
+        match self.lines.as_ref().unwrap().recv_timeout(PATIENCE) {
+            Err(RecvTimeoutError::Timeout) => {
+                self.child.kill().unwrap();
+                panic!("no row came within {PATIENCE:?}: {:?}", self.end());
+            }
+            told => told.ok(),
+        }
     }
 
     fn id(&mut self) -> String {
-        let line = self.line();
-        let row: Value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line:?} {:?}", self.end()));
+        let line = self.line().unwrap_or_else(|| panic!("it ended: {:?}", self.end()));
+        let row: Value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line}"));
         row["event_id"].as_str().unwrap().to_owned()
     }
 
@@ -139,7 +147,7 @@ fn live_rows_are_followed_and_nothing_of_the_server_is_touched() {
         now.child.try_wait().unwrap()
     });
     let shown = [now.id(), now.id()];
-    assert_eq!((now.line(), now.end()), (String::new(), (Some(0), String::new())));
+    assert_eq!((now.line(), now.end()), (None, (Some(0), String::new())));
     let at = told.iter().position(|id| *id == shown[0]).unwrap_or_else(|| panic!("{shown:?} are not among {told:?}"));
     assert_eq!(shown, told[at..at + 2]);
     // A server that comes back is followed on.
@@ -279,7 +287,7 @@ fn json_equals_the_rows_of_the_parquet_table() {
     server.drain();
     server.stop();
     for (table, count) in [("meters", 200), ("rejections", 5)] {
-        let folder = tables::find(&place.tables()).into_iter().find(|t| t.to_str().unwrap().contains(&format!("table={table}"))).unwrap();
+        let folder = tables::find(&place.tables()).into_iter().find(|t| t.to_str().unwrap().contains(&format!("acme/{table}"))).unwrap();
         let mut stored: Vec<Value> = tables::batches(&folder).iter().flat_map(as_json).collect();
         let mut shown = rows(&place, &["--tenant", "acme", "--table", table]);
         for row in &mut shown {
@@ -350,12 +358,19 @@ fn rows_for_people() {
         // The mark of a table's owner is drawn from its name: it is the same everywhere.
         String::from_utf8(output.stdout).unwrap()
     };
-    expect![[r#""#]].assert_eq(&told(&["--tenant", "acme"]));
+    expect![[r#"
+        meters-259b
+        occurred_at           source  asset    event_type  temperature  seq  note                                               attributes
+        2026-01-01T00:00:07Z  meters  probe-7  meter              21.5    7  ok                                                 extra=7
+        2026-01-01T00:00:08Z  meters  probe-8  meter             -3.25    8  \u{1b}[2J\n\u{202e}gone                            extra=8
+        2026-01-01T00:00:09Z  meters  probe-9  meter              30.0    9  longlonglonglonglonglonglonglonglonglonglonglong…  extra=9
+    "#]]
+    .assert_eq(&told(&["--tenant", "acme"]));
     let refused = told(&["--tenant", "acme", "--table", "rejections"]);
     let lines: Vec<&str> = refused.lines().collect();
     assert_eq!(lines.len(), 3, "{refused}");
-    assert!(lines[0] == "rejections" && lines[1].starts_with("event_id  source"), "{refused}");
-    assert!(lines[2].starts_with("10        meters") && lines[2].contains("out_of_range"), "{refused}");
+    assert!(lines[0] == "rejections" && lines[1].starts_with("recorded_at"), "{refused}");
+    assert!(lines[2].contains("  meters  probe-10  ") && lines[2].contains("  out_of_range  "), "{refused}");
     assert_eq!(told(&["--tenant", "beta"]), "");
     // A header comes again, and lines stay aligned to the one above them.
     let many: Vec<Value> = (0..100).map(|n| event(100 + n, 20.0, "many")).collect();
@@ -413,8 +428,8 @@ fn a_reader_that_leaves_ends_it_without_a_word() {
     for form in [&["--json"][..], &[]] {
         let mut tap = Live::start(&place, &[&["--tenant", "acme", "--from", "beginning"], form].concat());
         post(&mut client, &place.keys[0], &[event(&format!("first-{}", form.len()))]);
-        assert!(!tap.line().is_empty());
-        drop(tap.out.take());
+        assert!(tap.line().is_some());
+        drop(tap.lines.take());
         let mut n = 0;
         wait_for("the end of the tap", PATIENCE, || {
             n += 1;
@@ -470,7 +485,7 @@ fn what_retention_deleted_is_told_and_gone_on_behind() {
 #[test]
 fn rows_on_kafka() {
     let Some(broker) = broker::shared() else { return };
-    let place = Place::new(&cluster::settings(broker, "tap."));
+    let place = Place::new(&cluster::settings(broker, "tap.").replace("audit_horizon_seconds = 0", "audit_horizon_seconds = 600"));
     let server = place.start(&Options::default());
     let mut client = server.client();
     let mut tap = Live::start(&place, &["--tenant", "acme", "--from", "beginning", "--json"]);

@@ -13,9 +13,9 @@ const HEADER_EVERY: usize = 40;
 /// Characters of a value that are shown.
 const CELL_MAX: usize = 48;
 /// What is the same in all lines, or says less than others: `--json` has everything.
-const LEFT_OUT: [&str; 8] = ["tenant", "organization", "event_id", "received_at", "recorded_at", "template", "content_type", "original"];
-/// What tables of tenants do not need, and system tables have nothing without.
-const KEPT_OF_SYSTEM: [&str; 4] = ["event_id", "received_at", "recorded_at", "template"];
+const LEFT_OUT: [&str; 6] = ["tenant", "organization", "received_at", "recorded_at", "content_type", "original"];
+/// What system tables have nothing without.
+const LEFT_OUT_OF_TENANTS: [&str; 2] = ["event_id", "template"];
 
 /// What was written last.
 #[derive(Default)]
@@ -75,16 +75,17 @@ impl Sheet {
     }
 }
 
-/// The columns that are shown, with their names.
+/// The columns that are shown, with their names: the time comes first.
 fn columns(block: &RowsRead) -> Vec<(usize, &str)> {
+    let fields = block.schema().fields().iter().map(|f| f.name().as_str()).enumerate();
     // Every row of a tenant's table says when it happened; no system table does.
     let is_system = block.schema().column_with_name("occurred_at").is_none();
+    let time = if is_system { "recorded_at" } else { "occurred_at" };
     let is_shown = |name: &str| {
-        let left_out = LEFT_OUT.contains(&name) && !(is_system && KEPT_OF_SYSTEM.contains(&name));
-        !left_out && !name.starts_with('_')
+        let left_out = LEFT_OUT.contains(&name) || (!is_system && LEFT_OUT_OF_TENANTS.contains(&name));
+        name != time && !left_out && !name.starts_with('_')
     };
-    let names = block.schema().fields().iter().map(|f| f.name().as_str()).enumerate();
-    names.filter(|(_, name)| is_shown(name)).collect()
+    fields.clone().filter(|(_, name)| *name == time).chain(fields.filter(|(_, name)| is_shown(name))).collect()
 }
 
 fn pad(line: &mut String, text: &str, width: usize, right: bool) {

@@ -9,7 +9,7 @@
 
 use super::EmbeddedLog;
 use super::ends::{self, End};
-use super::layout::Manifest;
+use super::layout::{Chain, Manifest};
 use super::opening::{self, Mode, Resume};
 use super::scan::{self, Tail, Walk};
 use super::segments::Segments;
@@ -95,9 +95,9 @@ impl Followed {
         let Resume { file, head, end, link, time, .. } = &self.last;
         let file: &File = file;
         let begin = Walk::at(*end, *link, *time, self.segments.all_next());
-        // Bodies are compared with their checksums when they are read.
-        let mut walk = scan::walk_on(file, head, begin, file.metadata()?.len(), false)?;
-        walk.keep_proven();
+        // Where a later group vouches for one, its bodies are compared with their checksums when they are read.
+        let mut walk = scan::walk_on(file, head, begin, file.metadata()?.len(), head.chain == Chain::Commits)?;
+        walk.keep_proven(head.chain);
         Ok(walk)
     }
 }

@@ -125,8 +125,12 @@ impl Walk {
         Self { index, first: next.clone(), next, end, proven: end, proven_link: link, link, time, tail: Tail::Clean }
     }
 
-    /// Forgets the last group where nothing vouches for it: beside a live owner it may not be durable yet.
-    pub fn keep_proven(&mut self) {
+    /// Forgets the last group where nothing vouches for it: beside a live owner it may not be durable yet. Commits that were
+    /// moved are in the output still, or synced here.
+    pub fn keep_proven(&mut self, chain: Chain) {
+        if chain == Chain::Commits {
+            return;
+        }
         for (slot, places) in self.index.0.iter_mut().enumerate() {
             while places.last().is_some_and(|p| u64::from(p.position) >= self.proven) {
                 places.pop();
