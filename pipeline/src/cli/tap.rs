@@ -67,7 +67,7 @@ impl FromStr for When {
                 "d" => 86_400,
                 _ => return None,
             };
-            number.parse::<u32>().ok()?.try_into().ok().and_then(|n: Micros| n.checked_mul(seconds * 1_000_000))
+            Micros::from(number.parse::<u32>().ok()?).checked_mul(seconds * 1_000_000)
         };
         match text {
             "beginning" => Ok(Self::Beginning),
