@@ -34,5 +34,6 @@ mod scan;
 mod shares;
 mod support;
 mod tables;
+mod tap;
 mod tools;
 mod workspace;
