@@ -181,9 +181,10 @@ fn main() -> anyhow::Result<ExitCode> {
         return Ok(cli::main_from(std::iter::once("tidegate".into()).chain(std::env::args_os().skip(2))));
     }
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if let Some(("deliver", rest)) = arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
-        sinks::delivering(rest)?;
-        return Ok(ExitCode::SUCCESS);
+    match arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
+        Some(("deliver", rest)) => return sinks::delivering(rest).map(|()| ExitCode::SUCCESS),
+        Some(("log", rest)) => return sinks::making(rest).map(|()| ExitCode::SUCCESS),
+        _ => {}
     }
     let args = Args::parse();
     let commit = commit();

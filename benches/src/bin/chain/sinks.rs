@@ -89,9 +89,20 @@ pub fn clickhouse(events: u64) -> anyhow::Result<Outcome> {
 
 fn log_of_w1(events: u64) -> anyhow::Result<(tempfile::TempDir, Committed)> {
     let folder = tempfile::tempdir()?;
-    let catalog = stages::catalog(&crate::definitions(), 1)?;
-    let log = committed::workload(&folder.path().join("log"), &catalog, Workload::W1, events)?;
+    let log = fill(folder.path(), events)?;
     Ok((folder, log))
+}
+
+fn fill(folder: &Path, events: u64) -> anyhow::Result<Committed> {
+    let catalog = stages::catalog(&crate::definitions(), 1)?;
+    committed::workload(&folder.join("log"), &catalog, Workload::W1, events)
+}
+
+/// `log FOLDER EVENTS`: a log that stays, for profiles of `deliver`; prints its last epoch.
+pub fn making(args: &[String]) -> anyhow::Result<()> {
+    let [folder, events] = args else { bail!("no folder and events") };
+    println!("{}", fill(Path::new(folder), events.parse()?)?.last);
+    Ok(())
 }
 
 /// Rows and files of Delta tables, once no row is missing or there twice.
@@ -186,7 +197,7 @@ pub fn delivering(args: &[String]) -> anyhow::Result<()> {
         while progress.settled(0) < last {
             tokio::select! {
                 ended = &mut running => bail!("the driver ended: {ended:?}"),
-                () = tokio::time::sleep(Duration::from_millis(5)) => {}
+                () = tokio::time::sleep(Duration::from_millis(20)) => {}
             }
             let wrong = (progress.failure(), progress.parked(), progress.stopped());
             ensure!(wrong.0.is_none() && wrong.1.is_empty() && wrong.2.is_empty(), "{wrong:?}");
