@@ -2,6 +2,8 @@
 //! imports this crate but `fuzz`, which only hands bytes to them.
 
 pub mod by_hand;
+pub mod climate;
+pub mod committed;
 mod envelope;
 pub mod fuzz;
 pub mod machine;

@@ -102,8 +102,9 @@ pub fn run(catalog: &Catalog, plan: &Plan) -> anyhow::Result<Cost> {
         let slices: Vec<Slice> = slices.collect::<Result<_, _>>()?;
         next += requests * plan.burst;
         number += 1;
-        let (by_catalog, seconds) = epoch(catalog, &slices, number, |bundle, context| stages::apply(bundle, &mut host, context))?;
-        let (by_hand, by_hand_seconds) = epoch(catalog, &slices, number, |bundle, _| by_hand::apply(bundle, plan.workload))?;
+        let of = Attribution { log: LogId([1; 16]), partition: 0, epoch: number, recorded_at: 1_800_000_000_000_000 + number as i64 };
+        let (by_catalog, seconds) = epoch(catalog, &slices, &of, |bundle, context| stages::apply(bundle, &mut host, context))?;
+        let (by_hand, by_hand_seconds) = epoch(catalog, &slices, &of, |bundle, _| by_hand::apply(bundle, plan.workload))?;
         let rows = |settled: &Settled| settled.clean.iter().map(|block| block.stream.clone()).collect::<Vec<_>>();
         ensure!(rows(&by_catalog) == rows(&by_hand), "epoch {number}: not the same rows by hand");
         if number > 1 {
@@ -117,24 +118,24 @@ pub fn run(catalog: &Catalog, plan: &Plan) -> anyhow::Result<Cost> {
 }
 
 /// One epoch from its records to its blocks, and the CPU seconds that it took.
-fn epoch(
+pub(crate) fn epoch(
     catalog: &Catalog,
     slices: &[Slice],
-    number: u64,
+    of: &Attribution,
     mut stages: impl FnMut(&mut Bundle, &EpochContext),
 ) -> anyhow::Result<(Settled, f64)> {
     let seen = Duplicates::new(i64::MAX / 2, usize::MAX);
-    let of = Attribution { log: LogId([1; 16]), partition: 0, epoch: number, recorded_at: 1_800_000_000_000_000 + number as i64 };
     let context = EpochContext { recorded_at: of.recorded_at };
     let started = thread_cpu_seconds();
     let mut bundles = open::apply(slices, catalog, of.log, &|k| seen.contains(k));
     bundles.iter_mut().for_each(|bundle| stages(bundle, &context));
-    let settled = settle::apply(&bundles, &seen, &of).context("settle")?;
+    let settled = settle::apply(&bundles, &seen, of).context("settle")?;
     drop(bundles);
     Ok((settled, thread_cpu_seconds() - started))
 }
 
-fn slice(workload: Workload, from: u64, count: u64, tenant: usize) -> anyhow::Result<Slice> {
+/// Events of one request of a tenant, by their JSON.
+pub(crate) fn slice(workload: Workload, from: u64, count: u64, tenant: usize) -> anyhow::Result<Slice> {
     let (mut value, mut spans) = (String::new(), Vec::new());
     for n in from..from + count {
         let start = value.len() as u32;

@@ -16,20 +16,20 @@ pub enum Workload {
 }
 
 /// SplitMix64.
-struct Random(u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
     }
-    fn below(&mut self, n: u64) -> u64 {
+    pub(crate) fn below(&mut self, n: u64) -> u64 {
         self.next() % n
     }
     /// In `low..high` in steps of `1/scale`.
-    fn decimal(&mut self, low: i64, high: i64, scale: i64) -> f64 {
+    pub(crate) fn decimal(&mut self, low: i64, high: i64, scale: i64) -> f64 {
         (low * scale + self.below(((high - low) * scale) as u64) as i64) as f64 / scale as f64
     }
 }

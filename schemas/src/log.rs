@@ -260,7 +260,8 @@ pub trait EventLog: Send + Sync + 'static {
     /// Offsets from the first that exists to one past the last that is durable and committed.
     fn bounds(&self, log: LogName, partition: Partition) -> Result<Range<u64>, LogError>;
 
-    /// Committed records from `from` on, in order: at least one where there is one, then as many as fit into `bytes_max`.
+    /// Committed records from `from` on, in order: at least one where there is one, then as many as fit into `bytes_max`. Those
+    /// of [`crate::limits::RECORD_ALONE_BYTES`] and more share no memory with others.
     fn read(&self, log: LogName, partition: Partition, from: u64, bytes_max: usize) -> Result<Vec<Entry>, LogError>;
 
     /// The same for who reads on where it was: waits up to `timeout` for the first of them, and none is an answer. What was

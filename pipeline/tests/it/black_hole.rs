@@ -2,7 +2,7 @@
 //! and in the end all is there once. `TIDEGATE_BLACK_HOLE_SECONDS=600` makes it ten minutes.
 
 use crate::clickhouse::engine::{self, Engine};
-use crate::clickhouse::{events, place_with, settings_of, sign_in, there_once, verified};
+use crate::clickhouse::{events, place_with, sign_in, there_once, verified};
 use crate::crash::{self, FAST, Fleet, Ledger};
 use crate::objects;
 use crate::s3;
@@ -38,7 +38,7 @@ fn clickhouse_harms_neither_intake_nor_parquet() {
 fn a_bucket_harms_neither_intake_nor_clickhouse() {
     let (Some(engine), Some(s3)) = (engine::shared(), s3::own()) else { return };
     let database = engine::database();
-    let place = objects::place_with(&s3, "hole", "", &format!("{}{}", settings(), settings_of(engine, &database)));
+    let place = objects::place_with(&s3, "hole", "", &format!("{}{}", settings(), engine.settings(&database)));
     sign_in(&place);
     let ledger = hole(&place, 0, &|name| s3.signal(name), &|| rows(engine, &database));
     there_once(engine, &database, &ledger);

@@ -21,18 +21,9 @@ fn place(engine: &Engine, database: &str, more: &str) -> Place {
 }
 
 pub fn place_with(engine: &Engine, database: &str, settings: &str, more: &str) -> Place {
-    let place = Place::new(&format!("{settings}{}{more}", settings_of(engine, database)));
+    let place = Place::new(&format!("{settings}{}{more}", engine.settings(database)));
     sign_in(&place);
     place
-}
-
-/// Those of a database.
-pub fn settings_of(engine: &Engine, database: &str) -> String {
-    format!(
-        "\n[sink.clickhouse]\nenabled = true\nurl = \"{}\"\ndatabase = \"{database}\"\nuser = \"{USER}\"\n\
-         password = {{ file = \"clickhouse.password\" }}\n",
-        engine.url()
-    )
 }
 
 /// Puts the password where the settings look for it.

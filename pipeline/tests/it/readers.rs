@@ -1,6 +1,7 @@
 //! The tables, opened by readers that have nothing of ours: `deltalake`, `polars` and `duckdb` in a Python virtual
 //! environment that the test makes.
 
+use crate::python;
 use crate::support::{Options, Place, key, shared};
 use crate::tables;
 use serde_json::Value;
@@ -9,34 +10,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const FAST: &str = "[process]\nepoch_milliseconds = 20\ntick_milliseconds = 50\n\n[cut]\nrows = 200\nseconds_min = 0\nedge_seconds = 1\n";
-
-/// The virtual environment, made on first use in a cache. `None` where it cannot be made, which is said.
-fn python() -> Option<PathBuf> {
-    let cache = std::env::var_os("TIDEGATE_CACHE").map_or_else(std::env::temp_dir, PathBuf::from).join("tidegate-readers");
-    let python = cache.join("bin/python");
-    let works = |python: &Path| {
-        Command::new(python).args(["-c", "import deltalake, polars, duckdb, pyarrow, pytz"]).output().is_ok_and(|o| o.status.success())
-    };
-    if works(&python) {
-        return Some(python);
-    }
-    let run = |program: &Path, args: &[&str]| match Command::new(program).args(args).output() {
-        Ok(output) if output.status.success() => Ok(()),
-        Ok(output) => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
-        Err(error) => Err(error.to_string()),
-    };
-    let folder = cache.to_str().unwrap();
-    let packages = ["-m", "pip", "install", "--quiet", "deltalake==1.6.*", "polars==2.1.*", "duckdb==2.0.*", "pyarrow", "pytz"];
-    let made = run(Path::new("python3"), &["-m", "venv", folder]).and_then(|()| run(&python, &packages));
-    match made {
-        Ok(()) => Some(python),
-        Err(why) => {
-            eprintln!("no Python with deltalake, polars and duckdb, so independent readers are not asked: {why}");
-            assert!(std::env::var("TIDEGATE_REQUIRE_SERVICES").as_deref() != Ok("1"), "required: {why}");
-            None
-        }
-    }
-}
 
 fn read(python: &Path, table: &Path) -> Value {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/readers.py");
@@ -63,7 +36,7 @@ fn same(a: &Value, b: &Value) -> bool {
 
 #[test]
 fn three_readers_see_what_was_sent() {
-    let Some(python) = python() else { return };
+    let Some(python) = python::readers() else { return };
     let place = Place::new(FAST);
     let server = place.start(&Options::default());
     let mut client = server.client();
@@ -120,7 +93,7 @@ fn three_readers_see_what_was_sent() {
 #[test]
 fn w3_gives_exactly_its_expected_rows() {
     let (Some(python), Some(sample), Some(expected)) =
-        (python(), shared("workload/w3-sample.ndjson"), shared("workload/w3-expected.ndjson"))
+        (python::readers(), shared("workload/w3-sample.ndjson"), shared("workload/w3-expected.ndjson"))
     else {
         return;
     };

@@ -39,6 +39,9 @@ fn compact_column(column: &ArrayRef) -> ArrayRef {
     }
     let old = column.as_dictionary::<Int32Type>();
     let names = old.values().as_string::<i32>();
+    if is_compact(old.keys(), names.len()) {
+        return Arc::clone(column);
+    }
     let mut renamed = vec![-1i32; names.len()];
     let mut values: Vec<&str> = Vec::new();
     let keys: Int32Array = old
@@ -60,4 +63,14 @@ fn compact_column(column: &ArrayRef) -> ArrayRef {
         Ok(array) => Arc::new(array),
         Err(_) => Arc::clone(column),
     }
+}
+
+/// Whether `names` names are just those in use, in order of first use: so they are built, and stay where a block is of one tenant.
+fn is_compact(keys: &Int32Array, names: usize) -> bool {
+    let mut next = 0;
+    let in_order = keys.values().iter().all(|key| {
+        next += i32::from(*key == next);
+        *key < next
+    });
+    keys.null_count() == 0 && in_order && next as usize == names
 }

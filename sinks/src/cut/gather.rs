@@ -1,5 +1,6 @@
 //! The rows of an open cut. One tenant's rows come in many small pieces (an epoch may hold three of a tenant), and a
-//! batch of thirty columns costs kilobytes however few its rows are: so they are copied into columns that grow.
+//! batch of thirty columns costs kilobytes however few its rows are: so they are copied into columns that grow. A large block of
+//! one tenant stays as it is.
 
 use super::PieceData;
 use arrow::array::*;
@@ -30,7 +31,9 @@ impl Gathered {
     pub(super) fn new(schema: &SchemaRef, first: &PieceData) -> Self {
         match first {
             PieceData::Stream(_) => Self::Streams(Vec::new()),
-            PieceData::Batch(_) => Self::Columns(Columns { schema: Arc::clone(schema), full: Vec::new(), open: Vec::new(), rows: 0 }),
+            PieceData::Batch(_) | PieceData::Whole(_) => {
+                Self::Columns(Columns { schema: Arc::clone(schema), full: Vec::new(), open: Vec::new(), rows: 0 })
+            }
         }
     }
 
@@ -38,6 +41,10 @@ impl Gathered {
         match (self, piece) {
             (Self::Streams(streams), PieceData::Stream(stream)) => streams.push(stream),
             (Self::Columns(columns), PieceData::Batch(batch)) => columns.push(&batch)?,
+            (Self::Columns(columns), PieceData::Whole(batch)) => {
+                columns.end()?;
+                columns.full.push(batch);
+            }
             _ => return Err(ArrowError::InvalidArgumentError("streams and batches do not mix".into())),
         }
         Ok(())

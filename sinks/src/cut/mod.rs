@@ -49,6 +49,8 @@ pub enum PieceData {
     Stream(Bytes),
     /// One tenant's rows, with dictionaries of their own. They are copied: a slice would keep its whole block.
     Batch(RecordBatch),
+    /// The same, where they are all of a block that shares no memory with others.
+    Whole(RecordBatch),
 }
 
 /// What the beginning of an epoch closes.

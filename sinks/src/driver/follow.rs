@@ -17,6 +17,14 @@ use tidegate_schemas::sink::{Cut, Grain, Target};
 use tidegate_schemas::system::SystemTable;
 use tidegate_schemas::time::Micros;
 
+/// Rows of a batch that is worth its columns: as many as the writer of files takes at once.
+const WHOLE_ROWS: u64 = 1_024;
+
+/// Whether a block's bytes lie in memory of their own.
+fn is_alone(block: &Block) -> bool {
+    block.stream.len() >= tidegate_schemas::limits::RECORD_ALONE_BYTES
+}
+
 /// What one look at the log brought.
 #[derive(Debug, Default)]
 pub struct Step {
@@ -225,8 +233,8 @@ impl Follower {
             Grain::Table => {
                 let schema = self.schema_of(&block.table, block.schema()?);
                 let target = Target { table: block.table.clone(), tenant: None };
-                // Copied: a slice of what was read would keep all of it.
-                let stream = bytes::Bytes::copy_from_slice(&block.stream);
+                // A small one is copied: it would keep all of what it was read with.
+                let stream = if is_alone(block) { block.stream.clone() } else { bytes::Bytes::copy_from_slice(&block.stream) };
                 Ok(vec![Piece { target, rows, bytes: stream.len() as u64, schema, data: PieceData::Stream(stream) }])
             }
             Grain::Tenant => {
@@ -239,6 +247,7 @@ impl Follower {
                 if slices.iter().map(|(_, s)| s.num_rows()).sum::<usize>() != batch.num_rows() {
                     return Err(BlockError("its first column is not the tenant".into()));
                 }
+                let whole = slices.len() == 1 && rows >= WHOLE_ROWS && is_alone(block);
                 let piece = |(tenant, batch): (String, arrow::array::RecordBatch)| {
                     let tenant = TenantId::new(&tenant).map_err(|e| BlockError(e.to_string()))?;
                     Ok(Piece {
@@ -246,7 +255,7 @@ impl Follower {
                         rows: batch.num_rows() as u64,
                         bytes: plain_bytes(&batch),
                         schema: Arc::clone(&schema),
-                        data: PieceData::Batch(batch),
+                        data: if whole { PieceData::Whole(batch) } else { PieceData::Batch(batch) },
                     })
                 };
                 slices.into_iter().map(piece).collect()

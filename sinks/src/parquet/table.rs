@@ -6,7 +6,7 @@ use super::{file, schema};
 use crate::objects::{self, Objects};
 use arrow::array::RecordBatch;
 use delta_kernel::committer::FileSystemCommitter;
-use delta_kernel::expressions::Scalar;
+use delta_kernel::expressions::{ColumnName, Scalar};
 use delta_kernel::transaction::create_table::create_table;
 use delta_kernel::transaction::data_layout::DataLayout;
 use delta_kernel::transaction::{CommitResult, UpdateTableOperation};
@@ -136,7 +136,7 @@ impl Table {
             builder.build(engine.as_ref(), Box::new(FileSystemCommitter::new()))?.with_transaction_id(application.to_owned(), version);
         let date = [(DATE.to_owned(), Scalar::Date(cut.day))].into();
         let context = transaction.write_state()?.write_context_builder().with_partition_values(date).build()?;
-        let mut statistics = FileStatsAccumulator::new(context.stats_columns(), context.physical_data_schema());
+        let mut statistics = FileStatsAccumulator::new(&compared(context.stats_columns()), context.physical_data_schema());
         batches.iter().try_for_each(|batch| statistics.merge(batch))?;
         let Some(statistics) = statistics.finish()? else { return Ok(true) };
         let location = context.table_root_dir().join(&file::place(cut)).map_err(KernelError::from)?;
@@ -225,6 +225,12 @@ impl Table {
         let detail = objects::chain(error.without_backtrace());
         if is_of_the_world(error) { SinkError::Retryable { doing, detail } } else { SinkError::Permanent { doing, detail } }
     }
+}
+
+/// Those of the columns of which files tell the least and the greatest value.
+fn compared(columns: &[ColumnName]) -> Vec<ColumnName> {
+    let is_compared = |column: &&ColumnName| !matches!(column.path(), [name] if file::UNCOMPARED.contains(&name.as_str()));
+    columns.iter().filter(is_compared).cloned().collect()
 }
 
 /// Whether the medium failed, rather than the table or its log being what we cannot write to.

@@ -28,6 +28,14 @@ pub fn with(name: &str, packages: &[&str], probe: &str) -> Result<PathBuf, Strin
     Ok(python)
 }
 
+/// One with readers of Delta tables that have nothing of ours. `None` where they cannot be had, which is said.
+#[allow(dead_code)]
+pub fn readers() -> Option<PathBuf> {
+    let packages = ["deltalake==1.6.*", "polars==2.1.*", "duckdb==2.0.*", "pyarrow", "pytz"];
+    let found = with("readers", &packages, "import deltalake, polars, duckdb, pyarrow, pytz");
+    found.inspect_err(|why| missing("Python with deltalake, polars and duckdb", why)).ok()
+}
+
 /// Whether tests may do without what could not be had.
 pub fn missing(what: &str, why: &str) {
     eprintln!("no {what}, so nothing is tested on it: {why}");

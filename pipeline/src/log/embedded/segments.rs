@@ -9,6 +9,7 @@ use super::scan::{self, Index, Place, Tail, Walk};
 use super::wire::{self, RECORD_HEAD, RecordHead, SegmentHead};
 use super::{corrupt, failed};
 use bytes::Bytes;
+use rustix::buffer::spare_capacity;
 use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::ops::Range;
@@ -23,7 +24,7 @@ use tidegate_schemas::log::LogError;
 
 /// Records of one read that stand this close together are fetched in one piece.
 const GAP: u64 = 4 << 10;
-/// Bytes of such a piece: who keeps one of its records keeps all of it.
+/// Bytes of such a piece: who keeps one of its records keeps all of it. Large ones are pieces of their own.
 const PIECE: u64 = 1 << 20;
 
 /// The segments of a chain, as readers see them.
@@ -236,10 +237,8 @@ impl Segments {
     ) -> Result<(), LogError> {
         let (Some(first), Some(last)) = (piece.first(), piece.last()) else { return Ok(()) };
         let base = u64::from(first.position);
-        let mut bytes = vec![0; (after(last) - base) as usize];
         let path = || path(&self.dir, id);
-        file.read_exact_at(&mut bytes, base).map_err(|e| failed(format!("read {}", path().display()), &e))?;
-        let bytes = Bytes::from(bytes);
+        let bytes = read(file, base, (after(last) - base) as usize).map_err(|e| failed(format!("read {}", path().display()), &e))?;
         for place in piece {
             let at = (u64::from(place.position) - base) as usize;
             let body = bytes.slice(at + RECORD_HEAD..at + RECORD_HEAD + place.length as usize);
@@ -400,12 +399,32 @@ fn fitting(places: &[Place], mut left: usize, one: bool) -> Vec<Place> {
 fn pieces(places: &[Place]) -> impl Iterator<Item = &[Place]> {
     let mut start = places.first().map_or(0, |p| u64::from(p.position));
     places.chunk_by(move |a, b| {
-        let near = u64::from(b.position) <= after(a) + GAP && after(b) - start <= PIECE;
+        let small = a.length.max(b.length) < limits::RECORD_ALONE_BYTES as u32;
+        let near = small && u64::from(b.position) <= after(a) + GAP && after(b) - start <= PIECE;
         if !near {
             start = u64::from(b.position);
         }
         near
     })
+}
+
+/// Reads into memory that nobody cleared before. Its last byte lies before a multiple of eight: there a record's value ends, and
+/// the columns of a block, whose stream is one, are used where they lie.
+fn read(file: &File, at: u64, length: usize) -> std::io::Result<Bytes> {
+    const ALIGNED: usize = 8;
+    let mut bytes: Vec<u8> = Vec::with_capacity(length + ALIGNED);
+    let end = bytes.as_ptr().addr() + length;
+    let skipped = end.next_multiple_of(ALIGNED) - end;
+    bytes.resize(skipped, 0);
+    while bytes.len() < skipped + length {
+        let place = at + (bytes.len() - skipped) as u64;
+        match rustix::io::pread(file, spare_capacity(&mut bytes), place) {
+            Ok(0) => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(Bytes::from(bytes).slice(skipped..skipped + length))
 }
 
 fn after(place: &Place) -> u64 {

@@ -125,6 +125,22 @@ impl Engine {
         self.folder.join("ca.crt")
     }
 
+    /// Its process.
+    #[allow(dead_code)]
+    pub fn pid(&self) -> u32 {
+        self.running.as_ref().unwrap().0.id()
+    }
+
+    /// Settings of a server that delivers to a database of it; the password lies beside them.
+    #[allow(dead_code)]
+    pub fn settings(&self, database: &str) -> String {
+        format!(
+            "\n[sink.clickhouse]\nenabled = true\nurl = \"{}\"\ndatabase = \"{database}\"\nuser = \"{USER}\"\n\
+             password = {{ file = \"clickhouse.password\" }}\n",
+            self.url()
+        )
+    }
+
     /// It carries out the next inserts, and answers nothing.
     pub fn loses_replies(&self, inserts: u32) {
         self.post(&format!("/lose?inserts={inserts}"), USER, "").unwrap();
