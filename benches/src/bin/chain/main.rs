@@ -21,6 +21,7 @@ mod broker;
 #[path = "../../../../sinks/tests/it/clickhouse/engine.rs"]
 mod engine;
 /// Its certificates, where it has some.
+#[allow(dead_code, clippy::unwrap_used)]
 #[path = "../../../../sinks/tests/it/authority.rs"]
 mod authority;
 /// What it and readers of tables run on.
