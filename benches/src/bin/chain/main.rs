@@ -16,14 +16,14 @@
 #[path = "../../../../pipeline/tests/it/kafka/broker.rs"]
 mod broker;
 
-/// The ClickHouse engine that the tests start, too.
-#[allow(dead_code, clippy::unwrap_used)]
-#[path = "../../../../sinks/tests/it/clickhouse/engine.rs"]
-mod engine;
 /// Its certificates, where it has some.
 #[allow(dead_code, clippy::unwrap_used)]
 #[path = "../../../../sinks/tests/it/authority.rs"]
 mod authority;
+/// The ClickHouse engine that the tests start, too.
+#[allow(dead_code, clippy::unwrap_used)]
+#[path = "../../../../sinks/tests/it/clickhouse/engine.rs"]
+mod engine;
 /// What it and readers of tables run on.
 #[path = "../../../../sinks/tests/it/python.rs"]
 mod python;
