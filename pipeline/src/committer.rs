@@ -144,7 +144,7 @@ impl Keeping {
             match snapshots.store(&name, state).await {
                 Ok(()) => Some(SnapshotRef { epoch, name, audit_next: audit.end, commit: commits.end.saturating_sub(1) }),
                 Err(error) => {
-                    let error = crate::worker::chain(&error);
+                    let error = tidegate_schemas::causes::chain(&error);
                     tracing::warn!(partition, epoch, error, "snapshot failed: recovery will fold more outcomes");
                     None
                 }
@@ -166,7 +166,7 @@ impl Keeping {
             let snapshots = self.snapshots.clone();
             let prune = async move {
                 if let Err(error) = snapshots.prune(partition, &keep).await {
-                    tracing::warn!(partition, error = crate::worker::chain(&error), "old snapshots stay");
+                    tracing::warn!(partition, error = tidegate_schemas::causes::chain(&error), "old snapshots stay");
                 }
             };
             self.pruning.spawn_on(prune, self.snapshots.runtime());

@@ -198,6 +198,6 @@ impl Search {
 fn failure(error: impl Into<ScanError>) -> ReceiptFailure {
     match error.into() {
         ScanError::Log(LogError::Gone { .. }) => ReceiptFailure::Gone,
-        other => ReceiptFailure::Unavailable(crate::worker::chain(&other)),
+        other => ReceiptFailure::Unavailable(tidegate_schemas::causes::chain(&other)),
     }
 }

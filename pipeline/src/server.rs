@@ -118,7 +118,7 @@ impl Server {
         };
         match socket::bind(&config.control_socket()) {
             Ok(socket) => drop(tasks.spawn(socket::serve(socket, publisher, Arc::clone(&log), stops.edge.clone()))),
-            Err(error) => tracing::error!(error = crate::worker::chain(&error), "definitions cannot be applied"),
+            Err(error) => tracing::error!(error = tidegate_schemas::causes::chain(&error), "definitions cannot be applied"),
         }
 
         let commits = Arc::new(RecentCommits::new(Arc::clone(&log)));
@@ -187,7 +187,7 @@ fn follow(tasks: &TaskTracker, follower: &Arc<CatalogFollower>, stop: &Arc<Atomi
     let (follower, stop) = (Arc::clone(follower), Arc::clone(stop));
     tasks.spawn_blocking(move || {
         if let Err(error) = follower.follow(&stop) {
-            tracing::error!(error = crate::worker::chain(&error), "definitions are not followed any more");
+            tracing::error!(error = tidegate_schemas::causes::chain(&error), "definitions are not followed any more");
         }
     });
 }

@@ -262,7 +262,7 @@ fn doctor_says_what_is_wrong_with_clickhouse() {
     assert!(!ok && found["sink.clickhouse.url"].1.contains("AUTHENTICATION_FAILED"), "{found:?}");
     std::fs::remove_file(right.path("clickhouse.password")).unwrap();
     let (found, _) = doctor(&right);
-    assert!(found["sink.clickhouse.url"].1.starts_with("sink.clickhouse.password: "), "{found:?}");
+    assert!(found["sink.clickhouse"].1.starts_with("sink.clickhouse.password: "), "{found:?}");
     let config = std::fs::read_to_string(right.path("tidegate.toml")).unwrap();
     let config = config.replace(&format!("user = \"{USER}\""), "user = \"reader\"").replace("password = {", "# password = {");
     std::fs::write(right.path("tidegate.toml"), config).unwrap();
