@@ -4,6 +4,7 @@
 mod clickhouse;
 mod cutting;
 mod driving;
+mod encoding;
 mod follow;
 mod home;
 mod log;
