@@ -1,4 +1,4 @@
-use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, DictionaryArray, RecordBatch, StringArray};
 use arrow::datatypes::Int32Type;
 use proptest::prelude::*;
 use std::sync::Arc;
@@ -112,6 +112,38 @@ fn a_slice_holds_nothing_of_other_tenants() {
         }
         let names = slice.column(0).as_dictionary::<Int32Type>();
         assert_eq!(names.values().len(), 1);
+    }
+}
+
+/// As a block of one tenant comes it is compact, and its names are not copied; whatever else comes out is what copying gives.
+#[test]
+fn names_that_are_all_in_use_stay_where_they_are() {
+    let names = |keys: Vec<Option<i32>>, values: &[&str]| -> RecordBatch {
+        let column = DictionaryArray::<Int32Type>::new(keys.into(), Arc::new(StringArray::from(values.to_vec())));
+        RecordBatch::try_from_iter([("a", Arc::new(column) as ArrayRef)]).unwrap()
+    };
+    let shown = |batch: &RecordBatch| {
+        let column = batch.column(0).as_dictionary::<Int32Type>();
+        let values: Vec<_> = column.values().as_string::<i32>().iter().flatten().map(str::to_owned).collect();
+        (column.keys().iter().collect::<Vec<_>>(), values)
+    };
+    let same = |batch: &RecordBatch| {
+        let values = |b: &RecordBatch| b.column(0).as_dictionary::<Int32Type>().values().as_string::<i32>().values().as_ptr();
+        values(batch) == values(&compact(batch))
+    };
+    let some = |keys: &[i32]| keys.iter().copied().map(Some).collect::<Vec<_>>();
+    let whole = names(some(&[0, 0, 1, 0, 2]), &["x", "y", "z"]);
+    assert!(same(&whole));
+    for (batch, keys, values) in [
+        (whole.slice(2, 3), some(&[0, 1, 2]), vec!["y", "x", "z"]),
+        (whole.slice(0, 4), some(&[0, 0, 1, 0]), vec!["x", "y"]),
+        (names(some(&[1, 0]), &["x", "y"]), some(&[0, 1]), vec!["y", "x"]),
+        (names(some(&[0, 2]), &["x", "y", "z"]), some(&[0, 1]), vec!["x", "z"]),
+        (names(vec![Some(0), None, Some(1)], &["x", "y"]), vec![Some(0), None, Some(1)], vec!["x", "y"]),
+        (names(vec![None], &["x"]), vec![None], vec![]),
+    ] {
+        assert!(!same(&batch) || values.is_empty());
+        assert_eq!(shown(&compact(&batch)), (keys, values.into_iter().map(str::to_owned).collect()));
     }
 }
 

@@ -5,6 +5,7 @@ mod authority;
 mod clickhouse;
 mod cutting;
 mod driving;
+mod encoding;
 mod follow;
 mod home;
 mod log;

@@ -37,7 +37,7 @@ pub fn fill(log: &MemoryLog, partition: Partition, epochs: std::ops::RangeInclus
 }
 
 /// All cuts that close.
-fn cuts(log: &Arc<MemoryLog>, partition: Partition) -> Vec<Cut> {
+pub fn cuts(log: &Arc<MemoryLog>, partition: Partition) -> Vec<Cut> {
     let start = SinkCursor { clean: 0, audit: 0, epoch: 0 };
     let selection = TableSelection { system: vec![SystemTable::ScriptRuns] };
     let mut follower = Follower::new(Arc::clone(log) as _, partition, Grain::Tenant, selection, start);

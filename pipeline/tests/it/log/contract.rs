@@ -10,8 +10,9 @@ type Case = fn(&mut dyn Harness);
 
 /// Runs every case on a log of its own.
 pub fn contract(make: &dyn Fn() -> Box<dyn Harness>) {
-    let cases: [(&str, Case); 12] = [
+    let cases: [(&str, Case); 13] = [
         ("records come back as they were", records_come_back),
+        ("large records share no memory", large_records_are_alone),
         ("bounds, reads and waiting agree", bounds_reads_and_waiting),
         ("what cannot be is refused", impossible_calls),
         ("calls keep their order", calls_keep_their_order),
@@ -53,6 +54,19 @@ fn records_come_back(harness: &mut dyn Harness) {
         assert_eq!(all.into_iter().map(|e| e.record).collect::<Vec<_>>(), records);
         drop(log);
         harness.reopen();
+    }
+}
+
+fn large_records_are_alone(harness: &mut dyn Harness) {
+    let log = harness.log();
+    let sizes = [100, limits::RECORD_ALONE_BYTES, 100, limits::RECORD_ALONE_BYTES + 77, 200_000, 100];
+    let records = sizes.iter().map(|size| (0, Record { value: vec![9; *size].into(), ..record("") }));
+    let offsets = wait(log.publish(LogName::Raw, records.collect())).unwrap();
+    let read = log.read(LogName::Raw, 0, offsets[0], 8 << 20).unwrap();
+    let values: Vec<_> = read.into_iter().map(|e| e.record.value).collect();
+    assert_eq!(values.iter().map(bytes::Bytes::len).collect::<Vec<_>>(), sizes);
+    for value in values.iter().filter(|v| v.len() >= limits::RECORD_ALONE_BYTES) {
+        assert!(value.is_unique(), "{} bytes are kept by somebody else", value.len());
     }
 }
 
