@@ -16,7 +16,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tidegate_schemas::log::EventLog;
-use tidegate_sinks::clickhouse::ClickHouseSink;
+use tidegate_sinks::clickhouse::{ClickHouseOptions, ClickHouseSink};
 use tidegate_sinks::objects::RACERS;
 
 /// How a check ended.
@@ -173,6 +173,8 @@ fn embedded(config: &Config) -> Vec<Finding> {
     found
 }
 
+/// How long ClickHouse may take for an answer here: whoever asks waits for it.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Beyond this, recorded times and the dates of rows in ClickHouse contradict each other visibly.
 const SKEW_MAX: Duration = Duration::from_secs(1);
 
@@ -180,7 +182,10 @@ const SKEW_MAX: Duration = Duration::from_secs(1);
 fn clickhouse(config: &Config) -> Vec<Finding> {
     let settings = &config.sink.clickhouse;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let opened = settings.options().map_err(|e| e.to_string()).and_then(|o| ClickHouseSink::open(o).map_err(|e| e.to_string()));
+    let opened = settings.options().map_err(|e| e.to_string()).and_then(|options| {
+        let patience = options.patience.min(PATIENCE);
+        ClickHouseSink::open(ClickHouseOptions { patience, ..options }).map_err(|e| e.to_string())
+    });
     let (sink, runtime) = match opened.and_then(|sink| Ok((sink, runtime.map_err(|e| e.to_string())?))) {
         Ok(both) => both,
         Err(error) => return vec![Finding::failed("sink.clickhouse", error)],

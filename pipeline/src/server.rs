@@ -425,6 +425,14 @@ impl Operations for Process {
     }
 }
 
+/// What is said of tables that wait for somebody.
+fn parked_of(sink: &RunningSink) -> Option<String> {
+    let parked = sink.progress.parked();
+    let first = parked.first()?;
+    let more = if parked.len() > 1 { format!(", and {} more", parked.len() - 1) } else { String::new() };
+    Some(format!("table {} is parked: {}{more}; tidegate sink list shows them", first.target.table, first.reason))
+}
+
 /// Asks the log, so it blocks.
 fn readiness(log: &dyn EventLog, sinks: &[RunningSink], revision: Revision) -> Readiness {
     let usage = log.usage();
@@ -438,7 +446,7 @@ fn readiness(log: &dyn EventLog, sinks: &[RunningSink], revision: Revision) -> R
                 "lag_records": active.iter().map(|p| s.progress.lag(*p).records).sum::<u64>(),
                 "parked": s.progress.parked().len(),
                 "stopped": s.progress.stopped().len(),
-                "failure": s.progress.failure(),
+                "failure": s.progress.failure().or_else(|| parked_of(s)),
             })
         })
         .collect();

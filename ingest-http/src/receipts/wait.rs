@@ -10,6 +10,8 @@ use tokio::time::Instant;
 
 /// First and longest pause between two looks at a receipt.
 const LOOK_EVERY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
+/// What is left for the last look.
+const LAST_LOOK: Duration = Duration::from_millis(20);
 /// How many sinks a request can name.
 const SINKS_MAX: usize = 16;
 /// Stands for every sink.
@@ -67,10 +69,12 @@ impl Wait {
                 Err(ReceiptFailure::Unavailable(_)) => {}
                 Err(ReceiptFailure::NotFound | ReceiptFailure::Gone) => return Waited::Late,
             }
-            if Instant::now() + pause >= end {
+            let left = end.saturating_duration_since(Instant::now());
+            if left <= LAST_LOOK {
                 return Waited::Late;
             }
-            tokio::time::sleep(pause).await;
+            // The last look ends in time.
+            tokio::time::sleep(pause.min(left - LAST_LOOK)).await;
             pause = (pause * 3 / 2).min(LOOK_EVERY.1);
         }
     }

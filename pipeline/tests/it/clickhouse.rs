@@ -174,6 +174,28 @@ fn killed_at_every_fault_point_of_an_insert() {
 }
 
 #[test]
+fn a_repeated_event_is_delivered_where_the_first_one_is() {
+    let Some(mut engine) = own() else { return };
+    // Its receipts are asked for.
+    let place = place_with(&engine, "again", &FAST.replace("horizon_seconds = 0", "horizon_seconds = 600"), "");
+    engine.kill();
+    let server = place.start(&Options::default());
+    let mut client = server.client();
+    let body = br#"{"device":"d","id":"twice","temperature":20.5}"#;
+    let post = |prefer: &str| server.client().try_post("/v1/events", &place.keys[0], "application/json", body, prefer).unwrap();
+    assert_eq!(post("Prefer: wait=60; sink=parquet\r\n").status, 200);
+    let again = post("Prefer: wait=2; sink=clickhouse\r\n");
+    assert_eq!(again.status, 202, "the row is not there, whoever asks");
+    let path = format!("/v1/receipts/{}", again.json()["receipt"].as_str().unwrap());
+    let mut told = || client.get(&path, Some(&place.keys[0])).json();
+    assert_eq!((&told()["state"], &told()["events"][0]["state"]), (&Value::from("processed"), &Value::from("duplicate")));
+    engine.resume();
+    wait_for("the row to be there", Duration::from_secs(60), || (told()["state"] == "delivered").then_some(()));
+    assert_eq!(events(&engine, "again").into_values().collect::<Vec<_>>(), [1]);
+    server.stop();
+}
+
+#[test]
 fn while_clickhouse_is_away_the_rest_goes_on() {
     let Some(mut engine) = own() else { return };
     engine.kill();
