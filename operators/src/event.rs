@@ -3,8 +3,7 @@
 use crate::script::Note;
 use std::sync::Arc;
 use tidegate_schemas::block::ScriptRun;
-use tidegate_schemas::catalog::{PinnedSource, PinnedTemplate};
-use tidegate_schemas::definition::Asset;
+use tidegate_schemas::catalog::{PinnedAsset, PinnedSource, PinnedTemplate};
 use tidegate_schemas::document::Document;
 use tidegate_schemas::envelope::Envelope;
 use tidegate_schemas::row::{Origin, Row};
@@ -33,8 +32,8 @@ pub struct Event {
     pub occurred_at: Option<Micros>,
     /// Where the source points for the event's type.
     pub event_type: Option<Arc<str>>,
-    /// The asset's definition, where there is one.
-    pub asset: Option<Arc<Asset>>,
+    /// The asset as published, where it is.
+    pub asset: Option<Arc<PinnedAsset>>,
     /// Script steps that it has spent so far.
     pub steps: u64,
     /// What its scripts logged, where the host keeps it.

@@ -1,6 +1,7 @@
 //! Which events of a log somebody means: what commands that look into recorded traffic have in common.
 
 use serde::{Deserialize, Serialize};
+use tidegate_schemas::block::{Condition, Operator};
 use tidegate_schemas::ids::{SourceId, TenantId};
 use tidegate_schemas::time::{self, Micros};
 
@@ -14,9 +15,9 @@ pub struct Choice {
     /// Of this source.
     #[arg(long, value_parser = SourceId::new)]
     pub source: Option<SourceId>,
-    /// Of this asset, as events carry its id.
-    #[arg(long)]
-    pub asset: Option<String>,
+    /// Of this asset, as events carry its id; may be given several times.
+    #[arg(long = "asset", value_name = "ASSET")]
+    pub assets: Vec<String>,
     /// Received then or later: RFC 3339, like 2026-01-02T03:04:05Z.
     #[arg(long, value_name = "TIME", value_parser = moment)]
     pub since: Option<Micros>,
@@ -62,9 +63,28 @@ impl Choice {
     pub fn takes(&self, event: Known<'_>) -> bool {
         self.tenant.as_ref().is_none_or(|t| t.as_str() == event.tenant)
             && self.source.as_ref().is_none_or(|s| s.as_str() == event.source)
-            && self.asset.as_ref().is_none_or(|a| a == event.asset)
+            && self.takes_asset(event.asset)
             && self.since.is_none_or(|at| event.received_at >= at)
             && self.until.is_none_or(|at| event.received_at < at)
+    }
+
+    /// Whether events of an asset are meant.
+    pub fn takes_asset(&self, asset: &str) -> bool {
+        self.assets.is_empty() || self.assets.iter().any(|a| a == asset)
+    }
+
+    /// The same as conditions on rows.
+    pub fn conditions(&self) -> Vec<Condition> {
+        let is = |field, operator, value: Option<String>| value.map(|value| Condition::any(field, operator, [value]));
+        let assets = (!self.assets.is_empty()).then(|| Condition::any("asset", Operator::Equal, &self.assets));
+        let all = [
+            is("tenant", Operator::Equal, self.tenant.as_ref().map(ToString::to_string)),
+            is("source", Operator::Equal, self.source.as_ref().map(ToString::to_string)),
+            assets,
+            is("received_at", Operator::GreaterOrEqual, self.since.map(time::format)),
+            is("received_at", Operator::Less, self.until.map(time::format)),
+        ];
+        all.into_iter().flatten().collect()
     }
 }
 

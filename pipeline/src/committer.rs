@@ -5,9 +5,8 @@
 use crate::snapshot::Snapshots;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tidegate_schemas::commit::SnapshotRef;
 use tidegate_schemas::ids::{Epoch, Partition};
 use tidegate_schemas::limits::EPOCHS_UNDER_WAY_MAX;
@@ -41,13 +40,13 @@ pub struct Committer {
 
 impl Committer {
     /// Starts the thread of a partition.
-    pub fn start(log: Arc<dyn EventLog>, owner: Owner, snapshots: Snapshots, stop: Arc<AtomicBool>) -> std::io::Result<Self> {
+    pub fn start(log: Arc<dyn EventLog>, owner: Owner, snapshots: Snapshots) -> std::io::Result<Self> {
         let (jobs, inbox) = bounded::<Sealed>(EPOCHS_UNDER_WAY_MAX);
         let (outbox, done) = bounded(EPOCHS_UNDER_WAY_MAX + 1);
         let thread = std::thread::Builder::new().name(format!("commit-{}", owner.partition)).spawn(move || {
             let mut keeping = Keeping { snapshots, under_way: JoinSet::new(), pruning: JoinSet::new() };
             for first in &inbox {
-                let result = commit(&*log, &owner, &mut keeping, gather(first, &inbox), &stop);
+                let result = commit(&*log, &owner, &mut keeping, gather(first, &inbox));
                 let failed = result.is_err();
                 let told = match result {
                     Ok(all) => all.into_iter().try_for_each(|c| outbox.send(Ok(c))),
@@ -97,16 +96,9 @@ fn gather(first: Sealed, inbox: &Receiver<Sealed>) -> Vec<Sealed> {
     group
 }
 
-fn commit(
-    log: &dyn EventLog,
-    owner: &Owner,
-    keeping: &mut Keeping,
-    group: Vec<Sealed>,
-    stop: &AtomicBool,
-) -> Result<Vec<Committed>, LogError> {
+fn commit(log: &dyn EventLog, owner: &Owner, keeping: &mut Keeping, group: Vec<Sealed>) -> Result<Vec<Committed>, LogError> {
     let partition = owner.partition;
     let started = Instant::now();
-    await_room(log, stop)?;
     let (units, after): (Vec<_>, Vec<_>) = group.into_iter().map(|s| (s.unit, (s.state, s.referred))).unzip();
     let epochs: Vec<Epoch> = units.iter().map(|u| u.epoch).collect();
     log.commit(owner, units)?;
@@ -152,7 +144,7 @@ impl Keeping {
             match snapshots.store(&name, state).await {
                 Ok(()) => Some(SnapshotRef { epoch, name, audit_next: audit.end, commit: commits.end.saturating_sub(1) }),
                 Err(error) => {
-                    let error = crate::worker::chain(&error);
+                    let error = tidegate_schemas::causes::chain(&error);
                     tracing::warn!(partition, epoch, error, "snapshot failed: recovery will fold more outcomes");
                     None
                 }
@@ -174,29 +166,10 @@ impl Keeping {
             let snapshots = self.snapshots.clone();
             let prune = async move {
                 if let Err(error) = snapshots.prune(partition, &keep).await {
-                    tracing::warn!(partition, error = crate::worker::chain(&error), "old snapshots stay");
+                    tracing::warn!(partition, error = tidegate_schemas::causes::chain(&error), "old snapshots stay");
                 }
             };
             self.pruning.spawn_on(prune, self.snapshots.runtime());
         }
-    }
-}
-
-/// Nothing is written while the log is nearly full; sinks go on and make room.
-fn await_room(log: &dyn EventLog, stop: &AtomicBool) -> Result<(), LogError> {
-    let mut told = false;
-    loop {
-        let usage = log.usage();
-        if usage.percent() < tidegate_schemas::limits::SEALING_STOPS_PERCENT as u64 {
-            return Ok(());
-        }
-        if stop.load(Ordering::Relaxed) {
-            return Err(LogError::Full { used: usage.bytes, budget: usage.budget });
-        }
-        if !told {
-            tracing::warn!(used = usage.bytes, budget = usage.budget, "log is nearly full: epochs wait for sinks to catch up");
-            told = true;
-        }
-        std::thread::sleep(Duration::from_millis(50));
     }
 }

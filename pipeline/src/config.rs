@@ -165,6 +165,7 @@ pub struct Log {
     /// Partitions of a new log; a log keeps those it was made with, and another number is refused.
     pub partitions: u32,
     /// Bytes that all logs may take, on Kafka before compression and replication: ingest answers 503 at 85 % of it, epochs wait at 95 %.
+    /// The embedded log makes do with what its disk has, where that is less.
     pub budget_bytes: u64,
     /// How long processed events stay, for replay and `explain`.
     pub raw_horizon_seconds: u64,

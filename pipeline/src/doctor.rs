@@ -7,14 +7,16 @@ use crate::config::{Config, LogKind, Role};
 use crate::definitions::check;
 use crate::log::embedded::EmbeddedLog;
 use crate::log::kafka;
+use crate::usage::free_bytes;
 use serde::Serialize;
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tidegate_schemas::log::EventLog;
-use tidegate_sinks::clickhouse::ClickHouseSink;
+use tidegate_sinks::clickhouse::{ClickHouseOptions, ClickHouseSink};
 use tidegate_sinks::objects::RACERS;
 
 /// How a check ended.
@@ -64,8 +66,18 @@ impl Finding {
     }
 }
 
-/// Tries everything; blocks, as long as brokers may take to answer.
+/// Tries everything; blocks, as long as brokers may take to answer. Folders that it had to make are gone afterwards.
 pub fn examine(config: &Config) -> Vec<Finding> {
+    let places = [Some(config.server.data_dir.clone()), config.snapshots().into_folder(), config.tables().into_folder()];
+    let missing = |place: &PathBuf| place.ancestors().take_while(|at| !at.exists()).map(Path::to_owned).collect::<Vec<_>>();
+    let made: BTreeSet<PathBuf> = places.iter().flatten().flat_map(missing).collect();
+    let found = try_all(config);
+    // The deepest first; what is not empty stays.
+    made.iter().rev().for_each(|folder| drop(fs::remove_dir(folder)));
+    found
+}
+
+fn try_all(config: &Config) -> Vec<Finding> {
     let mut found = Vec::new();
     if let Some(folder) = &config.definitions.folder {
         let checked = check::check(folder).map(|c| format!("{} definitions, {} tests of templates", c.folder.definitions.len(), c.tests));
@@ -116,7 +128,7 @@ fn folder(name: &str, path: &Path) -> Finding {
     // It may not be there; what failed before is what counts.
     let _ = fs::remove_file(&probe);
     match tried {
-        Ok(()) => Finding::ok(name, format!("{} can be written; {} free", path.display(), bytes(free(path)))),
+        Ok(()) => Finding::ok(name, format!("{} can be written; {} free", path.display(), bytes(free_bytes(path).unwrap_or(0)))),
         Err(error) => Finding::failed(name, format!("{}: {error}; name a folder that this user may write to", path.display())),
     }
 }
@@ -148,16 +160,21 @@ fn embedded(config: &Config) -> Vec<Finding> {
         found.push(Finding::ok("log", format!("there is none yet in {}; `run` makes it", at.display())));
         0
     };
-    let (room, wanted) = (free(&config.server.data_dir), config.log.budget_bytes.saturating_sub(used));
+    let (room, wanted) = (free_bytes(&config.server.data_dir).unwrap_or(0), config.log.budget_bytes.saturating_sub(used));
     let detail = format!("log.budget_bytes leaves {} to use, the disk {}", bytes(wanted), bytes(room));
     found.push(if room >= wanted {
         Finding::ok("log.budget_bytes", detail)
     } else {
-        Finding::warning("log.budget_bytes", format!("{detail}: the disk is full before the budget is; lower the budget"))
+        Finding::warning(
+            "log.budget_bytes",
+            format!("{detail}: the log makes do with what the disk has, and intake ends at 85 % of that; lower the budget, or make room"),
+        )
     });
     found
 }
 
+/// How long ClickHouse may take for an answer here: whoever asks waits for it.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Beyond this, recorded times and the dates of rows in ClickHouse contradict each other visibly.
 const SKEW_MAX: Duration = Duration::from_secs(1);
 
@@ -165,7 +182,10 @@ const SKEW_MAX: Duration = Duration::from_secs(1);
 fn clickhouse(config: &Config) -> Vec<Finding> {
     let settings = &config.sink.clickhouse;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let opened = settings.options().map_err(|e| e.to_string()).and_then(|o| ClickHouseSink::open(o).map_err(|e| e.to_string()));
+    let opened = settings.options().map_err(|e| e.to_string()).and_then(|options| {
+        let patience = options.patience.min(PATIENCE);
+        ClickHouseSink::open(ClickHouseOptions { patience, ..options }).map_err(|e| e.to_string())
+    });
     let (sink, runtime) = match opened.and_then(|sink| Ok((sink, runtime.map_err(|e| e.to_string())?))) {
         Ok(both) => both,
         Err(error) => return vec![Finding::failed("sink.clickhouse", error)],
@@ -212,7 +232,13 @@ fn shared_folders(config: &Config) -> Option<Finding> {
 fn conditional_writes(name: &str, config: &Config, location: &Location) -> Finding {
     match race(config, location) {
         Ok(()) => Finding::ok(name, format!("{location}: of {RACERS} writers of one name exactly one wins")),
-        Err(error) => Finding::failed(name, format!("{error:#}; pipeline/guides/objects.md has the rights that are needed")),
+        Err(error) => {
+            let remedy = match location.folder() {
+                Some(_) => "name a folder that this user may write to",
+                None => "pipeline/guides/objects.md has the rights that are needed",
+            };
+            Finding::failed(name, format!("{error:#}; {remedy}"))
+        }
     }
 }
 
@@ -220,11 +246,6 @@ fn race(config: &Config, location: &Location) -> anyhow::Result<()> {
     let objects = config.s3.open(location)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     Ok(runtime.block_on(objects.race())?)
-}
-
-/// Bytes that this user may still write; 0 where nobody knows.
-fn free(path: &Path) -> u64 {
-    rustix::fs::statvfs(path).map_or(0, |s| s.f_bavail.saturating_mul(s.f_frsize))
 }
 
 fn bytes(count: u64) -> String {

@@ -160,6 +160,8 @@ pub struct Gathering {
     expected: HashMap<TenantId, Cost>,
     /// The event that has to be in an epoch of its own.
     alone: Option<Position>,
+    /// Bytes that the log has for it.
+    room: u64,
 }
 
 /// A stretch of `raw` that is being read.
@@ -258,6 +260,7 @@ impl Gathering {
             costs: Costs::default(),
             expected: HashMap::new(),
             alone: None,
+            room: u64::MAX,
         }
     }
 
@@ -318,7 +321,7 @@ impl Gathering {
         // What a tenant would take beyond its share is held, so it is no reason to let others wait.
         let seconds: f64 = self.expected.values().map(|c| c.seconds.min(time)).sum();
         self.range.events >= self.range_events()
-            || self.range.bytes >= self.bounds.bytes
+            || self.range.bytes >= self.bounds.bytes.min(self.room)
             || steps >= self.bounds.steps as f64
             || seconds >= time * 2.0
     }
@@ -330,7 +333,7 @@ impl Gathering {
 
     /// Whether it is time to seal it.
     pub fn is_due(&self, now: Instant) -> bool {
-        self.is_full()
+        (self.is_full() && self.range.events > 0)
             || self.since.is_some_and(|t| now.duration_since(t) >= self.bounds.age)
             || self.behind.values().any(|part| part.events > 0)
     }
@@ -420,6 +423,11 @@ impl Gathering {
     /// Events of one tenant that is behind, at most: half of an epoch is for all of them.
     fn most_behind(&self) -> u64 {
         (self.bounds.events / 2 / (self.behind.len() as u64).max(1)).max(1)
+    }
+
+    /// An epoch shall take no more than so many bytes, whatever the bounds say; none where there are none, else one record at least.
+    pub fn narrow(&mut self, room: u64) {
+        self.room = room;
     }
 
     /// Ends the epoch and begins the next one where it ends.

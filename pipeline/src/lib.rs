@@ -33,6 +33,7 @@ pub mod server;
 pub mod shares;
 pub mod snapshot;
 pub mod suspects;
+pub mod tap;
 pub mod telemetry;
 pub mod usage;
 pub mod verify;

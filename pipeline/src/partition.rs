@@ -27,7 +27,9 @@ use tidegate_schemas::commit::{Behind, CommitRecord, Counts, Fault, SnapshotRef}
 use tidegate_schemas::definition::Quarantine;
 use tidegate_schemas::envelope::EnvelopeError;
 use tidegate_schemas::ids::{Epoch, Partition, Position, Revision};
-use tidegate_schemas::limits::{EPOCHS_UNDER_WAY_MAX, READ_BYTES_MAX, SEALED_BYTES_MAX};
+use tidegate_schemas::limits::{
+    EPOCHS_UNDER_WAY_MAX, READ_BYTES_MAX, RECORD_BYTES_MAX, SEALED_BYTES_MAX, SEALING_STOPS_PERCENT, SNAPSHOTS_PERCENT,
+};
 use tidegate_schemas::log::{CommitUnit, EventLog, LogError, LogName, Record};
 use tidegate_schemas::system::SystemTable;
 use tidegate_schemas::time::Micros;
@@ -36,6 +38,8 @@ use tokio::sync::mpsc;
 
 /// The fault of an epoch before which requests were deleted unprocessed, and which was to go on all the same.
 pub const RAW_GAP: &str = "raw_gap";
+/// The room that is left in a log is for so many epochs, over all partitions and those under way.
+const ROOM_PARTS: u64 = 32;
 /// How often the lag is told: the end of a log is a question to a broker.
 const LAG_EVERY: Duration = Duration::from_secs(1);
 
@@ -124,6 +128,10 @@ pub struct Partitioned {
     suspicion: Option<Suspicion>,
     /// Bytes of the epochs that are sealed and not committed, the oldest first.
     sealed: VecDeque<u64>,
+    /// Whether the log has no room for events.
+    is_full: bool,
+    /// Output after which a snapshot is due.
+    snapshot_bytes: u64,
     since_snapshot: u64,
     last_seal: Instant,
     last_lag: Instant,
@@ -176,7 +184,7 @@ impl Partitioned {
         let suspicion = Suspicion::begin(&around.suspects, number);
         graph.set_single(suspicion.is_some());
         gathering.set_alone(suspicion.as_ref().and_then(Suspicion::at));
-        let committer = Committer::start(Arc::clone(&around.log), owner, around.snapshots.clone(), Arc::clone(&around.stop))?;
+        let committer = Committer::start(Arc::clone(&around.log), owner, around.snapshots.clone())?;
         Ok(Self {
             number,
             around: around.clone(),
@@ -188,6 +196,8 @@ impl Partitioned {
             suspicion,
             account,
             sealed: VecDeque::new(),
+            is_full: false,
+            snapshot_bytes: around.settings.snapshot_bytes,
             since_snapshot: 0,
             last_seal: Instant::now(),
             last_lag: Instant::now(),
@@ -199,15 +209,22 @@ impl Partitioned {
     pub fn turn(&mut self, worker: &mut Worker) -> Result<bool, PartitionError> {
         let mut worked = self.collect()?;
         let now = Instant::now();
+        if self.suspicion.as_ref().is_some_and(|s| s.rests(now)) {
+            return Ok(worked);
+        }
         let catalog = self.around.catalogs.current();
         if catalog.revision() < self.account.revision {
             return Ok(worked); // the follower of `control` is still behind the last commit
         }
-        self.gathering.take_rest(catalog.revision(), now);
-        if self.gathering.has_room() {
-            worked |= self.read(catalog.revision(), now)?;
+        let room = self.room();
+        self.gathering.narrow(room);
+        if room > 0 {
+            self.gathering.take_rest(catalog.revision(), now);
+            if self.gathering.has_room() {
+                worked |= self.read(catalog.revision(), now)?;
+            }
+            worked |= self.read_behind(catalog.revision())?;
         }
-        worked |= self.read_behind(catalog.revision())?;
         let idle = now.duration_since(self.last_seal) >= self.around.settings.tick;
         // Where the process died, what came before must be committed before anything else may kill it.
         let at_once = if self.suspicion.is_some() { 1 } else { EPOCHS_UNDER_WAY_MAX };
@@ -217,6 +234,24 @@ impl Partitioned {
             worked = true;
         }
         Ok(worked)
+    }
+
+    /// What an epoch may take in: a log that is nearly full has no room for a large one. Where it has none for what one record
+    /// may become, epochs are empty: time passes all the same, sinks close their cuts, and what they have is deleted.
+    fn room(&mut self) -> u64 {
+        let usage = self.around.log.usage();
+        let sealing = (usage.budget / 100).saturating_mul(SEALING_STOPS_PERCENT as u64);
+        let left = sealing.saturating_sub(usage.bytes + self.sealed.iter().sum::<u64>());
+        let is_full = left < (4 * RECORD_BYTES_MAX as u64).min(usage.budget / ROOM_PARTS);
+        if is_full && !std::mem::replace(&mut self.is_full, is_full) {
+            let partition = self.number;
+            tracing::warn!(partition, used = usage.bytes, budget = usage.budget, "log is nearly full: epochs wait for sinks to catch up");
+        }
+        self.is_full = is_full;
+        // A smaller log keeps less of what recovery needs.
+        let share = usage.budget / 100 * SNAPSHOTS_PERCENT as u64 / u64::from(self.around.log.partitions().max(1));
+        self.snapshot_bytes = self.around.settings.snapshot_bytes.min(share);
+        if is_full { 0 } else { left / ROOM_PARTS }
     }
 
     fn tell(&self, lag: u64, sealed: usize, sealed_bytes: u64) {
@@ -374,7 +409,7 @@ impl Partitioned {
         }
         self.since_snapshot += u64::from(settled.counts.received > 0);
         let settings = &self.around.settings;
-        let due = self.since_snapshot >= settings.snapshot_epochs || self.account.output_bytes >= settings.snapshot_bytes;
+        let due = self.since_snapshot >= settings.snapshot_epochs || self.account.output_bytes >= self.snapshot_bytes;
         let state = due.then(|| {
             (self.since_snapshot, self.account.output_bytes) = (0, 0);
             self.graph.as_ref().map(|g| g.duplicates().borrow().encode()).unwrap_or_default()

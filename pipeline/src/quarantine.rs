@@ -118,7 +118,7 @@ pub async fn publish(mut told: mpsc::Receiver<Quarantine>, publisher: Publisher,
             }
             Err(error) => {
                 if failing.len() < tidegate_schemas::limits::QUARANTINES_TOLD_MAX && failing.insert(label.clone()) {
-                    let error = crate::worker::chain(&error);
+                    let error = tidegate_schemas::causes::chain(&error);
                     tracing::warn!(template = label, error, "quarantine is not in control yet: partitions that saw the faults obey it");
                 }
             }

@@ -15,7 +15,7 @@ use tidegate_schemas::BoxFuture;
 use tidegate_schemas::block::{OUTCOMES, OutcomesBlock, Output, Refused, RejectionsRead};
 use tidegate_schemas::commit::CommitRecord;
 use tidegate_schemas::envelope::Envelope;
-use tidegate_schemas::ids::{Partition, Position, TenantId};
+use tidegate_schemas::ids::{Epoch, Partition, Position, TenantId};
 use tidegate_schemas::log::{EventLog, LogError, LogName};
 use tidegate_schemas::receipt::Receipt;
 use tidegate_schemas::sink::Target;
@@ -135,7 +135,11 @@ impl Search {
         outcome: &Outcome,
         reason: Option<&Reason>,
     ) -> Result<EventStatus, ReceiptFailure> {
-        let sinks = if outcome.verdict == Verdict::Transformed { self.sinks(partition, commit)? } else { Vec::new() };
+        let sinks = match outcome.verdict {
+            Verdict::Transformed => self.sinks(partition, commit)?,
+            Verdict::Duplicate => self.sinks_so_far(partition, commit.epoch)?,
+            Verdict::Filtered | Verdict::Rejected => Vec::new(),
+        };
         Ok(EventStatus {
             index: outcome.index,
             state: outcome.verdict.into(),
@@ -164,6 +168,19 @@ impl Search {
             Ok(SinkStatus { sink: sink.sink.name().to_owned(), durable: location.is_some(), location })
         };
         self.sinks.iter().flat_map(|s| tables.iter().map(move |t| state(s, t))).collect()
+    }
+
+    /// The sinks that have every row of the tenant up to an epoch: the row of a repeated event came with one of those epochs, and
+    /// nothing tells which.
+    fn sinks_so_far(&self, partition: Partition, epoch: Epoch) -> Result<Vec<SinkStatus>, ReceiptFailure> {
+        let state = |sink: &RunningSink| {
+            let settled = sink.settled(&*self.log, partition).map_err(failure)? >= epoch;
+            let is_of = |tenant: Option<&TenantId>| tenant.is_none_or(|tenant| *tenant == self.tenant);
+            let parked = sink.progress.parked();
+            let waits = parked.iter().any(|p| p.partition == partition && p.first <= epoch && is_of(p.target.tenant.as_ref()));
+            Ok(SinkStatus { sink: sink.sink.name().to_owned(), durable: settled && !waits, location: None })
+        };
+        self.sinks.iter().map(state).collect()
     }
 
     /// The outcomes of one record in an epoch, and the reasons of those refused, by index.
@@ -198,6 +215,6 @@ impl Search {
 fn failure(error: impl Into<ScanError>) -> ReceiptFailure {
     match error.into() {
         ScanError::Log(LogError::Gone { .. }) => ReceiptFailure::Gone,
-        other => ReceiptFailure::Unavailable(crate::worker::chain(&other)),
+        other => ReceiptFailure::Unavailable(tidegate_schemas::causes::chain(&other)),
     }
 }

@@ -79,7 +79,7 @@ impl RecentCommits {
             Ok(any) => any,
             Err(error) => {
                 // Whoever asks searches the log, and tells what is wrong with it.
-                tracing::debug!(partition, error = crate::worker::chain(&error), "commits are not followed for a moment");
+                tracing::debug!(partition, error = tidegate_schemas::causes::chain(&error), "commits are not followed for a moment");
                 *self.of(partition) = Recent::default();
                 *place = Place::Unknown(Instant::now() + AGAIN);
                 false

@@ -130,7 +130,7 @@ impl Search<'_> {
     fn raw(&self, partition: Partition, newest: &mut Newest) -> Result<(), RecordedError> {
         let bounds = self.log.bounds(LogName::Raw, partition)?;
         // The asset is known once a record is opened.
-        let of = Choice { asset: None, ..self.wish.of.clone() };
+        let of = Choice { assets: Vec::new(), ..self.wish.of.clone() };
         scan::each(self.log, LogName::Raw, partition, bounds, |entry| {
             let envelope = Envelope::read(&entry.record);
             let envelope = envelope.map_err(|cause| RecordedError::Envelope { partition, offset: entry.offset, cause })?;
@@ -146,7 +146,7 @@ impl Search<'_> {
             let mut events: Vec<(&Bundle, &Event)> = bundles.iter().flat_map(|b| b.events.iter().map(move |e| (b, e))).collect();
             events.sort_unstable_by_key(|(_, e)| e.origin.at);
             for (bundle, event) in events {
-                if self.wish.of.asset.as_ref().is_none_or(|a| **a == *event.origin.asset) && self.is_of(bundle, event) {
+                if self.wish.of.takes_asset(&event.origin.asset) && self.is_of(bundle, event) {
                     newest.push(self.event(bundle, event));
                 }
             }
@@ -164,7 +164,7 @@ impl Search<'_> {
 
     /// Whether events without any template are meant: a template that was never published has no others.
     fn takes_homeless(&self) -> bool {
-        self.wish.of.source.is_some() || self.wish.of.asset.is_some()
+        self.wish.of.source.is_some() || !self.wish.of.assets.is_empty()
     }
 
     fn event(&self, bundle: &Bundle, event: &Event) -> Recorded {
@@ -174,7 +174,7 @@ impl Search<'_> {
             tenant: envelope.tenant.to_string(),
             source: envelope.source.to_string(),
             asset: event.origin.asset.to_string(),
-            attributes: event.asset.as_ref().map(|a| a.attributes.clone()).unwrap_or_default(),
+            attributes: event.asset.as_ref().map(|a| a.asset.attributes.clone()).unwrap_or_default(),
             meta: source.map(|s| let_through(s, envelope)).unwrap_or_default(),
             received_at: envelope.received_at,
             is_json: is_json(&envelope.content_type),
@@ -213,7 +213,7 @@ impl Search<'_> {
             tenant: refused.tenant.to_owned(),
             source: refused.source.to_owned(),
             asset: refused.asset.to_owned(),
-            attributes: asset.map(|a| a.attributes.clone()).unwrap_or_default(),
+            attributes: asset.map(|a| a.asset.attributes.clone()).unwrap_or_default(),
             meta: self.headers_of(partition, refused)?,
             received_at: refused.received_at,
             is_json: is_json(refused.content_type),

@@ -108,7 +108,7 @@ fn fresh(
         return Err(RecoveryError::StateLost { partition, start: audit.start, cause });
     }
     if let Some(cause) = cause {
-        tracing::warn!(partition, error = crate::worker::chain(&cause), "snapshot unusable: folding all outcomes instead");
+        tracing::warn!(partition, error = tidegate_schemas::causes::chain(&cause), "snapshot unusable: folding all outcomes instead");
     }
     Ok(Duplicates::new(bounds.horizon, bounds.keys_max))
 }

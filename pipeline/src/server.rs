@@ -118,7 +118,7 @@ impl Server {
         };
         match socket::bind(&config.control_socket()) {
             Ok(socket) => drop(tasks.spawn(socket::serve(socket, publisher, Arc::clone(&log), stops.edge.clone()))),
-            Err(error) => tracing::error!(error = crate::worker::chain(&error), "definitions cannot be applied"),
+            Err(error) => tracing::error!(error = tidegate_schemas::causes::chain(&error), "definitions cannot be applied"),
         }
 
         let commits = Arc::new(RecentCommits::new(Arc::clone(&log)));
@@ -187,7 +187,7 @@ fn follow(tasks: &TaskTracker, follower: &Arc<CatalogFollower>, stop: &Arc<Atomi
     let (follower, stop) = (Arc::clone(follower), Arc::clone(stop));
     tasks.spawn_blocking(move || {
         if let Err(error) = follower.follow(&stop) {
-            tracing::error!(error = crate::worker::chain(&error), "definitions are not followed any more");
+            tracing::error!(error = tidegate_schemas::causes::chain(&error), "definitions are not followed any more");
         }
     });
 }
@@ -425,6 +425,14 @@ impl Operations for Process {
     }
 }
 
+/// What is said of tables that wait for somebody.
+fn parked_of(sink: &RunningSink) -> Option<String> {
+    let parked = sink.progress.parked();
+    let first = parked.first()?;
+    let more = if parked.len() > 1 { format!(", and {} more", parked.len() - 1) } else { String::new() };
+    Some(format!("table {} is parked: {}{more}; tidegate sink list shows them", first.target.table, first.reason))
+}
+
 /// Asks the log, so it blocks.
 fn readiness(log: &dyn EventLog, sinks: &[RunningSink], revision: Revision) -> Readiness {
     let usage = log.usage();
@@ -438,7 +446,7 @@ fn readiness(log: &dyn EventLog, sinks: &[RunningSink], revision: Revision) -> R
                 "lag_records": active.iter().map(|p| s.progress.lag(*p).records).sum::<u64>(),
                 "parked": s.progress.parked().len(),
                 "stopped": s.progress.stopped().len(),
-                "failure": s.progress.failure(),
+                "failure": s.progress.failure().or_else(|| parked_of(s)),
             })
         })
         .collect();

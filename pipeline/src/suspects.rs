@@ -8,7 +8,9 @@
 //! death 3, 4  at that event again         ─▶ it is rejected as `crashed`, and its template version quarantined
 //! ```
 //! Any other end clears the partition: an event that passes when it is alone killed nobody. A death outside of scripts
-//! leaves no slot in use and accuses nobody. While a partition of this process is suspected, its partitions run one at a
+//! leaves no slot in use and accuses nobody. Who kills the process from outside, always so long after its start, would meet
+//! a slow event three times: so the partition of an accused event rests for a while first, longer after each death and
+//! never as long as the last time. While a partition of this process is suspected, its partitions run one at a
 //! time, so that only one slot is in use.
 
 use crate::epoch::EpochInput;
@@ -22,6 +24,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 use tidegate_schemas::ids::{Epoch, Partition, Position};
 use tidegate_schemas::limits::CRASHES_MAX;
 
@@ -34,6 +37,9 @@ const SUSPECTS: &str = "suspects.json";
 /// A partition whose events passed one by one and killed the process all the same is looked at for twice as many events
 /// each time, up to this often.
 const DOUBLED_MAX: u32 = 16;
+
+/// How long the partition of an accused event rests at first, give or take a half.
+const REST: Duration = Duration::from_secs(1);
 
 /// Why a partition is suspected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +57,14 @@ impl Suspect {
     /// Whether its event has killed often enough.
     fn is_convicted(&self) -> bool {
         self.at.is_some() && self.deaths >= CRASHES_MAX as u32
+    }
+
+    /// How long it rests before anything of it runs, with `random` from 0 to 1.
+    fn rest(&self, random: f64) -> Duration {
+        match self.at {
+            Some(_) if !self.is_convicted() => REST.mul_f64(f64::from(self.deaths) * (0.5 + random)),
+            _ => Duration::ZERO,
+        }
     }
 
     /// Events that run one by one before the partition is cleared.
@@ -142,6 +156,8 @@ pub struct Suspicion {
     suspect: Suspect,
     /// Events that still have to pass.
     left: u64,
+    /// Until when it rests.
+    resumes: Instant,
     /// The epoch with which it is over.
     over: Option<Epoch>,
 }
@@ -180,7 +196,13 @@ impl Suspicion {
                 );
             }
         }
-        Some(Self { suspects: Arc::clone(suspects), partition, suspect, left: suspect.zone(), over: None })
+        let resumes = Instant::now() + suspect.rest(random());
+        Some(Self { suspects: Arc::clone(suspects), partition, suspect, left: suspect.zone(), resumes, over: None })
+    }
+
+    /// Whether nothing of the partition may run yet.
+    pub fn rests(&self, now: Instant) -> bool {
+        now < self.resumes
     }
 
     /// The event that has to be in an epoch of its own.
@@ -301,6 +323,13 @@ fn note(known: &mut BTreeMap<Partition, Suspect>, death: UnderWay) {
     known.insert(partition, Suspect { at, deaths: before + 1, events });
 }
 
+/// From 0 to 1; where the system has no randomness, the middle.
+fn random() -> f64 {
+    let mut byte = [128];
+    let _ = getrandom::fill(&mut byte);
+    f64::from(byte[0]) / 255.0
+}
+
 fn save(folder: &Path, known: &BTreeMap<Partition, Suspect>) -> io::Result<()> {
     let (path, next) = (folder.join(SUSPECTS), folder.join("suspects.next"));
     let file = File::create(&next)?;
@@ -313,6 +342,14 @@ fn save(folder: &Path, known: &BTreeMap<Partition, Suspect>) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_is_accused_rests_and_nobody_else() {
+        let at = Some(Position { offset: 40, ordinal: 2 });
+        let milliseconds = |at, deaths| [0.0, 1.0].map(|random| Suspect { at, deaths, events: 9 }.rest(random).as_millis());
+        assert_eq!([1, 2, 3].map(|deaths| milliseconds(at, deaths)), [[500, 1_500], [1_000, 3_000], [0, 0]]);
+        assert_eq!(milliseconds(None, 2), [0, 0]);
+    }
 
     #[test]
     fn deaths_are_counted_where_scripts_ran() {
@@ -346,6 +383,7 @@ mod tests {
         let suspects = open();
         let suspicion = Suspicion::begin(&suspects, 3).expect("suspected");
         assert!(suspicion.convicted().is_none() && suspects.turn().is_some());
+        assert!(suspicion.rests(Instant::now()) && !suspicion.rests(Instant::now() + 2 * REST));
         suspicion.clear();
         assert!(suspects.turn().is_none());
         assert!(begin(3).is_none());

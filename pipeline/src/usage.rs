@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::fs;
+use std::path::Path;
 
 /// This process, where a process id is asked for.
 pub const SELF: &str = "self";
@@ -17,6 +18,11 @@ pub fn cpu_seconds(process: impl Display) -> f64 {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
     let fields: Vec<u64> = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().map(|f| f.parse().unwrap_or(0)).collect();
     (fields.get(11).unwrap_or(&0) + fields.get(12).unwrap_or(&0)) as f64 / 100.0
+}
+
+/// Bytes that this user may still write to the disk of a path, where the system tells it.
+pub fn free_bytes(path: &Path) -> Option<u64> {
+    rustix::fs::statvfs(path).ok().map(|s| s.f_bavail.saturating_mul(s.f_frsize))
 }
 
 /// Resident bytes of a process: now, and the most there ever were; 0 where there is none.

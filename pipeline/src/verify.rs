@@ -164,7 +164,7 @@ fn delivered(log: &dyn EventLog, sink: &str) -> anyhow::Result<BTreeMap<Partitio
 }
 
 fn unreadable(error: &ScanError) -> String {
-    format!("commits cannot be read, so tables are not compared: {}", crate::worker::chain(error))
+    format!("commits cannot be read, so tables are not compared: {}", tidegate_schemas::causes::chain(error))
 }
 
 fn delta_tables(report: &mut Report, promised: &Promised<'_>, config: &Config) -> anyhow::Result<()> {
@@ -191,7 +191,7 @@ fn delta_tables(report: &mut Report, promised: &Promised<'_>, config: &Config) -
                 Ok(held) => held,
                 // The others are looked at all the same.
                 Err(error) => {
-                    let why = crate::worker::chain(&error);
+                    let why = tidegate_schemas::causes::chain(&error);
                     report.differ(format!("{tenant}/{table} cannot be read: {why}; bring what is missing or damaged back from a copy"));
                     continue;
                 }

@@ -46,9 +46,9 @@ impl Handle {
 }
 
 impl Watchdog {
-    /// Starts the thread; it ends when `stop` is set.
-    pub fn start(stop: Arc<AtomicBool>) -> std::io::Result<Self> {
-        let handle = Handle::default();
+    /// Starts the thread; it ends when this is dropped, after the last script.
+    pub fn start() -> std::io::Result<Self> {
+        let (handle, stop) = (Handle::default(), Arc::new(AtomicBool::new(false)));
         let (guarded, ends) = (handle.clone(), Arc::clone(&stop));
         let thread = std::thread::Builder::new().name("watchdog".into()).spawn(move || {
             while !ends.load(Ordering::Relaxed) {
@@ -63,6 +63,16 @@ impl Watchdog {
     pub fn handle(&self) -> Handle {
         self.handle.clone()
     }
+}
+
+/// Runs scripts on the calling thread, watched: where people try scripts they end as they do in production.
+pub fn watched<T>(run: impl FnOnce(Arc<Watch>) -> T) -> T {
+    let (watch, watchdog) = (Arc::new(Watch::default()), Watchdog::start());
+    match &watchdog {
+        Ok(watchdog) => watchdog.handle().guard(Arc::clone(&watch)),
+        Err(error) => tracing::warn!(error = %error, "scripts have no time limit here"),
+    }
+    run(watch)
 }
 
 impl Drop for Watchdog {

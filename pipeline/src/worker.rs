@@ -7,13 +7,13 @@ use crate::suspects::Marker;
 use crate::watchdog::Watchdog;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::error::Error;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tidegate_operators::script::{Host, HostOptions, Watch};
+use tidegate_schemas::causes::chain;
 use tidegate_schemas::ids::Partition;
 use tidegate_schemas::limits::SCRIPT_STATES_MAX;
 use timely::WorkerConfig;
@@ -29,6 +29,7 @@ const BACK_OFF: (Duration, Duration) = (Duration::from_millis(200), Duration::fr
 pub struct Workers {
     threads: Vec<JoinHandle<()>>,
     stop: Arc<AtomicBool>,
+    /// Outlives the threads: scripts are under way while they stop.
     _watchdog: Watchdog,
 }
 
@@ -37,7 +38,7 @@ impl Workers {
     pub fn start(around: &Surroundings) -> std::io::Result<Self> {
         let count = around.assignment.workers();
         let watches: Vec<Arc<Watch>> = (0..count).map(|_| Arc::new(Watch::default())).collect();
-        let watchdog = Watchdog::start(Arc::clone(&around.stop))?;
+        let watchdog = Watchdog::start()?;
         let mut threads = Vec::new();
         for (index, watch) in watches.into_iter().enumerate() {
             let (around, watchdog) = (around.clone(), watchdog.handle());
@@ -149,16 +150,4 @@ fn turn(
             (Slot::Waiting { until: Instant::now() + pause, pause: (pause * 2).min(BACK_OFF.1), tries }, false)
         }
     }
-}
-
-/// An error with its causes, once.
-pub fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        cause = inner.source();
-    }
-    text
 }

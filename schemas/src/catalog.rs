@@ -46,6 +46,15 @@ pub struct PinnedSource {
     pub path: Arc<str>,
 }
 
+/// An asset, resolved.
+#[derive(Debug, PartialEq)]
+pub struct PinnedAsset {
+    /// The definition.
+    pub asset: Asset,
+    /// Path of its node.
+    pub path: Arc<str>,
+}
+
 /// All definitions as of one revision.
 #[derive(Debug, Clone, Default)]
 pub struct Catalog {
@@ -54,7 +63,7 @@ pub struct Catalog {
     tables: HashMap<TableId, Arc<Table>>,
     templates: HashMap<(NodeId, TemplateId), Arc<PinnedTemplate>>,
     sources: HashMap<(TenantId, SourceId), Arc<PinnedSource>>,
-    assets: HashMap<TenantId, HashMap<String, Arc<Asset>>>,
+    assets: HashMap<TenantId, HashMap<String, Arc<PinnedAsset>>>,
     assets_count: usize,
     keys: HashMap<CredentialId, Arc<ApiKey>>,
     quarantines: HashMap<TenantId, HashMap<String, Arc<Quarantine>>>,
@@ -133,7 +142,7 @@ impl Catalog {
         self.sources.get(&(tenant.clone(), source.clone()))
     }
     /// A tenant's asset.
-    pub fn asset(&self, tenant: &TenantId, asset: &str) -> Option<&Arc<Asset>> {
+    pub fn asset(&self, tenant: &TenantId, asset: &str) -> Option<&Arc<PinnedAsset>> {
         self.assets.get(tenant)?.get(asset)
     }
     /// An API key by its public id.
@@ -229,10 +238,11 @@ impl Catalog {
                     return Err(missing(definition, format!("template {name}")));
                 }
                 let assets = self.assets.entry(tenant).or_default();
-                if assets.get(&d.id).is_some_and(|old| old.node != d.node) {
+                if assets.get(&d.id).is_some_and(|old| old.asset.node != d.node) {
                     return Err(invalid(definition, "another node of this customer has an asset of this id".into()));
                 }
-                self.assets_count += usize::from(assets.insert(d.id.clone(), Arc::new(d.clone())).is_none());
+                let pinned = PinnedAsset { asset: d.clone(), path: Arc::clone(&node.path) };
+                self.assets_count += usize::from(assets.insert(d.id.clone(), Arc::new(pinned)).is_none());
             }
             Definition::Key(d) => {
                 if self.source(&d.tenant, &d.source).is_none() {

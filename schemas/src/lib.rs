@@ -11,6 +11,7 @@
 
 pub mod block;
 pub mod catalog;
+pub mod causes;
 pub mod commit;
 pub mod definition;
 pub mod document;

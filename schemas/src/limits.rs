@@ -75,7 +75,9 @@ limits! {
     COMMITS_PERCENT = 10, "percent", "of the log's budget for commit records whose output was deleted; the oldest go first";
     LOG_BUDGET_BYTES = 8 << 30, "bytes", "disk of the embedded log unless set; 503 at 85 %, epochs wait at 95 %";
     INTAKE_STOPS_PERCENT = 85, "percent", "of the log's budget: ingest answers 503 beyond it";
-    SEALING_STOPS_PERCENT = 95, "percent", "of the log's budget: no epoch is committed beyond it; the rest is for cursors, markers and control";
+    SEALING_STOPS_PERCENT = 95, "percent", "of the log's budget: no epoch with events is committed beyond it; the rest is for cursors, markers and control";
+    TICKS_STOP_PERCENT = 97, "percent", "of the log's budget: no epoch at all is committed beyond it; empty ones let time pass, by which sinks close their cuts and make room";
+    EPOCH_EMPTY_BYTES_MAX = 4 << 10, "bytes", "of an epoch without events; what is larger has some";
 
     // Kafka
     KAFKA_MESSAGE_BYTES_MAX = 1 << 20, "bytes", "the largest record with its headers and key as Kafka frames it; below Kafka's own default";
@@ -158,6 +160,7 @@ limits! {
     CUT_SECONDS_MIN = 60, "seconds", "recorded time before a cut of enough rows closes";
     CUT_EDGE_SECONDS = 900, "seconds", "all cuts close where recorded time passes a multiple of this";
     CUT_EDGE_BYTES = 256 << 20, "bytes", "output of a partition between two edges, which the log keeps whatever sinks have";
+    DELIVERY_SLOW_SECONDS = 10, "seconds", "that a sink may take to answer before it is said of it";
     DELIVERY_RETRY_SECONDS_MAX = 30, "seconds", "longest pause between two attempts at a delivery";
     DELIVERY_FAILURES_MAX = 5, "attempts", "that fail in a row, over all partitions and tables of a sink; then one at a time finds out whether it is back";
     DELTA_TABLES_OPEN_MAX = 1_024, "tables", "snapshots of Delta tables kept in memory";

@@ -272,7 +272,8 @@ pub trait EventLog: Send + Sync + 'static {
     fn fence(&self, partition: Partition) -> Result<Owner, LogError>;
 
     /// Writes epochs atomically, each with all of its records; blocks until they are durable.
-    /// Waits while the log is above [`crate::limits::SEALING_STOPS_PERCENT`] by answering [`LogError::Full`].
+    /// Answers [`LogError::Full`] while the log is above [`crate::limits::SEALING_STOPS_PERCENT`], and for epochs without events above
+    /// [`crate::limits::TICKS_STOP_PERCENT`].
     fn commit(&self, owner: &Owner, units: Vec<CommitUnit>) -> Result<Vec<Written>, LogError>;
 
     /// A sink's cursor.

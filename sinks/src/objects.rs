@@ -12,10 +12,10 @@ use object_store::memory::InMemory;
 use object_store::path::Path as StorePath;
 use object_store::prefix::PrefixStore;
 use object_store::{Error as StoreError, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode};
-use std::error::Error;
 use std::fmt::Display;
 use std::path::Path;
 use std::sync::Arc;
+use tidegate_schemas::causes::chain;
 use tokio::task::JoinSet;
 use url::Url;
 
@@ -255,20 +255,6 @@ impl Objects {
 /// The path of a URL in its store.
 pub fn path(url: &Url) -> Result<StorePath, StoreError> {
     Ok(StorePath::from_url_path(url.path())?)
-}
-
-/// An error of a store and what caused it, which its own text leaves out: that nobody answers, or whom the server is signed by.
-pub fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let told = error.to_string();
-        if !text.contains(&told) {
-            text = format!("{text}: {told}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 /// As people write it: a path of this machine, or a URL.

@@ -26,6 +26,8 @@ struct Body<'a> {
     receipt: String,
     accepted: usize,
     rejected: &'a [Fault],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_waited: Option<&'a str>,
     #[serde(flatten)]
     met: Option<Met<'a>>,
 }
@@ -41,18 +43,21 @@ impl Accepted {
         Self { events: split.accepted.len(), refused: split.refused.iter().map(fault).collect() }
     }
 
-    /// 202: durable in the log.
-    pub(super) fn stored(&self, receipt: &Receipt) -> Reply {
-        json(StatusCode::ACCEPTED, &Body { receipt: receipt.to_string(), accepted: self.events, rejected: &self.refused, met: None })
+    /// 202: durable in the log. `not_waited` says why a preference could not be met.
+    pub(super) fn stored(&self, receipt: &Receipt, not_waited: Option<&str>) -> Reply {
+        json(StatusCode::ACCEPTED, &self.body(receipt, not_waited, None))
     }
 
     /// 200: and what became of each event.
     pub(super) fn met(&self, receipt: &Receipt, status: &ReceiptStatus) -> Reply {
-        let met = Some(Met { state: status.state, events: &status.events });
-        let body = Body { receipt: receipt.to_string(), accepted: self.events, rejected: &self.refused, met };
-        let mut reply = json(StatusCode::OK, &body);
+        let met = Met { state: status.state, events: &status.events };
+        let mut reply = json(StatusCode::OK, &self.body(receipt, None, Some(met)));
         reply.headers_mut().insert(HeaderName::from_static("preference-applied"), HeaderValue::from_static("wait"));
         reply
+    }
+
+    fn body<'a>(&'a self, receipt: &Receipt, not_waited: Option<&'a str>, met: Option<Met<'a>>) -> Body<'a> {
+        Body { receipt: receipt.to_string(), accepted: self.events, rejected: &self.refused, not_waited, met }
     }
 }
 

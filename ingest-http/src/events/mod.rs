@@ -20,7 +20,7 @@ use crate::auth::{self, Caller};
 use crate::edge::Shared;
 use crate::limits::Held;
 use crate::problem::{Problem, Reply};
-use crate::receipts::{self, prefer_wait};
+use crate::receipts::{Wait, Waited};
 use crate::routes::Notes;
 use bytes::Bytes;
 use format::Format;
@@ -47,7 +47,7 @@ struct Head {
     meta: BTreeMap<String, String>,
     idempotency_key: Option<String>,
     traceparent: Option<String>,
-    wait: Option<Duration>,
+    wait: Option<Wait>,
 }
 
 /// Takes the events of a request in. `named` is the source in the URL.
@@ -80,16 +80,19 @@ pub(crate) async fn post(
     shared.metrics.bodies_in_flight.set(shared.bodies.used() as f64);
     let mut split = split::split(&body, head.format).map_err(answer::unsplit)?;
     assets::check(&head.caller, &body, head.format, &head.meta, &mut split);
-    let wait = head.wait;
+    let wait = head.wait.clone();
     let tenant = head.caller.tenant.clone();
     let (receipt, accepted) = store(shared, head, body, split, held).await?;
     notes.accepted(&receipt, accepted.events, accepted.refused.len());
-    if let Some(wait) = wait
-        && let Some(status) = receipts::wait_for(shared, &tenant, &receipt, wait).await
-    {
-        return Ok(accepted.met(&receipt, &status));
-    }
-    Ok(accepted.stored(&receipt))
+    let waited = match wait {
+        Some(wait) => wait.wait(shared, &tenant, &receipt).await,
+        None => Waited::Late,
+    };
+    Ok(match waited {
+        Waited::Met(status) => accepted.met(&receipt, &status),
+        Waited::Late => accepted.stored(&receipt, None),
+        Waited::Unmeetable(why) => accepted.stored(&receipt, Some(&why)),
+    })
 }
 
 /// The records of `raw` that a body becomes, without sending it: what a POST publishes where at least one of its events is
@@ -122,7 +125,7 @@ fn judge_head(shared: &Shared, parts: &Parts, named: Option<&str>, notes: &mut N
         meta: meta::gather(&caller.source.source, &parts.headers, query)?,
         idempotency_key: meta::idempotency_key(&parts.headers)?.map(str::to_owned),
         traceparent: meta::traceparent(&parts.headers),
-        wait: prefer_wait(&parts.headers, shared.edge.settings.wait_max),
+        wait: Wait::preferred(&parts.headers, shared.edge.settings.wait_max),
         catalog,
         caller,
     })

@@ -1,24 +1,21 @@
 //! `GET /v1/receipts/{receipt}`, and waiting for it.
 
 mod status;
+mod wait;
 
 pub use status::{EventState, EventStatus, ReceiptState, ReceiptStatus, SinkStatus};
+pub(crate) use wait::{Wait, Waited};
 
 use crate::auth;
 use crate::edge::Shared;
 use crate::problem::{Problem, Reply, json};
 use crate::routes::Notes;
 use hyper::StatusCode;
-use hyper::header::{CACHE_CONTROL, HeaderMap, HeaderValue};
+use hyper::header::{CACHE_CONTROL, HeaderValue};
 use hyper::http::request::Parts;
-use std::time::Duration;
 use tidegate_schemas::BoxFuture;
 use tidegate_schemas::ids::TenantId;
 use tidegate_schemas::receipt::Receipt;
-use tokio::time::Instant;
-
-/// First and longest pause between two looks at a receipt.
-const LOOK_EVERY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
 
 /// Knows what became of requests.
 pub trait Receipts: Send + Sync + 'static {
@@ -48,44 +45,18 @@ pub(crate) async fn get(shared: &Shared, parts: &Parts, text: &str, notes: &mut 
     let caller = auth::authenticate(&catalog, &parts.headers, parts.uri.query(), (edge.clock)()).map_err(auth::Denial::into_problem)?;
     notes.tenant = Some(caller.tenant.clone());
     let receipt = text.parse::<Receipt>().ok().filter(|r| r.is_of(edge.log.log_id())).ok_or_else(|| problem(ReceiptFailure::NotFound))?;
-    let mut status = None;
-    if let Some(wait) = prefer_wait(&parts.headers, edge.settings.wait_max) {
-        status = wait_for(shared, &caller.tenant, &receipt, wait).await;
-    }
-    let status = match status {
-        Some(status) => status,
-        None => edge.receipts.look_up(&caller.tenant, &receipt).await.map_err(problem)?,
+    let waited = match Wait::preferred(&parts.headers, edge.settings.wait_max) {
+        Some(wait) => wait.wait(shared, &caller.tenant, &receipt).await,
+        None => Waited::Late,
+    };
+    let status = match waited {
+        Waited::Met(status) => status,
+        // The status names the sinks that there are.
+        Waited::Late | Waited::Unmeetable(_) => edge.receipts.look_up(&caller.tenant, &receipt).await.map_err(problem)?,
     };
     let mut reply = json(StatusCode::OK, &status);
     reply.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(reply)
-}
-
-/// Looks until every event has its verdict. `None` where that did not come to pass in time, or nothing is known.
-pub(crate) async fn wait_for(shared: &Shared, tenant: &TenantId, receipt: &Receipt, wait: Duration) -> Option<ReceiptStatus> {
-    let end = Instant::now() + wait;
-    let mut pause = LOOK_EVERY.0;
-    loop {
-        match tokio::time::timeout_at(end, shared.edge.receipts.look_up(tenant, receipt)).await.ok()? {
-            Ok(status) if !status.is_pending() => return Some(status),
-            Ok(_) | Err(ReceiptFailure::Unavailable(_)) => {}
-            Err(ReceiptFailure::NotFound | ReceiptFailure::Gone) => return None,
-        }
-        if Instant::now() + pause >= end {
-            return None;
-        }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 3 / 2).min(LOOK_EVERY.1);
-    }
-}
-
-/// `Prefer: wait=N` (RFC 7240), capped.
-pub(crate) fn prefer_wait(headers: &HeaderMap, max: Duration) -> Option<Duration> {
-    let preferences = headers.get_all("prefer").iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(','));
-    let seconds = preferences.filter_map(|p| p.split(';').next()?.split_once('=')).find_map(|(name, value)| {
-        name.trim().eq_ignore_ascii_case("wait").then(|| value.trim().trim_matches('"').parse::<u64>().ok()).flatten()
-    })?;
-    (seconds > 0).then(|| Duration::from_secs(seconds).min(max))
 }
 
 fn problem(failure: ReceiptFailure) -> Box<Problem> {

@@ -90,10 +90,48 @@ async fn a_post_waits_where_asked() {
     // Without a verdict in time, and where nothing is known, it is the plain answer: the event is durable all the same.
     *server.receipts.others.lock().unwrap() = vec![status(EventState::Stored)];
     assert_eq!(post("wait=5").await.status, 202);
+    *server.receipts.others.lock().unwrap() = vec![in_sinks([true, false])];
+    assert_eq!(post("wait=5; sink=*").await.status, 202);
     server.receipts.others.lock().unwrap().clear();
     for prefer in ["wait=5", "wait=0", "wait=x", "wait", "waits=3"] {
         let answer = post(prefer).await;
         assert_eq!(answer.status, 202, "{prefer}");
         assert!(answer.json().get("events").is_none());
     }
+}
+
+/// One transformed event whose rows are durable in parquet, in clickhouse, or not; and one without rows.
+fn in_sinks(durable: [bool; 2]) -> ReceiptStatus {
+    let sinks = ["parquet", "clickhouse"].into_iter().zip(durable);
+    let sinks = sinks.map(|(sink, durable)| SinkStatus { sink: sink.into(), durable, location: None }).collect();
+    let rows = EventStatus { sinks, ..EventStatus::new(0, EventState::Transformed) };
+    ReceiptStatus::new(String::new(), vec![rows, EventStatus::new(1, EventState::Filtered)])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_post_waits_for_the_sinks_that_it_names() {
+    let server = start_with(|s| s.wait_max = Duration::from_secs(60)).await;
+    let key = key("open");
+    let post = async |prefer: &str| {
+        let headers = [("x-api-key", &*key), ("content-type", JSON), ("prefer", prefer)];
+        Client::connect(&server).await.call("POST /v1/events", &headers, b"1").await
+    };
+    let (none, parquet, clickhouse, both) = ([false, false], [true, false], [false, true], [true, true]);
+    for (prefer, looks) in [
+        ("wait=60", &[none][..]),
+        ("wait=60; sink=parquet", &[none, clickhouse, parquet]),
+        ("wait=60;sink=clickhouse", &[none, parquet, clickhouse]),
+        ("wait=60; sink=parquet; sink=clickhouse", &[none, parquet, both]),
+        ("wait=60; sink=*", &[parquet, clickhouse, both]),
+    ] {
+        *server.receipts.others.lock().unwrap() = looks.iter().chain([&both]).map(|durable| in_sinks(*durable)).collect();
+        let answer = post(prefer).await;
+        assert_eq!((answer.status, answer.header("preference-applied")), (200, Some("wait")), "{prefer}");
+        let durable = [0, 1].map(|i| answer.json()["events"][0]["sinks"][i]["durable"] == true);
+        assert_eq!(&durable, looks.last().unwrap(), "{prefer}");
+    }
+    *server.receipts.others.lock().unwrap() = vec![in_sinks(both)];
+    let answer = post("wait=60; sink=parquet; sink=clickhouze").await;
+    assert_eq!((answer.status, answer.header("preference-applied")), (202, None));
+    assert_eq!(answer.json()["not_waited"], "no sink is named \"clickhouze\"; these are there: parquet, clickhouse, and * for all");
 }

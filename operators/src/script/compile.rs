@@ -92,11 +92,11 @@ fn pattern(rule: &Rule) -> Result<Option<Regex>, ScriptError> {
 
 /// Whether a template may be published: every script compiles, its top level runs within the limits, and it defines its
 /// stage's function; every pattern is one.
-pub fn check(template: &Template) -> Result<(), ScriptError> {
+pub fn check(template: &Template, watch: Arc<Watch>) -> Result<(), ScriptError> {
     let compiled = compile(template)?;
     let Some(first) = compiled.scripts.iter().position(Option::is_some) else { return Ok(()) };
     let failed = |message: String| ScriptError { stage: STAGES[first], line: None, message };
-    let meter = Rc::new(Meter::new(Arc::new(Watch::default())));
+    let meter = Rc::new(Meter::new(watch));
     let state = State::new(false, false, &meter).map_err(|e| failed(e.to_string()))?;
     let allowance = Allowance {
         steps: template.limits.steps.min(SCRIPT_STEPS_HARD as u64),

@@ -17,8 +17,7 @@ use mlua::{ChunkMode, Compiler, Function, Lua, LuaOptions, StdLib, Table, Value}
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
-use tidegate_schemas::catalog::PinnedSource;
-use tidegate_schemas::definition::Asset;
+use tidegate_schemas::catalog::{PinnedAsset, PinnedSource};
 use tidegate_schemas::envelope::Envelope;
 use tidegate_schemas::ids::TenantId;
 use tidegate_schemas::limits::{SCRIPT_SHARED_BYTES_MAX, SCRIPT_STATE_LOADS_MAX, SCRIPT_TEMPLATES_MAX};
@@ -42,7 +41,7 @@ pub(crate) struct State {
     environments: HashMap<(TenantId, String), Slot>,
     /// Environments that were ever loaded.
     loads: Cell<usize>,
-    attributes: HashMap<usize, (Arc<Asset>, Table)>,
+    attributes: HashMap<usize, (Arc<PinnedAsset>, Table)>,
     meta: Option<(Arc<Envelope>, Table)>,
     /// When it was last used, in bundles of the host.
     pub(crate) used: u64,
@@ -211,13 +210,13 @@ impl State {
 
     /// An asset's attributes as a read-only table.
     pub(crate) fn attributes(&mut self, event: &Event) -> mlua::Result<Table> {
-        let Some(asset) = event.asset.as_ref().filter(|a| !a.attributes.is_empty()) else { return Ok(self.empty.clone()) };
+        let Some(asset) = event.asset.as_ref().filter(|a| !a.asset.attributes.is_empty()) else { return Ok(self.empty.clone()) };
         let key = Arc::as_ptr(asset) as usize;
         if let Some((_, table)) = self.attributes.get(&key) {
             return Ok(table.clone());
         }
-        let table = self.lua.create_table_with_capacity(0, asset.attributes.len())?;
-        for (name, value) in &asset.attributes {
+        let table = self.lua.create_table_with_capacity(0, asset.asset.attributes.len())?;
+        for (name, value) in &asset.asset.attributes {
             table.raw_set(name.as_str(), value.as_str())?;
         }
         table.set_readonly(true);

@@ -197,7 +197,7 @@ impl OpenRecord<'_> {
         }
         event.event_type = source.source.event_type.as_ref().and_then(&find);
         let named = source.source.template_at.as_ref().and_then(&find);
-        self.plan(&source, event.asset.as_deref(), named).map(Some)
+        self.plan(&source, event.asset.as_ref().map(|a| &a.asset), named).map(Some)
     }
 
     fn plan(&mut self, source: &PinnedSource, asset: Option<&Asset>, named: Option<Arc<str>>) -> Result<Plan, Rejection> {

@@ -78,8 +78,10 @@ impl Entry<'_> {
     fn tenant(&self) -> &TenantId {
         &self.event.envelope.tenant
     }
+    /// Where the asset stands; one that is not published stands where its source does.
     fn organization(&self) -> &str {
-        self.bundle.source.as_ref().map_or("", |s| &s.path)
+        let source = || self.bundle.source.as_ref().map(|s| &s.path);
+        self.event.asset.as_ref().map(|a| &a.path).or_else(source).map_or("", |path| path)
     }
     fn template(&self) -> &str {
         self.bundle.plan.as_ref().map_or("", |p| &p.template.label)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tidegate_operators::event::Progress;
 use tidegate_operators::script::{Host, HostOptions, Watch};
 use tidegate_schemas::definition::*;
-use tidegate_schemas::ids::{NodeId, TenantId};
+use tidegate_schemas::ids::TenantId;
 use tidegate_schemas::row::Cell;
 use tidegate_schemas::table::FieldType;
 use tidegate_schemas::verdict::Rejection;
@@ -322,12 +322,7 @@ fn who_takes_too_much_is_alone_with_it() {
 /// nothing of it is free), and an error is still told.
 #[test]
 fn the_host_needs_none_of_a_scripts_memory() {
-    let asset = |number: usize| Asset {
-        id: number.to_string(),
-        node: NodeId::new("acme").unwrap(),
-        template: None,
-        attributes: [("number".to_owned(), number.to_string())].into(),
-    };
+    let asset = |number: usize| asset("acme", &number.to_string(), &[("number", &number.to_string())]);
     let new = || Host::new(HostOptions { states_max: 1, native: false }, Arc::new(Watch::default()));
     for body in ["error('x')", "tide.hex.encode('x')"] {
         let source =
@@ -336,7 +331,7 @@ fn the_host_needs_none_of_a_scripts_memory() {
             let limits = ScriptLimits { memory_bytes, ..ScriptLimits::default() };
             let mut bundle = bundle("acme", Template { limits, ..transforming(&source, vec![field("v", FieldType::Text)]) }, bodies);
             // Each asset whose attributes are kept takes a place of that stack.
-            bundle.events.iter_mut().enumerate().for_each(|(number, event)| event.asset = Some(Arc::new(asset(number))));
+            bundle.events.iter_mut().enumerate().for_each(|(number, event)| event.asset = Some(asset(number)));
             run(host, &mut bundle);
             for event in &bundle.events {
                 let told = within_bounds(body, &event.progress);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tidegate_operators::event::{Bundle, EpochContext, Event, Plan, Progress};
 use tidegate_operators::script::{Host, HostOptions, Watch};
 use tidegate_operators::stages;
-use tidegate_schemas::catalog::{PinnedSource, PinnedTemplate};
+use tidegate_schemas::catalog::{PinnedAsset, PinnedSource, PinnedTemplate};
 use tidegate_schemas::definition::*;
 use tidegate_schemas::document::Document;
 use tidegate_schemas::envelope::Envelope;
@@ -93,6 +93,13 @@ pub fn script(source: &str) -> Script {
 /// A template that only has a transform script.
 pub fn transforming(source: &str, fields: Vec<Field>) -> Template {
     Template { transform: Some(Transform::Script(script(source))), ..template(fields) }
+}
+
+/// An asset of a customer with attributes.
+pub fn asset(node: &str, id: &str, attributes: &[(&str, &str)]) -> Arc<PinnedAsset> {
+    let attributes = attributes.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let asset = Asset { id: id.into(), node: NodeId::new(node).unwrap(), template: None, attributes };
+    Arc::new(PinnedAsset { asset, path: node.into() })
 }
 
 /// A bundle of `tenant` over `events`; those that are no JSON are raw bytes.

@@ -1,7 +1,6 @@
 //! The script contract: what scripts get, what they may return, and what becomes of it.
 
 use crate::scripted::*;
-use std::sync::Arc;
 use tidegate_operators::event::Progress;
 use tidegate_operators::script;
 use tidegate_schemas::definition::*;
@@ -54,12 +53,7 @@ fn a_decoder_sees_its_input() {
     let mut host = host();
     for (payload, event, expected) in cases {
         let mut bundle = bundle("acme", template(payload), &[event.as_bytes()]);
-        bundle.events[0].asset = Some(Arc::new(Asset {
-            id: "asset-7".into(),
-            node: tidegate_schemas::ids::NodeId::new("acme").unwrap(),
-            template: None,
-            attributes: [("floor".to_owned(), "3".to_owned())].into(),
-        }));
+        bundle.events[0].asset = Some(asset("acme", "asset-7", &[("floor", "3")]));
         run(&mut host, &mut bundle);
         assert_eq!(text(&rows(bundle.events.remove(0).progress)[0].cells[0]), expected);
     }
@@ -441,7 +435,8 @@ fn mappings_map() {
 #[test]
 fn check_refuses_what_cannot_run() {
     let decoding = |source: &str| Template { decode: Some(Decode::Script(script(source))), ..template(vec![]) };
-    script::check(&decoding("local x = 1 function decode(i) return { data = { x } } end")).unwrap();
+    let check = |template: &Template| script::check(template, Default::default());
+    check(&decoding("local x = 1 function decode(i) return { data = { x } } end")).unwrap();
     for (source, told) in [
         ("function decode(i)\n return {", "decode, line 2: "),
         ("\n\nlocal x = = 1", "decode, line 3: "),
@@ -451,16 +446,16 @@ fn check_refuses_what_cannot_run() {
         ("while true do end", "decode: its top level ends with steps_exhausted"),
         ("local s = 'x' while true do s ..= s end", "decode: its top level ends with memory_exhausted"),
     ] {
-        let error = script::check(&decoding(source)).unwrap_err().to_string();
+        let error = check(&decoding(source)).unwrap_err().to_string();
         assert!(error.starts_with(told), "{source}: {error}");
         // At run time every event gets the same.
         let rejection = rejection(one(&mut host(), decoding(source), "{}"));
         assert!(["script_error", "steps_exhausted", "memory_exhausted"].contains(&rejection.code.as_str()), "{rejection:?}");
     }
     let large = format!("--{}\nfunction decode(i) return {{}} end", "x".repeat(64 << 10));
-    assert!(script::check(&decoding(&large)).unwrap_err().to_string().contains("above 65536"));
+    assert!(check(&decoding(&large)).unwrap_err().to_string().contains("above 65536"));
     let pattern = Rule { at: "/x".into(), kind: None, required: false, min: None, max: None, one_of: vec![], pattern: Some("(".into()) };
-    let error = script::check(&Template { validate: Some(Validate::Rules(vec![pattern])), ..template(vec![]) }).unwrap_err();
+    let error = check(&Template { validate: Some(Validate::Rules(vec![pattern])), ..template(vec![]) }).unwrap_err();
     assert!(error.to_string().starts_with("validate: pattern of /x"), "{error}");
 }
 

@@ -43,6 +43,7 @@ fn catalog() -> Catalog {
         organization("v", NodeKind::Vendor, None),
         organization("acme", NodeKind::Customer, Some("v")),
         organization("beta", NodeKind::Customer, Some("v")),
+        organization("north", NodeKind::Site, Some("acme")),
         Definition::Table(Table {
             id: TableId::new("n-1").unwrap(),
             owner: node("v"),
@@ -64,6 +65,7 @@ fn catalog() -> Catalog {
         })),
         source("acme"),
         source("beta"),
+        Definition::Asset(Asset { id: "placed".into(), node: node("north"), template: None, attributes: BTreeMap::new() }),
     ];
     let mut catalog = Catalog::default();
     for (i, definition) in definitions.into_iter().enumerate() {
@@ -273,4 +275,24 @@ fn numbers_are_ids_too_and_other_tenants_have_their_own() {
     assert_ne!(key("acme"), key("beta"));
     let unknown = open::apply(&[slice(0, "gamma", std::slice::from_ref(&event))], &catalog, LOG, &|_| false);
     assert!(matches!(&unknown[0].events[0].progress, Progress::Rejected(r) if r.code == "source_unknown"));
+}
+
+#[test]
+fn rows_stand_where_their_asset_stands() {
+    let event = |dev: &str, id: u8, kind: u8| format!(r#"{{"dev":"{dev}","id":"{id}","kind":{kind}}}"#);
+    let sent = [event("placed", 1, 0), event("other", 2, 0), event("placed", 3, 3), event("other", 4, 3)];
+    let of_beta = [event("placed", 1, 0)];
+    let mut bundles = open::apply(&[slice(0, "acme", &sent), slice(1, "beta", &of_beta)], &catalog(), LOG, &|_| false);
+    stages(&mut bundles);
+    let of = Attribution { log: LOG, partition: 0, epoch: 1, recorded_at: 1 };
+    let settled = settle::apply(&bundles, &Duplicates::new(i64::MAX / 2, 1_000), &of).unwrap();
+    let organizations = |block: &Block| -> Vec<String> {
+        let batch = block.batch().unwrap();
+        let column = arrow::compute::cast(batch.column_by_name("organization").unwrap(), &arrow::datatypes::DataType::Utf8).unwrap();
+        arrow::array::AsArray::as_string::<i32>(&*column).iter().map(|o| o.unwrap().to_owned()).collect()
+    };
+    // The other customer has no asset of that id: there its source tells the place.
+    assert_eq!(organizations(&settled.clean[0]), ["v/acme/north", "v/acme", "v/beta"]);
+    let rejections = settled.audit.iter().find(|b| b.table == "rejections").unwrap();
+    assert_eq!(organizations(rejections), ["v/acme/north", "v/acme"]);
 }

@@ -25,6 +25,9 @@ use tidegate_schemas::log::LogName;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
 
+/// Where progress is not written over, a line comes so often.
+const LINES_EVERY: Duration = Duration::from_secs(2);
+
 /// Show everything on this machine.
 #[derive(clap::Args)]
 pub struct Args {
@@ -173,14 +176,15 @@ async fn drive(server: &Server, plan: &FleetPlan, dir: &Path) -> anyhow::Result<
     if let Some(mut input) = child.stdin.take() {
         input.write_all(&plan.hand_over()?).await?;
     }
-    let report = follow(server, child, started).await?;
+    let mut progress = Progress { started, told: None };
+    let report = follow(server, child, &mut progress).await?;
     while !committed(server)? {
-        show(server, "the fleet is done, processing goes on", started)?;
+        progress.show(server, "the fleet is done, processing goes on")?;
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let seconds = started.elapsed().as_secs_f64();
     while !drained(&*server.log, &server.sinks)? {
-        show(server, "waiting for the tables", started)?;
+        progress.show(server, "waiting for the tables")?;
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     eprintln!();
@@ -214,35 +218,49 @@ async fn verified(dir: &Path) -> anyhow::Result<Vec<Table>> {
 }
 
 /// Shows progress until the fleet has ended, and returns what it reports.
-async fn follow(server: &Server, mut child: Child, started: Instant) -> anyhow::Result<FleetReport> {
+async fn follow(server: &Server, mut child: Child, progress: &mut Progress) -> anyhow::Result<FleetReport> {
     let output = child.stdout.take().context("the fleet has no output")?;
     let (mut lines, mut report) = (BufReader::new(output).lines(), None);
     while let Some(line) = lines.next_line().await? {
         let value: serde_json::Value = serde_json::from_str(&line).with_context(|| format!("the fleet said {line:?}"))?;
         match value.get("report") {
             Some(found) => report = Some(serde_json::from_value(found.clone())?),
-            None => show(server, &format!("requests {} of {}", value["requests"], value["requests_planned"]), started)?,
+            None => progress.show(server, &format!("requests {} of {}", value["requests"], value["requests_planned"]))?,
         }
     }
     let status = child.wait().await?;
     report.with_context(|| format!("the fleet ended with {status} and without a report"))
 }
 
-fn show(server: &Server, what: &str, started: Instant) -> anyhow::Result<()> {
-    let mut sum = Counts::default();
-    for partition in 0..server.log.partitions() {
-        if let Some(last) = crate::commits::last(&*server.log, partition)? {
-            sum = sum.plus(last.totals);
+/// How far the demonstration is, on the standard error output: a line that is written over, or lines from time to time.
+struct Progress {
+    started: Instant,
+    told: Option<Instant>,
+}
+
+impl Progress {
+    fn show(&mut self, server: &Server, what: &str) -> anyhow::Result<()> {
+        let is_terminal = std::io::stderr().is_terminal();
+        if !is_terminal && self.told.is_some_and(|told| told.elapsed() < LINES_EVERY) {
+            return Ok(());
         }
+        self.told = Some(Instant::now());
+        let mut sum = Counts::default();
+        for partition in 0..server.log.partitions() {
+            if let Some(last) = crate::commits::last(&*server.log, partition)? {
+                sum = sum.plus(last.totals);
+            }
+        }
+        let seconds = self.started.elapsed().as_secs_f64();
+        let line = format!("{seconds:5.1} s  {what}; processed {} events, {} rejected", sum.received, sum.rejected);
+        if is_terminal {
+            eprint!("\r\x1b[K{line}");
+            std::io::stderr().flush()?;
+        } else {
+            eprintln!("{line}");
+        }
+        Ok(())
     }
-    let line = format!("{:5.1} s  {what}; processed {} events, {} rejected", started.elapsed().as_secs_f64(), sum.received, sum.rejected);
-    if std::io::stderr().is_terminal() {
-        eprint!("\r\x1b[K{line}");
-        std::io::stderr().flush()?;
-    } else {
-        eprintln!("{line}");
-    }
-    Ok(())
 }
 
 fn committed(server: &Server) -> anyhow::Result<bool> {
@@ -315,7 +333,7 @@ fn print(figures: &Figures) {
     }
     if let Some(table) = figures.tables.iter().max_by_key(|t| t.rows) {
         println!("\nread one:  python3 -c \"import polars; print(polars.read_delta('{}'))\"", table.path.display());
-        println!("           (pip install polars deltalake)");
+        println!("           (pip install polars deltalake; README.md draws a chart of a site's temperature)");
     }
 }
 

@@ -8,6 +8,7 @@ mod key;
 mod rejections;
 mod run;
 mod sink;
+mod tap;
 mod template;
 mod verify;
 
@@ -44,6 +45,8 @@ enum Command {
     Rejections(rejections::Args),
     /// How far each sink is, what is parked, and what becomes of it; who may read which rows.
     Sink(sink::Args),
+    /// Show a tenant's rows as they are committed, live or from an earlier time on.
+    Tap(tap::Args),
     /// Make, check, test, try and measure a template, without a server; or write its tests from recorded traffic.
     Template(template::Args),
     /// Add up commit records against the rows that the tables hold; exits 1 on any difference.
@@ -91,6 +94,9 @@ pub fn main() -> ExitCode {
     main_from(std::env::args_os())
 }
 
+/// How a command ends whose output is read no further: as after SIGPIPE.
+const NOBODY_READS: u8 = 141;
+
 /// Ends a command whose output is read no further (`tidegate verify | head -1`) as others end: without a word. Rust's own printing
 /// panics there.
 fn end_where_nobody_reads() {
@@ -98,8 +104,7 @@ fn end_where_nobody_reads() {
     std::panic::set_hook(Box::new(move |panic| {
         let text = panic.payload_as_str().unwrap_or_default();
         if text.starts_with("failed printing to stdout") && text.contains("Broken pipe") {
-            // As after SIGPIPE.
-            std::process::exit(141);
+            std::process::exit(NOBODY_READS.into());
         }
         told(panic);
     }));
@@ -118,6 +123,7 @@ pub fn main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Key(args) => key::main(&args),
         Command::Rejections(args) => rejections::main(&args),
         Command::Sink(args) => sink::main(&args),
+        Command::Tap(args) => tap::main(args),
         Command::Template(args) => template::main(&args),
         Command::Verify(args) => verify::main(&args),
         Command::DemoFleet(args) => demo::fleet(&args),

@@ -38,6 +38,14 @@ impl Location {
         }
     }
 
+    /// The same, taken out.
+    pub fn into_folder(self) -> Option<PathBuf> {
+        match self {
+            Self::Folder(path) => Some(path),
+            Self::S3 { .. } => None,
+        }
+    }
+
     /// The same, to begin it elsewhere.
     pub fn folder_mut(&mut self) -> Option<&mut PathBuf> {
         match self {

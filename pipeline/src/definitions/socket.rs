@@ -268,7 +268,7 @@ async fn released(choice: RefusedChoice, publisher: &Publisher, log: Arc<dyn Eve
             tracing::info!(actor, events = done.released, codes = ?done.codes, "rejections released");
             return Answer::Released(done);
         }
-        Ok(Err(error)) => crate::worker::chain(&error),
+        Ok(Err(error)) => tidegate_schemas::causes::chain(&error),
         Err(error) => error.to_string(),
     };
     tracing::warn!(actor, error = detail, "rejections could not be released");

@@ -25,3 +25,8 @@ pub fn check_size(record: &Record) -> Result<(), LogError> {
     }
     Ok(())
 }
+
+/// How full a log may be for a commit of so many bytes, in per cent of its budget.
+pub fn fullest(bytes: usize) -> usize {
+    if bytes <= limits::EPOCH_EMPTY_BYTES_MAX { limits::TICKS_STOP_PERCENT } else { limits::SEALING_STOPS_PERCENT }
+}

@@ -41,6 +41,7 @@ pub fn open(config: &Config, accept_gap: bool) -> anyhow::Result<OpenLog> {
                 segment_bytes: log.segment_bytes,
                 raw_horizon: Duration::from_secs(log.raw_horizon_seconds),
                 audit_horizon: Duration::from_secs(log.audit_horizon_seconds),
+                ..Options::default()
             };
             let log = EmbeddedLog::open(&folder(data), options).context("log")?;
             Ok(OpenLog { log, shared: None, _folder: None })

@@ -100,7 +100,7 @@ fn follow(events: &Receiver<MembershipEvent>, takes: &impl Takes, log: Option<&K
             Ok(()) => takes.add(&std::mem::take(&mut waiting)),
             Err(ScanError::Log(LogError::Closed)) => return,
             Err(error) => {
-                let error = crate::worker::chain(&error);
+                let error = tidegate_schemas::causes::chain(&error);
                 tracing::warn!(partitions = ?waiting, error, "partitions cannot be begun yet");
                 std::thread::sleep(LOOK_EVERY);
             }

@@ -4,6 +4,7 @@
 pub mod engine;
 
 use crate::crash::{FAST, Fleet, Ledger, is_of_clickhouse, killed_at};
+use crate::doctor::doctor;
 use crate::support::{BINARY, Options, Place, files, wait_for};
 use crate::tables;
 use engine::{Engine, PASSWORD, USER, own, shared};
@@ -67,14 +68,6 @@ pub fn verified(place: &Place) -> BTreeMap<String, BTreeMap<(String, String), u6
     sums
 }
 
-fn doctor(place: &Place) -> (BTreeMap<String, (String, String)>, bool) {
-    let output = Command::new(BINARY).args(["doctor", "--json", "--config"]).arg(place.path("tidegate.toml")).output().unwrap();
-    let told: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
-    let text = |f: &Value, name: &str| f[name].as_str().unwrap().to_owned();
-    let finding = |f: &Value| (text(f, "check"), (text(f, "state"), text(f, "detail")));
-    (told["findings"].as_array().unwrap().iter().map(finding).collect(), output.status.success())
-}
-
 #[test]
 fn both_sinks_hold_the_same_and_say_so() {
     let Some(engine) = shared() else { return };
@@ -135,6 +128,37 @@ fn both_sinks_hold_the_same_and_say_so() {
 }
 
 #[test]
+fn connections_are_encrypted_to_a_server_that_is_known() {
+    let Some(engine) = engine::encrypted() else { return };
+    // Its receipt is asked for.
+    let place = place_with(&engine, "encrypted", &FAST.replace("horizon_seconds = 0", "horizon_seconds = 600"), "");
+    let file = place.path("tidegate.toml");
+    let config = std::fs::read_to_string(&file).unwrap().replace(&engine.url(), &engine.encrypted_url());
+    std::fs::write(&file, &config).unwrap();
+    // Nobody of whom the system knows vouches for it, and nothing is sent to it.
+    let (found, ok) = doctor(&place);
+    assert!(!ok && found["sink.clickhouse.url"].1.contains("certificate"), "{found:?}");
+    let trusting = config.replacen("[sink.clickhouse]\n", &format!("[sink.clickhouse]\nca_file = {:?}\n", engine.authority()), 1);
+    // A server whose certificate is for another name is another server.
+    std::fs::write(&file, trusting.replace("https://127.0.0.1", "https://localhost")).unwrap();
+    let (found, ok) = doctor(&place);
+    assert!(!ok && found["sink.clickhouse.url"].1.contains("certificate"), "{found:?}");
+    assert_eq!(engine.number("SELECT count() FROM system.databases WHERE name = 'encrypted'"), 0);
+    std::fs::write(&file, trusting).unwrap();
+    let (found, ok) = doctor(&place);
+    assert!(ok, "{found:?}");
+    let server = place.start(&Options::default());
+    let body = br#"[{"device":"d","id":"1","temperature":20.5},{"device":"d","id":"2","temperature":21}]"#;
+    let prefer = "Prefer: wait=60; sink=clickhouse\r\n";
+    let answer = server.client().try_post("/v1/events", &place.keys[0], "application/json", body, prefer).unwrap();
+    assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
+    assert_eq!(events(&engine, "encrypted").len(), 2, "what it waited for is there");
+    server.drain();
+    server.stop();
+    assert_eq!(verified(&place)["clickhouse"].values().sum::<u64>(), 2);
+}
+
+#[test]
 fn killed_at_every_fault_point_of_an_insert() {
     let Some(engine) = shared() else { return };
     let points = tidegate_schemas::fault::POINTS.iter().filter(|p| is_of_clickhouse(p) || p.starts_with("cursor."));
@@ -147,6 +171,28 @@ fn killed_at_every_fault_point_of_an_insert() {
         assert_eq!(sums["parquet"], sums["clickhouse"], "{point}");
         println!("{point}: {} acknowledged events are there once in both", ledger.acknowledged.len());
     }
+}
+
+#[test]
+fn a_repeated_event_is_delivered_where_the_first_one_is() {
+    let Some(mut engine) = own() else { return };
+    // Its receipts are asked for.
+    let place = place_with(&engine, "again", &FAST.replace("horizon_seconds = 0", "horizon_seconds = 600"), "");
+    engine.kill();
+    let server = place.start(&Options::default());
+    let mut client = server.client();
+    let body = br#"{"device":"d","id":"twice","temperature":20.5}"#;
+    let post = |prefer: &str| server.client().try_post("/v1/events", &place.keys[0], "application/json", body, prefer).unwrap();
+    assert_eq!(post("Prefer: wait=60; sink=parquet\r\n").status, 200);
+    let again = post("Prefer: wait=2; sink=clickhouse\r\n");
+    assert_eq!(again.status, 202, "the row is not there, whoever asks");
+    let path = format!("/v1/receipts/{}", again.json()["receipt"].as_str().unwrap());
+    let mut told = || client.get(&path, Some(&place.keys[0])).json();
+    assert_eq!((&told()["state"], &told()["events"][0]["state"]), (&Value::from("processed"), &Value::from("duplicate")));
+    engine.resume();
+    wait_for("the row to be there", Duration::from_secs(60), || (told()["state"] == "delivered").then_some(()));
+    assert_eq!(events(&engine, "again").into_values().collect::<Vec<_>>(), [1]);
+    server.stop();
 }
 
 #[test]

@@ -224,6 +224,25 @@ fn a_flood_at_the_hard_limit_does_not_hold_its_neighbours() {
 }
 
 #[test]
+fn scripts_are_watched_until_the_last_one_has_stopped() {
+    let place = place();
+    // Few steps that take long: each copies a large string.
+    let drag = "local s = string.rep('x', 20000) while e.endless do local t = s .. e.seq end";
+    write_script(&place, &TRANSFORM.replace("if e.hoard then", &format!("{drag}\n  if e.hoard then")));
+    let server = place.start(&Options::default());
+    let receipt = flood(&mut server.client(), &place.keys[0], 0, 40);
+    // They are under way when it is told to stop.
+    std::thread::sleep(Duration::from_millis(300));
+    server.stop();
+    let server = place.start(&Options::default());
+    server.drain_within(Duration::from_secs(120));
+    let told = epochs(&mut server.client(), &place.keys[0], &receipt);
+    let codes: std::collections::BTreeSet<&str> = told.iter().map(|(_, code)| code.as_str()).collect();
+    assert!(codes.contains("timed_out") && codes.iter().all(|c| ["timed_out", "quarantined"].contains(c)), "{codes:?}");
+    server.stop();
+}
+
+#[test]
 fn what_is_behind_outlives_crashes() {
     let place = place();
     write_script(&place, &TRANSFORM.replace("if e.hoard then", "while e.endless do end\n  if e.hoard then"));

@@ -37,7 +37,8 @@ fn send(client: &mut Client, place: &Place, taken: &mut u64, enough: impl Fn(u64
             503 => {
                 refused += 1;
                 assert!(answer.headers.contains("retry-after"), "{}", answer.headers);
-                assert_eq!(answer.json()["type"], "urn:tidegate:problem:log-away");
+                let problem = answer.json()["type"].as_str().unwrap().to_owned();
+                assert!(["log-away", "log-full"].iter().any(|p| problem.ends_with(p)), "{problem}");
             }
             other => panic!("{other}: {}", answer.json()),
         }
@@ -72,10 +73,10 @@ fn fill_and_free(disk: &Path) {
         send(&mut client, &place, &mut taken, |took, refused| refused > 0 || took > 500);
         let (status, body) = ready(&mut client);
         let reason = body["reason"].as_str().unwrap_or_default();
-        (status == 503 && reason.contains("No space left") && reason.contains("tried again")).then_some(())
+        (status == 503 && (reason.contains("log is full") || reason.contains("No space left"))).then_some(())
     });
     let (told_before, failures_before) = (lines(&server, "request failed"), lines(&server, "the log failed"));
-    assert!(failures_before > 0 && told_before > 0);
+    assert!(told_before > 0);
     let before = taken;
     send(&mut client, &place, &mut taken, |_, refused| refused == 300);
     let (told, failures) = (lines(&server, "request failed") - told_before, lines(&server, "the log failed") - failures_before);
@@ -89,7 +90,6 @@ fn fill_and_free(disk: &Path) {
         (lines(&server, "requests are taken again") > 0).then_some(())
     });
     server.drain();
-    assert!(lines(&server, "the log takes writes again") > 0);
     assert_eq!(ready(&mut client).1["reason"], serde_json::Value::Null);
     server.stop();
     let (report, fine) = place.verify();
@@ -99,4 +99,42 @@ fn fill_and_free(disk: &Path) {
         (Some(taken), Some(taken)),
         "none lost, none that was refused"
     );
+}
+
+#[test]
+fn a_disk_below_the_budget_takes_many_times_its_size() {
+    if let Some(dir) = std::env::var_os("TIDEGATE_RESTRICTED") {
+        return pass_through(Path::new(&dir));
+    }
+    let dir = tempfile::tempdir().unwrap();
+    restricted("full_disk::a_disk_below_the_budget_takes_many_times_its_size", dir.path(), Restricted::Disk("64m"));
+}
+
+/// Requests are refused now and then, and each is taken in the end: what is processed makes room.
+fn pass_through(disk: &Path) {
+    let settings = "[log]\npartitions = 2\nsegment_bytes = 1_048_576\ntrim_milliseconds = 100\n\n[cut]\nseconds_min = 1\nedge_seconds = 1\n\n\
+                    [process]\ntick_milliseconds = 100\n";
+    let place = Place::new(settings);
+    std::fs::create_dir(disk.join("data")).unwrap();
+    std::os::unix::fs::symlink(disk.join("data"), place.data()).unwrap();
+    let server = place.start(&Options::default());
+    let (mut client, mut refused) = (server.client(), 0);
+    let (requests, events) = (150, 300);
+    for request in 0..requests {
+        let event = |i: usize| format!(r#"{{"device":"d{}","id":"{request}-{i}","temperature":20,"note":"{}"}}"#, i % 7, "n".repeat(3_000));
+        let body = format!("[{}]", (0..events).map(event).collect::<Vec<_>>().join(","));
+        wait_for("the request to be taken", Duration::from_secs(120), || {
+            let answer = client.post("/v1/events", &place.keys[0], JSON, body.as_bytes());
+            refused += u64::from(answer.status == 503);
+            assert!(matches!(answer.status, 202 | 503), "{}", answer.json());
+            (answer.status == 202).then_some(())
+        });
+    }
+    assert!(refused > 0, "more than the disk takes at once was sent");
+    assert_eq!(lines(&server, "the log failed"), 0, "the disk was never full");
+    server.drain_within(Duration::from_secs(120));
+    server.stop();
+    let (report, fine) = place.verify();
+    assert!(fine, "{report:#}");
+    assert_eq!(report["transformed"].as_u64(), Some((requests * events) as u64));
 }

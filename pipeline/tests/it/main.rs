@@ -3,6 +3,8 @@
 
 mod account;
 mod assignment;
+#[path = "../../../sinks/tests/it/authority.rs"]
+mod authority;
 mod backlog;
 mod black_hole;
 mod clickhouse;
@@ -11,6 +13,7 @@ mod crash;
 mod damage;
 mod definitions;
 mod devices;
+mod doctor;
 mod engine;
 mod fleet;
 mod full_disk;
@@ -31,5 +34,6 @@ mod scan;
 mod shares;
 mod support;
 mod tables;
+mod tap;
 mod tools;
 mod workspace;

@@ -1,15 +1,14 @@
 //! Tables and snapshots on a real HTTP S3 server, by the real binary: from the request to the row, whatever dies or is away.
 
 use crate::crash::{FAST, Fleet, check, killed_at};
+use crate::doctor::doctor;
 use crate::s3::{self, S3, SECRET};
-use crate::support::{BINARY, Options, Place, files, wait_for};
+use crate::support::{Options, Place, files, wait_for};
 use crate::tables;
 use futures_util::TryStreamExt;
 use object_store::{ObjectStore, ObjectStoreExt};
 use serde_json::Value;
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -50,19 +49,6 @@ pub fn copy(server: &str, bucket: &str, folder: &str, into: &Path) -> PathBuf {
         }
     });
     target.join(folder)
-}
-
-fn run(place: &Place, command: &[&str]) -> (String, bool, String) {
-    let output = Command::new(BINARY).args(command).arg("--config").arg(place.path("tidegate.toml")).output().unwrap();
-    (String::from_utf8(output.stdout).unwrap(), output.status.success(), String::from_utf8(output.stderr).unwrap())
-}
-
-fn doctor(place: &Place) -> (BTreeMap<String, (String, String)>, bool) {
-    let (told, ok, _) = run(place, &["doctor", "--json"]);
-    let told: Value = serde_json::from_str(&told).unwrap_or_else(|_| panic!("{told}"));
-    let text = |v: &Value| v.as_str().unwrap().to_owned();
-    let found = told["findings"].as_array().unwrap().iter();
-    (found.map(|f| (text(&f["check"]), (text(&f["state"]), text(&f["detail"])))).collect(), ok)
 }
 
 fn events(from: u32, count: u32) -> Vec<u8> {

@@ -202,6 +202,24 @@ fn faults_of_a_template_have_their_places() {
 }
 
 #[test]
+fn scripts_that_take_long_are_stopped_wherever_they_are_tried() {
+    let (_root, dir) = new_template();
+    edit(&dir.join("template.toml"), "[payload]", "[limits]\nsteps = 1_000_000\nmemory_bytes = 4_194_304\n\n[payload]");
+    // Few steps that take long: each copies a large string.
+    let drag = "local s = string.rep('x', 20000) for i = 1, 300000 do local t = s .. i end\n";
+    edit(&dir.join("decode.luau"), "function decode(input)\n", &format!("function decode(input)\n{drag}"));
+    let tested = said(&dir, &["template", "test", arg(&dir)]);
+    assert!(tested.contains("timed_out") && tested.ends_with("exit 1"), "{tested}");
+    let payload = dir.join("tests/reading.json");
+    let ran = json(&tidegate(&["template", "run", arg(&dir), "--payload", arg(&payload), "--json"]));
+    assert_eq!(ran["end"], "rejected", "{ran}");
+    let text = std::fs::read_to_string(dir.join("decode.luau")).unwrap();
+    std::fs::write(dir.join("decode.luau"), format!("{drag}{}", text.replace(drag, ""))).unwrap();
+    let checked = said(&dir, &["template", "check", arg(&dir)]);
+    assert!(checked.contains("its top level ends with timed_out"), "{checked}");
+}
+
+#[test]
 fn tests_that_differ_are_shown_with_the_scripts_line_and_can_be_updated() {
     let (_root, dir) = new_template();
     edit(&dir.join("decode.luau"), "/ 100,", "/ 10,");
@@ -433,6 +451,15 @@ fn events_of_every_kind_can_be_tried() {
     assert_eq!(broken.status.code(), Some(2), "{broken:?}");
     let large = ran(&vec![b' '; 600_000]);
     assert!(text(&large.stderr).contains("an event of 600000 bytes, above 524288"), "{large:?}");
+    let (root, dir) = new_template();
+    for (bytes, told) in
+        [("0929500c1", "it has 9 hex digits, and two make a byte"), ("{\"payload\": \"0929\",}", "begins like a JSON object")]
+    {
+        let payload = root.path().join("payload");
+        std::fs::write(&payload, bytes).unwrap();
+        let refused = tidegate(&["template", "run", arg(&dir), "--payload", arg(&payload)]);
+        assert!(refused.status.code() == Some(2) && text(&refused.stderr).contains(told), "{refused:?}");
+    }
 }
 
 #[test]

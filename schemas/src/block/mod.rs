@@ -8,6 +8,8 @@
 //! marker: streams of equal schemas are spliced without decoding.
 
 mod build;
+mod cells;
+mod condition;
 mod logs;
 mod outcomes;
 mod rejections;
@@ -17,6 +19,8 @@ mod runs;
 mod slice;
 
 pub use build::Attribution;
+pub use cells::{CellRef, Pairs, RowRef, RowsRead};
+pub use condition::{Bound, Condition, ConditionError, Filter, Operator};
 pub use logs::{LogRow, LogsBuilder};
 pub use outcomes::OutcomesBlock;
 pub use rejections::{Refused, RejectionRow, RejectionsBuilder, RejectionsRead};

@@ -3,6 +3,7 @@
 
 mod block;
 mod catalog;
+mod condition;
 mod document;
 mod envelope;
 mod forms;

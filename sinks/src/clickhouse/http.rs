@@ -1,7 +1,6 @@
 //! ClickHouse's HTTP interface: one statement a request, and its errors told apart.
 
 use super::ClickHouseOptions;
-use crate::objects::chain;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
@@ -22,6 +21,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
+use tidegate_schemas::causes::chain;
 use tidegate_schemas::limits::{CLICKHOUSE_ANSWER_BYTES_MAX, CLICKHOUSE_CONNECT_SECONDS_MAX};
 use tidegate_schemas::sink::SinkError;
 

@@ -125,7 +125,7 @@ impl ClickHouseSink {
         }
         let Rows::Streams(streams) = &cut.rows else { return Err(wrong("it holds one tenant's batches".into())) };
         let pieces = splice::splice(streams).map_err(|e| wrong(e.to_owned()))?;
-        if !self.ready(table, &cut.schema) {
+        if !self.ready(table, &cut.schema) || !self.still_takes(table, &cut.schema).await? {
             self.prepare(table, &cut.schema).await?;
             self.note(table, Some(SchemaRef::clone(&cut.schema)));
         }

@@ -90,6 +90,16 @@ impl ClickHouseSink {
         Ok(())
     }
 
+    /// Whether a table that was prepared still has the columns that it had. Somebody may alter it at any time, and the server would
+    /// change the values of an insert to fit; between this look and the insert it still can.
+    pub(super) async fn still_takes(&self, table: &str, schema: &SchemaRef) -> Result<bool, SinkError> {
+        let doing = || format!("looking at table {}.{table}", self.names.database);
+        let wanted = columns::of(schema).map_err(|detail| SinkError::Permanent { doing: doing(), detail })?;
+        let found = self.describe(&self.names.table(table)).await.map_err(|f| f.of(doing()))?;
+        let takes = |c: &columns::Column| found.iter().any(|f| f.name == c.name && columns::takes(&f.kind, &c.kind));
+        Ok(wanted.iter().all(takes))
+    }
+
     /// The columns of a table; none where there is no table.
     async fn describe(&self, name: &str) -> Result<Vec<Described>, Failure> {
         match self.http.rows(&format!("DESCRIBE TABLE {name}")).await {

@@ -3,6 +3,7 @@
 use super::park::{Kept, Wish};
 use super::{Park, RETRY_FIRST, Shared, blocking, metrics, retry_after};
 use hashbrown::{HashMap, HashSet};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 use tidegate_schemas::ids::{Epoch, Partition};
@@ -248,13 +249,27 @@ impl OneTarget {
         let work = async {
             let _turn = self.shared.breaker.pass().await;
             let _permit = self.shared.deliveries.acquire().await;
-            let result = call.await;
+            let result = self.answer(call).await;
             self.shared.breaker.ended(!matches!(result, Err(SinkError::Retryable { .. })));
             result
         };
         tokio::select! {
             result = work => Ok(result),
             () = self.stop.cancelled() => Err(Ended::Stopped),
+        }
+    }
+
+    /// Waits for a call, and says so while it takes long: a sink that hangs would look like an idle one until its time-out.
+    async fn answer<T>(&self, call: impl Future<Output = T>) -> T {
+        let (began, mut call) = (Instant::now(), pin!(call));
+        loop {
+            match tokio::time::timeout(self.shared.options.slow, &mut call).await {
+                Ok(answer) => return answer,
+                Err(_) => {
+                    let (place, seconds) = (self.shared.sink.location(&self.target), began.elapsed().as_secs_f64());
+                    self.shared.progress.failing(Some(format!("{place}: no answer for {seconds:.0} s")));
+                }
+            }
         }
     }
 

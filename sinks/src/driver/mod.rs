@@ -55,6 +55,8 @@ pub struct TableSelection {
 pub struct DriverOptions {
     /// Longest pause between two attempts, in seconds.
     pub retry_seconds_max: u64,
+    /// A call of the sink that takes longer is told of while it lasts.
+    pub slow: Duration,
     /// Read from the log at once.
     pub read_bytes: usize,
     /// Which tables.
@@ -72,6 +74,7 @@ impl DriverOptions {
     pub fn new(park: impl Into<PathBuf>) -> Self {
         Self {
             retry_seconds_max: limits::DELIVERY_RETRY_SECONDS_MAX as u64,
+            slow: Duration::from_secs(limits::DELIVERY_SLOW_SECONDS as u64),
             read_bytes: limits::READ_BYTES_MAX,
             tables: TableSelection::default(),
             park: park.into(),

@@ -12,6 +12,7 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
+use tidegate_schemas::causes;
 use tidegate_schemas::limits::CUT_ROWS_MAX;
 use tidegate_schemas::sink::{Cut, SinkError};
 use tidegate_schemas::table::DATE;
@@ -89,7 +90,7 @@ pub(super) fn put(objects: &Objects, file: &Url, encoded: Vec<u8>) -> Result<u64
         // Also where this very put made it, and its answer was lost.
         Err(object_store::Error::AlreadyExists { .. }) => {
             let stored =
-                runtime.block_on(async { store.get(&location).await?.bytes().await }).map_err(|e| retryable(&objects::chain(&e)))?;
+                runtime.block_on(async { store.get(&location).await?.bytes().await }).map_err(|e| retryable(&causes::chain(&e)))?;
             if stored != encoded {
                 same_table(&stored, &encoded).map_err(|detail| SinkError::Permanent {
                     doing: format!("comparing {name}, which exists, with the log"),
@@ -98,7 +99,7 @@ pub(super) fn put(objects: &Objects, file: &Url, encoded: Vec<u8>) -> Result<u64
             }
             Ok(stored.len() as u64)
         }
-        Err(error) => Err(retryable(&objects::chain(&error))),
+        Err(error) => Err(retryable(&causes::chain(&error))),
     }
 }
 

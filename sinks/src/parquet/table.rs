@@ -20,6 +20,7 @@ use object_store::ObjectStore;
 use std::error::Error;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use tidegate_schemas::causes;
 use tidegate_schemas::fault;
 use tidegate_schemas::ids::Epoch;
 use tidegate_schemas::limits::{DELTA_COMMIT_TRIES_MAX, DELTA_FILES_READ_MAX};
@@ -222,7 +223,7 @@ impl Table {
     fn failed(&self, doing: &str, error: &KernelError) -> SinkError {
         let doing = format!("{doing} {}", self.place());
         // Its trace is no news to an operator, and reading the symbols for it took 200 MB where RUST_BACKTRACE was set.
-        let detail = objects::chain(error.without_backtrace());
+        let detail = causes::chain(error.without_backtrace());
         if is_of_the_world(error) { SinkError::Retryable { doing, detail } } else { SinkError::Permanent { doing, detail } }
     }
 }

@@ -15,6 +15,7 @@ use parquet::file::reader::ChunkReader;
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::sync::Arc;
+use tidegate_schemas::causes;
 use tidegate_schemas::ids::{Epoch, LogId, Partition, TableId, TenantId};
 use tidegate_schemas::limits::{VERIFY_FILE_BYTES_MAX, VERIFY_KEYS_MAX};
 use tidegate_schemas::system::SystemTable;
@@ -119,7 +120,7 @@ impl Verifier {
     /// All tables, in order.
     pub fn tables(&self) -> Result<Vec<TableRef>, VerifyError> {
         apart(|| {
-            let folders = |of: &Url| self.handle.block_on(self.objects.folders(of)).map_err(|e| at(of)(&objects::chain(&e)));
+            let folders = |of: &Url| self.handle.block_on(self.objects.folders(of)).map_err(|e| at(of)(&causes::chain(&e)));
             let mut found = Vec::new();
             for tenant in folders(self.objects.root())? {
                 let Ok(tenant) = TenantId::new(&tenant) else { continue };
@@ -141,7 +142,7 @@ impl Verifier {
     fn there(&self, tenant: &TenantId, table: &TableId) -> Result<Option<TableRef>, VerifyError> {
         let folder = folder(&self.objects, tenant, table.as_str());
         let log = folder.join(LOG_FOLDER).map_err(|e| at(&folder)(&e))?;
-        let there = self.handle.block_on(self.objects.any(&log, "")).map_err(|e| at(&log)(&objects::chain(&e)))?;
+        let there = self.handle.block_on(self.objects.any(&log, "")).map_err(|e| at(&log)(&causes::chain(&e)))?;
         Ok(there.then(|| TableRef { tenant: tenant.clone(), table: table.clone(), folder }))
     }
 
@@ -151,7 +152,7 @@ impl Verifier {
     }
 
     fn read(&self, table: &TableRef) -> Result<Held, VerifyError> {
-        let fail = |e: KernelError| at(&table.folder)(&objects::chain(e.without_backtrace()));
+        let fail = |e: KernelError| at(&table.folder)(&causes::chain(e.without_backtrace()));
         let snapshot = Snapshot::builder_for(table.folder.as_str()).build(self.engine.as_ref()).map_err(fail)?;
         let mut held = Held { version: snapshot.version(), ..Held::default() };
         let mut spans = Spans::new();
@@ -173,7 +174,7 @@ impl Verifier {
 
     /// Places and sizes of the live files.
     fn files(&self, snapshot: &SnapshotRef, table: &Url) -> Result<Vec<(Url, u64)>, VerifyError> {
-        let fail = |e: KernelError| at(table)(&objects::chain(e.without_backtrace()));
+        let fail = |e: KernelError| at(table)(&causes::chain(e.without_backtrace()));
         let mut files = Vec::new();
         let scan = Arc::clone(snapshot).scan_builder().build().map_err(fail)?;
         for found in scan.scan_metadata(self.engine.as_ref()).map_err(fail)? {
@@ -201,7 +202,7 @@ impl Verifier {
 
     /// Shows the provenance columns of a file.
     fn read_file(&self, file: &Url, see: &mut dyn FnMut(&Provenance<'_>) -> Result<(), String>) -> Result<(), VerifyError> {
-        let fail = |e: object_store::Error| at(file)(&objects::chain(&e));
+        let fail = |e: object_store::Error| at(file)(&causes::chain(&e));
         let found = self.handle.block_on(self.objects.store().get(&objects::path(file).map_err(fail)?)).map_err(fail)?;
         if found.meta.size > VERIFY_FILE_BYTES_MAX as u64 && !self.objects.is_local() {
             return Err(at(file)(&format!("it has {} bytes; at most {VERIFY_FILE_BYTES_MAX} are held in memory", found.meta.size)));

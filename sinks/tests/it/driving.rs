@@ -28,6 +28,7 @@ struct Fake {
     grain: Option<Grain>,
     fail_next: AtomicU32,
     down: AtomicBool,
+    hangs: AtomicBool,
     refuse: Mutex<Option<String>>,
     calls: AtomicU32,
 }
@@ -51,6 +52,9 @@ impl Sink for Fake {
         Box::pin(async move {
             self.calls.fetch_add(1, Ordering::SeqCst);
             tokio::task::yield_now().await;
+            while self.hangs.load(Ordering::SeqCst) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
             let retryable = |detail: &str| SinkError::Retryable { doing: "delivering".into(), detail: detail.into() };
             if self.down.load(Ordering::SeqCst) {
                 return Err(retryable("told to be down"));
@@ -115,6 +119,20 @@ fn fill_at(log: &MemoryLog, partition: Partition, epochs: std::ops::RangeInclusi
 /// Closes everything before it.
 fn close(log: &MemoryLog, partition: Partition, epoch: u64) {
     log.epoch(partition, &header(epoch, 5_000.0 + epoch as f64, cut()), vec![], vec![]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sink_that_hangs_is_told_of_while_it_does() {
+    let (log, park, sink) = (Arc::new(MemoryLog::new(1)), tempfile::tempdir().unwrap(), Arc::new(Fake::default()));
+    sink.hangs.store(true, Ordering::SeqCst);
+    fill(&log, 0, 1..=25);
+    close(&log, 0, 26);
+    let options = DriverOptions { slow: Duration::from_millis(20), ..DriverOptions::new(park.path()) };
+    let running = Running::start(&log, Arc::clone(&sink) as _, options);
+    running.until(PATIENCE, |p| p.failure().is_some_and(|why| why.starts_with("fake:") && why.contains(": no answer for "))).await;
+    sink.hangs.store(false, Ordering::SeqCst);
+    running.until(PATIENCE, |p| p.settled(0) == 26 && p.failure().is_none()).await;
+    running.stop().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

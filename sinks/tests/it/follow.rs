@@ -44,18 +44,21 @@ fn fill(log: &MemoryLog, epochs: u64) {
     }
 }
 
+/// Steps that bring nothing in a row, after which there is nothing more: read one by one, the records of an epoch in `audit` take
+/// several that tell nothing.
+const NOTHING_MORE: u32 = 8;
+
 fn all(follower: &mut Follower, read_bytes: usize) -> (Vec<Cut>, Vec<SinkCursor>, u64) {
-    let (mut cuts, mut cursors, mut read) = (Vec::new(), Vec::new(), 0);
-    loop {
+    let (mut cuts, mut cursors, mut read, mut nothing) = (Vec::new(), Vec::new(), 0, 0);
+    while nothing < NOTHING_MORE {
         let step: Step = follower.advance(Duration::ZERO, read_bytes).unwrap();
-        let nothing = step.closed.is_empty() && step.cursor.is_none() && step.read.is_none() && follower.unread().unwrap() == 0;
+        let brought = !step.closed.is_empty() || step.cursor.is_some() || step.read.is_some() || follower.unread().unwrap() > 0;
+        nothing = if brought { 0 } else { nothing + 1 };
         read = step.read.map_or(read, |r| r.0);
         cuts.extend(step.closed);
         cursors.extend(step.cursor);
-        if nothing {
-            return (cuts, cursors, read);
-        }
     }
+    (cuts, cursors, read)
 }
 
 /// Name, tenant, rows and their bytes.
@@ -107,6 +110,15 @@ proptest! {
             prop_assert!(cuts.len() < expected.len() || cursor.epoch == 1);
         }
     }
+}
+
+/// The last epoch closes its cuts by the bytes since the last edge, and its records in `audit` are read after it.
+#[test]
+fn an_edge_by_bytes_at_the_very_end_is_seen_record_by_record() {
+    let log = Arc::new(MemoryLog::new(1));
+    fill(&log, 69);
+    let [whole, single] = [1 << 20, 1].map(|bytes| all(&mut follower(&log, Grain::Table, &[SystemTable::ScriptRuns], START), bytes));
+    assert_eq!((show(&single.0), single.1, single.2), (show(&whole.0), whole.1, 69));
 }
 
 /// A log of several machines shows the parts of one commit one after the other.

@@ -1,6 +1,7 @@
 //! Everything of this crate, tested at its boundaries.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod authority;
 mod clickhouse;
 mod cutting;
 mod driving;

@@ -1,14 +1,14 @@
 //! A real HTTP S3 server, started by the tests: moto, fetched once by pip into a cache, on a free port, with `s3.py` in front
 //! that checks signatures and makes faults. It lives no longer than the test process: its input ends then.
 
-use crate::python;
+use crate::{authority, python};
 use object_store::aws::{AmazonS3, AmazonS3Builder, S3ConditionalPut};
 use object_store::{BackoffConfig, ClientOptions, RetryConfig};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -71,8 +71,8 @@ impl S3 {
         let mut command = Command::new(python);
         command.arg(&shim).arg(port.to_string()).env("S3_KEY", KEY).env("S3_SECRET", SECRET);
         if let Some(port) = encrypted {
-            certificates(folder.path());
-            command.arg(port.to_string()).args(["s3.crt", "s3.key"].map(|name| folder.path().join(name)));
+            authority::certificates(folder.path());
+            command.arg(port.to_string()).args(["server.crt", "server.key"].map(|name| folder.path().join(name)));
         }
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(fs::File::create(&log).unwrap());
         let mut child = command.spawn().unwrap();
@@ -186,17 +186,6 @@ pub fn store(url: &str, bucket: &str, secret: &str) -> AmazonS3 {
         })
         .build()
         .unwrap()
-}
-
-/// A test authority, and the certificate of a server.
-fn certificates(folder: &Path) {
-    let script = r#"set -e; cd "$1"
-openssl req -x509 -newkey rsa:2048 -nodes -days 3650 -subj /CN=test-ca -keyout ca.key -out ca.crt
-printf 'subjectAltName=IP:127.0.0.1' > names
-openssl req -newkey rsa:2048 -nodes -subj /CN=s3 -keyout s3.key -out s3.csr
-openssl x509 -req -in s3.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 365 -out s3.crt -extfile names"#;
-    let made = Command::new("sh").args(["-c", script, "sh"]).arg(folder).output().unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
 }
 
 /// A free port below those that the system gives to clients, and beside those of other servers of the tests.

@@ -16,6 +16,10 @@
 #[path = "../../../../pipeline/tests/it/kafka/broker.rs"]
 mod broker;
 
+/// Its certificates, where it has some.
+#[allow(dead_code, clippy::unwrap_used)]
+#[path = "../../../../sinks/tests/it/authority.rs"]
+mod authority;
 /// The ClickHouse engine that the tests start, too.
 #[allow(dead_code, clippy::unwrap_used)]
 #[path = "../../../../sinks/tests/it/clickhouse/engine.rs"]

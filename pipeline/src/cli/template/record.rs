@@ -57,7 +57,7 @@ pub(super) fn main(args: &Args, single: &Single) -> anyhow::Result<ExitCode> {
     };
     let events = recorded(&log::open_to_read(&args.which.load()?)?, &wish)?;
     if events.is_empty() {
-        let without = if args.events.source.is_some() || args.events.asset.is_some() { " or to none" } else { "" };
+        let without = if args.events.source.is_some() || !args.events.assets.is_empty() { " or to none" } else { "" };
         eprintln!(
             "the log holds no such event that goes to template {}{without}; --source NAME takes those without a template as well",
             wish.template

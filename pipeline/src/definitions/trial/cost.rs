@@ -2,14 +2,19 @@
 
 use super::stages::{self, Ended, Input};
 use crate::usage::thread_cpu_seconds;
+use crate::watchdog::watched;
 use serde::Serialize;
-use std::sync::Arc;
-use tidegate_operators::event::{Bundle, EpochContext};
-use tidegate_operators::script::{Host, HostOptions, Watch};
+use tidegate_operators::event::EpochContext;
+use tidegate_operators::script::{Host, HostOptions};
 use tidegate_operators::stages as all;
 use tidegate_schemas::definition::Template;
 use tidegate_schemas::limits::BUNDLE_EVENTS_MAX;
 use tidegate_schemas::table::Table;
+
+/// CPU seconds after which as many events as came so far must do.
+const SECONDS_MAX: f64 = 3.0;
+/// CPU seconds of one bundle, about: a slow event is measured in smaller ones.
+const BUNDLE_SECONDS: f64 = 0.5;
 
 /// What one kind of event costs.
 #[derive(Debug, Serialize)]
@@ -26,25 +31,30 @@ pub struct Cost {
 
 /// Measures an event; a bundle of it goes first uncounted, so that its scripts are compiled and warm.
 pub(super) fn cost(template: &Template, table: &Table, input: &Input, events: usize) -> Result<Cost, String> {
-    let mut host = Host::new(HostOptions { states_max: 1, native: true }, Arc::new(Watch::default()));
+    watched(|watch| measured(Host::new(HostOptions { states_max: 1, native: true }, watch), template, table, input, events))
+}
+
+fn measured(mut host: Host, template: &Template, table: &Table, input: &Input, events: usize) -> Result<Cost, String> {
     let context = EpochContext { recorded_at: input.received_at };
     let make = |count: usize| stages::bundle(template, table, input, count).map_err(|r| r.detail);
-    let mut warm = make(BUNDLE_EVENTS_MAX)?;
-    all::apply(&mut warm, &mut host, &context);
-    let end = warm.events.pop().map_or("rejected", |event| Ended::word(&stages::ended(event)));
-    let mut bundles: Vec<Bundle> = Vec::new();
-    let mut left = events.max(1);
-    while left > 0 {
-        let count = left.min(BUNDLE_EVENTS_MAX);
-        bundles.push(make(count)?);
-        left -= count;
+    // Compiled for this one.
+    let mut first = make(1)?;
+    all::apply(&mut first, &mut host, &context);
+    let end = first.events.pop().map_or("rejected", |event| Ended::word(&stages::ended(event)));
+    let mut run = |count: usize| -> Result<(f64, u64), String> {
+        let mut bundle = make(count)?;
+        let started = thread_cpu_seconds();
+        all::apply(&mut bundle, &mut host, &context);
+        Ok((thread_cpu_seconds() - started, bundle.runs.iter().map(|r| r.steps).sum()))
+    };
+    // Another one alone tells how many are bearable.
+    let size = ((BUNDLE_SECONDS / run(1)?.0.max(1e-9)) as usize).clamp(1, BUNDLE_EVENTS_MAX);
+    run(size)?;
+    let (mut measured, mut seconds, mut steps) = (0, 0.0, 0);
+    while measured < events.max(1) && seconds < SECONDS_MAX {
+        let count = size.min(events.max(1) - measured);
+        let (took, spent) = run(count)?;
+        (measured, seconds, steps) = (measured + count, seconds + took, steps + spent);
     }
-    let started = thread_cpu_seconds();
-    for bundle in &mut bundles {
-        all::apply(bundle, &mut host, &context);
-    }
-    let seconds = thread_cpu_seconds() - started;
-    let events = events.max(1);
-    let steps: u64 = bundles.iter().flat_map(|b| &b.runs).map(|r| r.steps).sum();
-    Ok(Cost { end, events, steps: steps / events as u64, nanoseconds: (seconds * 1e9 / events as f64).round() as u64 })
+    Ok(Cost { end, events: measured, steps: steps / measured as u64, nanoseconds: (seconds * 1e9 / measured as f64).round() as u64 })
 }

@@ -1,16 +1,17 @@
 //! One event through decode, validate and transform, as a worker would run it.
 
 use crate::config::place::{Fault, FilePlace};
+use crate::watchdog::watched;
 use bytes::Bytes;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tidegate_operators::event::{Bundle, EpochContext, Event, Plan, Progress};
-use tidegate_operators::script::{self, Host, HostOptions, Watch};
+use tidegate_operators::script::{self, Host, HostOptions};
 use tidegate_operators::stages;
 use tidegate_operators::stages::open::NO_KEY;
 use tidegate_schemas::block::ScriptRun;
-use tidegate_schemas::catalog::{PinnedSource, PinnedTemplate};
+use tidegate_schemas::catalog::{PinnedAsset, PinnedSource, PinnedTemplate};
 use tidegate_schemas::definition::{Asset, Decode, Place, Source, Template, Transform, Validate};
 use tidegate_schemas::document::Document;
 use tidegate_schemas::envelope::Envelope;
@@ -42,7 +43,7 @@ pub(super) enum Ended {
 
 /// Whether a template's scripts and patterns can be published.
 pub fn check_scripts(template: &Template, faults: &mut Vec<Fault>) {
-    let Err(error) = script::check(template) else { return };
+    let Err(error) = watched(|watch| script::check(template, watch)) else { return };
     let is_script = match error.stage {
         StageName::Decode => matches!(template.decode, Some(Decode::Script(_))),
         StageName::Validate => matches!(template.validate, Some(Validate::Script(_))),
@@ -106,10 +107,12 @@ pub(super) struct Seen {
 
 pub(super) fn through(template: &Template, table: &Table, input: &Input) -> Result<Seen, Rejection> {
     let mut bundle = bundle(template, table, input, 1)?;
-    let mut host = Host::new(HostOptions { states_max: 1, native: false }, Arc::new(Watch::default()));
-    host.keep_notes();
-    stages::apply(&mut bundle, &mut host, &EpochContext { recorded_at: input.received_at });
-    let memory_bytes = bundle.source.as_ref().and_then(|s| host.used_memory(&s.tenant)).unwrap_or(0);
+    let memory_bytes = watched(|watch| {
+        let mut host = Host::new(HostOptions { states_max: 1, native: false }, watch);
+        host.keep_notes();
+        stages::apply(&mut bundle, &mut host, &EpochContext { recorded_at: input.received_at });
+        bundle.source.as_ref().and_then(|s| host.used_memory(&s.tenant)).unwrap_or(0)
+    });
     let label = bundle.plan.as_ref().map_or_else(String::new, |p| p.template.label.to_string());
     let event = bundle.events.pop().ok_or_else(|| refused("the stages lost the event"))?;
     Ok(Seen { event, label, runs: bundle.runs, memory_bytes })
@@ -131,7 +134,8 @@ pub(super) fn bundle(template: &Template, table: &Table, input: &Input, count: u
     let label = format!("{}@{}", template.id, &version[..12]).into();
     let pinned = PinnedTemplate { template: template.clone(), version, label };
     let asset = Asset { id: input.asset.clone(), node: template.owner.clone(), template: None, attributes: input.attributes.clone() };
-    let (asset, envelope) = (Arc::new(asset), Arc::new(envelope));
+    let asset = Arc::new(PinnedAsset { asset, path: template.owner.as_str().into() });
+    let envelope = Arc::new(envelope);
     let event = |index: usize| {
         let origin = Origin {
             at: Position::default(),

@@ -162,17 +162,28 @@ fn input(template: &Template, payload: &[u8], taken: &Taken) -> Result<Input, St
     let is_event = text.is_some_and(|t| serde_json::from_str::<Map<String, Value>>(t).is_ok());
     let (bytes, raw) = match in_event {
         // Bytes of the device: as digits where people wrote them, else as they are.
-        Some(true) if !is_event => {
-            let digits: String = text.unwrap_or_default().split_whitespace().collect();
-            let bytes = hex::decode(&digits).ok().filter(|b| !b.is_empty()).unwrap_or_else(|| payload.to_vec());
-            around(template, &bytes, taken.f_port, None)?
-        }
+        Some(true) if !is_event => around(template, &of_device(text, payload)?, taken.f_port, None)?,
         // An object is what a source of JSON would send: the stages after decode see it, as in production.
         Some(false) => (payload.to_vec(), !is_event),
         _ => (payload.to_vec(), false),
     };
     let asset = taken.asset.clone().unwrap_or_else(|| "test-asset".into());
     Ok(Input { bytes: bytes.into(), raw, asset, attributes: Default::default(), meta: Default::default(), received_at: 0 })
+}
+
+/// What people wrote: hex digits, or the bytes as they are. What looks like a slip of either is told.
+fn of_device(text: Option<&str>, payload: &[u8]) -> Result<Vec<u8>, String> {
+    let Some(text) = text else { return Ok(payload.to_vec()) };
+    if text.trim_start().starts_with('{')
+        && let Err(error) = serde_json::from_str::<Value>(text)
+    {
+        return Err(format!("it begins like a JSON object and is none: {error}"));
+    }
+    let digits: String = text.split_whitespace().collect();
+    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return Ok(payload.to_vec());
+    }
+    hex::decode(&digits).map_err(|_| format!("it has {} hex digits, and two make a byte", digits.len()))
 }
 
 fn shown(input: &Input) -> String {

@@ -82,16 +82,17 @@ impl Bodies<'_> {
         body
     }
 
-    /// The device's own time: most are fresh, some come days late.
-    fn at(&self, random: &mut Random) -> String {
+    /// The device's own time: the fleet sends what it saw in the last day, and some of it comes days late.
+    fn at(&self, random: &mut Random) -> Micros {
         let late = if random.once_in(40) { random.between(3, 6) * DAY } else { 0 };
-        time::format(self.now - late - random.below(60_000) as Micros * 1_000)
+        self.now - late - random.below(86_400_000) as Micros * 1_000
     }
 
     fn telemetry(&self, id: &str, random: &mut Random, out: &mut Vec<u8>) -> Fate {
-        let hot = random.once_in(100);
-        let temperature = if hot { 412.5 } else { random.between(-500, 4_500) as f64 / 100.0 };
-        let device = random.below(300);
+        let (hot, at, device) = (random.once_in(100), self.at(random), random.below(300));
+        // Forty plants, from the cold one to the warm one.
+        let outdoors = 6.0 + (device % 40) as f64 / 4.0 + day(at, 7.0) + random.between(-100, 100) as f64 / 100.0;
+        let temperature = if hot { 412.5 } else { (outdoors * 100.0).round() / 100.0 };
         let _ = write!(
             out,
             "{{\"id\":\"{id}\",\"device\":\"urn:dev:mac:{:016x}\",\"seq\":{},\"ts\":\"{}\",\"temperature\":{temperature},\
@@ -99,7 +100,7 @@ impl Bodies<'_> {
              \"loc\":{{\"lat\":{},\"lon\":{},\"alt\":{}}}}}",
             0x0024_beff_0000_0000 + device,
             random.below(1_000_000),
-            self.at(random),
+            time::format(at),
             random.between(100, 950) as f64 / 10.0,
             random.between(90_000, 104_000) as f64 / 100.0,
             random.between(2_000, 3_700) as f64 / 1_000.0,
@@ -123,7 +124,9 @@ impl Bodies<'_> {
             _ => Make::Good,
         };
         let mut bytes = Vec::with_capacity(24);
-        let (port, mut fate) = payload(&device.template, make, random, &mut bytes);
+        let at = self.at(random);
+        let indoors = 21.0 + day(at, 3.0) + random.between(-50, 50) as f64 / 100.0;
+        let (port, mut fate) = payload(&device.template, make, indoors, random, &mut bytes);
         let mut data = BASE64.encode(&bytes);
         let mut eui = device.id.as_str();
         match random.below(1_000) {
@@ -136,14 +139,14 @@ impl Bodies<'_> {
             out,
             "{{\"id\":\"{id}\",\"devEUI\":\"{eui}\",\"fPort\":{port},\"fCnt\":{},\"time\":\"{}\",\"rssi\":{},\"data\":\"{data}\"}}",
             random.below(65_536),
-            self.at(random),
+            time::format(at),
             random.between(-120, -40),
         );
         fate
     }
 
     fn motion(&self, id: &str, random: &mut Random, out: &mut Vec<u8>) -> Fate {
-        let at = self.at(random);
+        let at = time::format(self.at(random));
         let (kind, data, fate) = match random.below(10) {
             0..=3 => ("networkStatus", format!("\"signalStrength\":{},\"rssi\":-83", random.below(100)), Fate::Filtered),
             4..=6 => ("deskOccupancy", "\"state\":\"OCCUPIED\"".to_owned(), Fate::Rows),
@@ -175,4 +178,10 @@ impl Bodies<'_> {
         };
         if bad { Fate::Rejected } else { Fate::Rows }
     }
+}
+
+/// The course of a day: so many degrees above its mean at three in the afternoon, UTC, and as many below at night.
+fn day(at: Micros, degrees: f64) -> f64 {
+    let turned = (at.rem_euclid(DAY) as f64 / DAY as f64 - 0.375) * std::f64::consts::TAU;
+    degrees * turned.sin()
 }

@@ -23,15 +23,16 @@ pub(super) enum Fate {
     Rejected,
 }
 
-/// The payload of one uplink of a device of this template: bytes, port, fate.
-pub(super) fn payload(template: &str, make: Make, random: &mut Random, out: &mut Vec<u8>) -> (u8, Fate) {
+/// The payload of one uplink of a device of this template where it has so many degrees: bytes, port, fate.
+pub(super) fn payload(template: &str, make: Make, degrees: f64, random: &mut Random, out: &mut Vec<u8>) -> (u8, Fate) {
     out.clear();
+    let tenths = (degrees * 10.0).round() as i16;
     let port = match template {
-        "ers" => ers(make, random, out),
-        "lht65" => lht65(make, random, out),
-        "em300-th" => em300_th(make, random, out),
-        "oy1100" => oy1100(make, random, out),
-        "generic-node" => generic_node(make, random, out),
+        "ers" => ers(make, tenths, random, out),
+        "lht65" => lht65(make, tenths, random, out),
+        "em300-th" => em300_th(make, tenths, random, out),
+        "oy1100" => oy1100(make, tenths, random, out),
+        "generic-node" => generic_node(make, tenths, random, out),
         "vicki" => vicki(make, random, out),
         "tbms100" => tbms100(make, random, out),
         _ => dl_ctd10(make, random, out),
@@ -44,18 +45,13 @@ pub(super) fn payload(template: &str, make: Make, random: &mut Random, out: &mut
     (port, fate)
 }
 
-/// Tenths of a degree in a building.
-fn tenths(random: &mut Random) -> i16 {
-    random.between(150, 290) as i16
-}
-
-fn ers(make: Make, random: &mut Random, out: &mut Vec<u8>) -> u8 {
+fn ers(make: Make, tenths: i16, random: &mut Random, out: &mut Vec<u8>) -> u8 {
     if make == Make::Broken {
         out.extend([0x01, 0x00]);
         return 5;
     }
     out.push(0x01);
-    out.extend(tenths(random).to_be_bytes());
+    out.extend(tenths.to_be_bytes());
     let humidity = if make == Make::OutOfRange { 255 } else { random.between(20, 80) as u8 };
     out.extend([0x02, humidity, 0x04]);
     out.extend((random.between(0, 900) as u16).to_be_bytes());
@@ -66,9 +62,9 @@ fn ers(make: Make, random: &mut Random, out: &mut Vec<u8>) -> u8 {
     5
 }
 
-fn lht65(make: Make, random: &mut Random, out: &mut Vec<u8>) -> u8 {
+fn lht65(make: Make, tenths: i16, random: &mut Random, out: &mut Vec<u8>) -> u8 {
     out.extend((0xC000 | random.between(2_800, 3_600) as u16).to_be_bytes());
-    out.extend((tenths(random) * 10 + random.below(10) as i16).to_be_bytes());
+    out.extend((tenths * 10 + random.below(10) as i16).to_be_bytes());
     let humidity = if make == Make::OutOfRange { 2_000 } else { random.between(200, 900) as u16 };
     out.extend(humidity.to_be_bytes());
     out.push(0x01);
@@ -80,20 +76,20 @@ fn lht65(make: Make, random: &mut Random, out: &mut Vec<u8>) -> u8 {
     2
 }
 
-fn em300_th(make: Make, random: &mut Random, out: &mut Vec<u8>) -> u8 {
+fn em300_th(make: Make, tenths: i16, random: &mut Random, out: &mut Vec<u8>) -> u8 {
     if make == Make::Broken {
         out.extend([0x03, 0x67, 0xC8]);
         return 85;
     }
     out.extend([0x01, 0x75, random.between(20, 100) as u8, 0x03, 0x67]);
-    out.extend(tenths(random).to_le_bytes());
+    out.extend(tenths.to_le_bytes());
     let humidity = if make == Make::OutOfRange { 255 } else { random.between(40, 180) as u8 };
     out.extend([0x04, 0x68, humidity]);
     85
 }
 
-fn oy1100(make: Make, random: &mut Random, out: &mut Vec<u8>) -> u8 {
-    let temperature = if make == Make::OutOfRange { 4_093 } else { tenths(random) as u16 };
+fn oy1100(make: Make, tenths: i16, random: &mut Random, out: &mut Vec<u8>) -> u8 {
+    let temperature = if make == Make::OutOfRange { 4_093 } else { tenths as u16 };
     let humidity = random.between(200, 800) as u16;
     out.extend([(temperature >> 4) as u8, (humidity >> 4) as u8, ((temperature & 15) << 4 | humidity & 15) as u8]);
     if make == Make::Broken {
@@ -102,9 +98,9 @@ fn oy1100(make: Make, random: &mut Random, out: &mut Vec<u8>) -> u8 {
     1
 }
 
-fn generic_node(make: Make, random: &mut Random, out: &mut Vec<u8>) -> u8 {
+fn generic_node(make: Make, tenths: i16, random: &mut Random, out: &mut Vec<u8>) -> u8 {
     out.push(random.between(28, 36) as u8);
-    let temperature = if make == Make::OutOfRange { 0xFFFF } else { tenths(random) as u16 + 500 };
+    let temperature = if make == Make::OutOfRange { 0xFFFF } else { tenths as u16 + 500 };
     out.extend(temperature.to_be_bytes());
     out.extend((random.between(200, 800) as u16).to_be_bytes());
     out.push(u8::from(random.once_in(20)));

@@ -17,6 +17,7 @@
 //! nobody and cut, and its chain refuses until the disk takes writes again; see [`healing`].
 
 mod append;
+mod beside;
 mod commits;
 mod cursors;
 mod ends;
@@ -28,20 +29,24 @@ mod metrics;
 mod opening;
 mod owners;
 mod retention;
+mod room;
 mod scan;
 mod segments;
 mod wire;
 mod writer;
 
-use super::calls::{check_partition, check_size};
+use super::calls::{check_partition, check_size, fullest};
 use super::holds::Holds;
 use append::{Appender, Common, Placed};
+use beside::Beside;
 use cursors::Cursors;
 use ends::Ends;
 use health::Health;
 use layout::{Chain, Manifest};
 use opening::Mode;
 use owners::Owners;
+pub use room::Free;
+use room::Room;
 use segments::{ReadError, Segments};
 use std::fmt::Display;
 use std::fs::File;
@@ -64,8 +69,10 @@ const MANIFEST_NAME: &str = "log.json";
 pub struct Options {
     /// Partitions of every log but `control`; fixed when the folder is created.
     pub partitions: u32,
-    /// Bytes of all chains together.
+    /// Bytes of all chains together, where the disk has as much.
     pub budget_bytes: u64,
+    /// How much the disk of a folder has left.
+    pub free: Free,
     /// A segment is closed at about this size; at most 1 GiB.
     pub segment_bytes: u64,
     /// Replay horizon: processed requests are kept for so long.
@@ -79,6 +86,7 @@ impl Default for Options {
         Self {
             partitions: 4,
             budget_bytes: limits::LOG_BUDGET_BYTES as u64,
+            free: crate::usage::free_bytes,
             segment_bytes: limits::SEGMENT_BYTES as u64,
             raw_horizon: Duration::from_secs(24 * 3600),
             audit_horizon: Duration::from_secs(7 * 24 * 3600),
@@ -114,8 +122,14 @@ pub struct EmbeddedLog {
     control: Arc<Segments>,
     cursors: Cursors,
     holds: Holds,
-    /// Missing where the log was opened beside its owner.
-    writing: Option<Writing>,
+    room: Room,
+    role: Role,
+}
+
+/// Whether the log is this process's own.
+enum Role {
+    Owner(Box<Writing>),
+    Beside(Beside),
 }
 
 struct Writing {
@@ -175,32 +189,37 @@ impl EmbeddedLog {
         tracing::info!(log = %manifest.log_id, bytes = opening.bytes, segments = opening.segments, seconds = opening.seconds, "log is open");
         metrics::opened(opening.torn_bytes, opening.seconds);
         let holds = Holds::default();
-        let log = Self { manifest, options, opening, raw, output, archive, control, cursors, holds, writing: Some(writing) };
+        let (room, role) = (Room::of(dir, options.free), Role::Owner(Box::new(writing)));
+        let log = Self { manifest, options, opening, raw, output, archive, control, cursors, holds, room, role };
         metrics::usage(log.usage());
         Ok(Arc::new(log))
     }
 
-    /// Opens the log of a folder beside the process that owns it: up to the durable end of now, and writes nothing.
+    /// Opens the log of a folder beside the process that owns it, and writes nothing: up to the durable end of now, and what comes
+    /// later for who polls.
     pub fn read_only(dir: &Path) -> Result<Arc<Self>, LogError> {
         let began = Instant::now();
         let path = dir.join(MANIFEST_NAME);
         let missing = || LogError::Io { doing: format!("open {}", path.display()), detail: "there is no log yet".into() };
         let manifest = Manifest::load(dir)?.filter(|m| m.ready).ok_or_else(missing)?;
         // What refers to something is opened before what it refers to, and what moves is opened where it comes from first.
-        let mut opening = Opening::default();
+        let (mut opening, mut chains) = (Opening::default(), Vec::new());
         let mut open = |chain| -> Result<_, LogError> {
-            let (segments, _) = Segments::open(dir, chain, &manifest, Mode::Beside)?;
+            let (segments, resume) = Segments::open(dir, chain, &manifest, Mode::Beside)?;
             opening.segments += segments.count();
             opening.bytes += segments.bytes();
+            chains.push((segments.clone(), resume));
             Ok(segments)
         };
         let cursors = Cursors::open(dir, manifest.log_id)?;
         let (output, archive) = (open(Chain::Output)?, open(Chain::Commits)?);
         let (raw, control) = (open(Chain::Raw)?, open(Chain::Control)?);
+        let role = Role::Beside(Beside::new(dir, &manifest, chains));
         opening.seconds = began.elapsed().as_secs_f64();
         let options = Options { partitions: manifest.partitions, ..Options::default() };
         let holds = Holds::default();
-        Ok(Arc::new(Self { manifest, options, opening, raw, output, archive, control, cursors, holds, writing: None }))
+        let room = Room::of(dir, options.free);
+        Ok(Arc::new(Self { manifest, options, opening, raw, output, archive, control, cursors, holds, room, role }))
     }
 
     /// What opening found.
@@ -210,7 +229,7 @@ impl EmbeddedLog {
 
     /// Writes what is queued and ends the threads. Everything but reading fails from then on.
     pub fn close(&self) {
-        let Some(writing) = &self.writing else { return };
+        let Role::Owner(writing) = &self.role else { return };
         let writers = [&writing.raw, &writing.output, &writing.control];
         writers.iter().for_each(|w| w.close());
         writers.iter().for_each(|w| w.join());
@@ -226,8 +245,10 @@ impl EmbeddedLog {
     }
 
     fn writing(&self, doing: &str) -> Result<&Writing, LogError> {
-        let read_only = || LogError::Io { doing: doing.into(), detail: "the log was opened for reading only".into() };
-        self.writing.as_ref().ok_or_else(read_only)
+        match &self.role {
+            Role::Owner(writing) => Ok(writing),
+            Role::Beside(_) => Err(LogError::Io { doing: doing.into(), detail: "the log was opened for reading only".into() }),
+        }
     }
 
     /// Refuses where `bytes` more would pass `percent` of the budget.
@@ -314,6 +335,9 @@ impl EventLog for EmbeddedLog {
 
     fn poll(&self, log: LogName, partition: Partition, from: u64, bytes_max: usize, timeout: Duration) -> Result<Vec<Entry>, LogError> {
         check_partition(log, partition, self.manifest.partitions)?;
+        if let Role::Beside(beside) = &self.role {
+            return self.poll_beside(beside, (log, partition, from), bytes_max, timeout);
+        }
         let (chain, lane) = Chain::of(log);
         if !self.segments(chain).wait(lane, partition, from, timeout) {
             return Ok(Vec::new());
@@ -333,7 +357,7 @@ impl EventLog for EmbeddedLog {
         let writing = self.writing("commit")?;
         writing.health.check(Chain::Output)?;
         let raw_end = self.raw.bounds(0, owner.partition).end;
-        let room = |bytes| self.check_budget(bytes, limits::SEALING_STOPS_PERCENT, "commit");
+        let room = |bytes| self.check_budget(bytes, fullest(bytes), "commit");
         let written = writing.owners.commit(owner, units, raw_end, room, &writing.output)?;
         metrics::usage(self.usage());
         Ok(written)
@@ -363,12 +387,18 @@ impl EventLog for EmbeddedLog {
 
     fn usage(&self) -> Usage {
         let chains = Chain::ALL.iter().map(|c| self.segments(*c).bytes()).sum::<u64>();
-        let queued = self.writing.as_ref().map_or(0, |w| w.raw.queued() + w.output.queued() + w.control.queued());
-        Usage { bytes: chains + queued, budget: self.options.budget_bytes }
+        let queued = match &self.role {
+            Role::Owner(writing) => writing.raw.queued() + writing.output.queued() + writing.control.queued(),
+            Role::Beside(_) => 0,
+        };
+        Usage { bytes: chains + queued, budget: self.options.budget_bytes.min(self.room.most(chains)) }
     }
 
     fn failing(&self) -> Option<LogError> {
-        self.writing.as_ref().and_then(|w| w.health.failing())
+        match &self.role {
+            Role::Owner(writing) => writing.health.failing(),
+            Role::Beside(_) => None,
+        }
     }
 
     fn inspect(&self) -> Result<Inspection, LogError> {

@@ -284,10 +284,7 @@ fn find_end(path: &Path, file: &File, head: &SegmentHead, noted: Option<u64>, mo
         return Err(corrupt(path, at, &detail));
     }
     if mode == Mode::Beside {
-        // Commits that were moved are in the output still, or synced here.
-        if head.chain != Chain::Commits {
-            walk.keep_proven(head);
-        }
+        walk.keep_proven(head.chain);
         return Ok((walk, 0));
     }
     let sound = walk.end + if walk.tail == Tail::Mark { wire::GROUP_HEAD as u64 } else { 0 };

@@ -49,7 +49,7 @@ pub fn trim(log: &EmbeddedLog, writing: &Writing, archive: &mut Appender) -> Res
     }
 
     let held = log.holds.lower(LogName::Commits, vec![u64::MAX; width]);
-    let share = log.options.budget_bytes / 100 * limits::COMMITS_PERCENT as u64;
+    let share = log.usage().budget / 100 * limits::COMMITS_PERCENT as u64;
     let mut over = log.archive.bytes().saturating_sub(share);
     let (count, _) = log.archive.prefix(|bytes, _, next| take_from(&mut over, bytes) && behind(next, &held));
     Ok(freed + delete(&log.archive, count)?)

@@ -48,6 +48,10 @@ pub struct Walk {
     pub end: u64,
     /// Where the part ends that a later group header vouches for.
     pub proven: u64,
+    /// Link of the last group of that part.
+    pub proven_link: u32,
+    /// Next offsets by slot where the walk began.
+    pub first: Vec<u64>,
     /// Link of the last group.
     pub link: u32,
     /// When it was written, µs.
@@ -57,17 +61,14 @@ pub struct Walk {
 
 /// Walks the first `limit` bytes of a segment; `verify` checks the CRC of every body, else only headers are read.
 pub fn walk(file: &File, head: &SegmentHead, limit: u64, verify: bool) -> io::Result<Walk> {
-    let start = SegmentHead::length(head.chain, head.partitions);
-    let mut walker = Walker { file, head, limit, window: Vec::new(), at: 0, verify, next: head.next.clone() };
-    let mut walk = Walk {
-        index: Index(vec![Vec::new(); head.next.len()]),
-        next: head.next.clone(),
-        end: start as u64,
-        proven: start as u64,
-        link: link_of_segment(head),
-        time: head.previous.time,
-        tail: Tail::Clean,
-    };
+    let start = SegmentHead::length(head.chain, head.partitions) as u64;
+    let begin = Walk::at(start, link_of_segment(head), head.previous.time, head.next.clone());
+    walk_on(file, head, begin, limit, verify)
+}
+
+/// The same from the end of another walk on: what it finds is what came since.
+pub fn walk_on(file: &File, head: &SegmentHead, mut walk: Walk, limit: u64, verify: bool) -> io::Result<Walk> {
+    let mut walker = Walker { file, head, limit, window: Vec::new(), at: 0, verify, next: walk.next.clone() };
     let mut found = Vec::new();
     loop {
         if walk.end == limit {
@@ -118,15 +119,25 @@ pub fn later_header(file: &File, head: &SegmentHead, from: u64, limit: u64) -> i
 }
 
 impl Walk {
-    /// Forgets the last group where nothing vouches for it: beside a live owner it may not be durable yet.
-    pub fn keep_proven(&mut self, head: &SegmentHead) {
+    /// A walk that has found nothing yet, at a place between two groups.
+    pub fn at(end: u64, link: u32, time: i64, next: Vec<u64>) -> Self {
+        let index = Index(vec![Vec::new(); next.len()]);
+        Self { index, first: next.clone(), next, end, proven: end, proven_link: link, link, time, tail: Tail::Clean }
+    }
+
+    /// Forgets the last group where nothing vouches for it: beside a live owner it may not be durable yet. Commits that were
+    /// moved are in the output still, or synced here.
+    pub fn keep_proven(&mut self, chain: Chain) {
+        if chain == Chain::Commits {
+            return;
+        }
         for (slot, places) in self.index.0.iter_mut().enumerate() {
             while places.last().is_some_and(|p| u64::from(p.position) >= self.proven) {
                 places.pop();
             }
-            self.next[slot] = head.next[slot] + places.len() as u64;
+            self.next[slot] = self.first[slot] + places.len() as u64;
         }
-        self.end = self.proven;
+        (self.end, self.link) = (self.proven, self.proven_link);
     }
 }
 
@@ -156,7 +167,7 @@ impl Walker<'_> {
         if group.previous != walk.link {
             return Ok(Err((position, "a group does not follow the one before it")));
         }
-        walk.proven = position;
+        (walk.proven, walk.proven_link) = (position, walk.link);
         if group.records == 0 {
             return Ok(Ok(None));
         }

@@ -274,6 +274,33 @@ impl Segments {
         self.changed.notify_all();
     }
 
+    /// Beside an owner: what a walk found that began where the last one ended.
+    pub fn extend(&self, walk: &Walk) {
+        let mut state = self.lock();
+        for (slot, places) in walk.index.0.iter().enumerate() {
+            state.index.0[slot].extend(places);
+        }
+        state.next.clone_from(&walk.next);
+        if let Some(active) = state.list.back_mut() {
+            self.bytes.fetch_add(walk.end - active.end, Ordering::Relaxed);
+            (active.end, active.time) = (walk.end, walk.time);
+        }
+    }
+
+    /// Beside an owner: takes the place of what was known, with indexes of segments that are still there.
+    pub fn replace(&self, fresh: &Self) {
+        let (mut state, mut old) = (self.lock(), fresh.lock());
+        std::mem::swap(&mut *state, &mut *old);
+        let first = state.list.front().map_or(0, |s| s.id);
+        state.loaded.extend(old.loaded.drain(..).filter(|l| l.id >= first));
+        self.bytes.store(fresh.bytes(), Ordering::Relaxed);
+    }
+
+    /// Ids of all segments, ascending.
+    pub fn ids(&self) -> Vec<u64> {
+        self.lock().list.iter().map(|s| s.id).collect()
+    }
+
     /// The writer began a segment.
     pub fn rotated(&self, id: u64, file: Arc<File>, end: u64) {
         let mut state = self.lock();

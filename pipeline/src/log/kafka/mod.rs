@@ -38,7 +38,7 @@ pub use doctor::examine;
 pub use membership::{Ack, Membership, MembershipEvent};
 pub use settings::{KafkaSettings, Mechanism, Sasl, Tls};
 
-use super::calls::{check_partition, check_size};
+use super::calls::{check_partition, check_size, fullest};
 use super::holds::Holds;
 use super::sharing::Work;
 use clients::Clients;
@@ -358,7 +358,7 @@ impl EventLog for KafkaLog {
                 bytes += size;
             }
         }
-        let room = |bytes| self.check_budget(bytes, limits::SEALING_STOPS_PERCENT, "commit");
+        let room = |bytes| self.check_budget(bytes, fullest(bytes), "commit");
         let written = self.owners.commit(owner, &units, room)?;
         tracing::trace!(partition = owner.partition, epochs = units.len(), records, "committed");
         self.sizes.grow(bytes);

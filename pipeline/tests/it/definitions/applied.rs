@@ -84,7 +84,7 @@ async fn an_asset_that_moves_leaves_its_place_first() {
     let moved = with(with(base(), "organizations.toml", &site), "assets.toml", "[[asset]]\nid = \"dev 1\"\nnode = \"site\"\n");
     assert_eq!(words(&publish(&to, &moved).await), ["Removed asset dev 1 v2", "Added asset dev 1 v1"]);
     let tenant = TenantId::new("cust").unwrap();
-    assert_eq!(to.follower.current().asset(&tenant, "dev 1").unwrap().node.as_str(), "site");
+    assert_eq!(to.follower.current().asset(&tenant, "dev 1").unwrap().asset.node.as_str(), "site");
 }
 
 #[tokio::test]

@@ -3,9 +3,10 @@
 
 use super::broker::{self, Broker};
 use crate::crash::{FAST, Fleet, check, there_once};
+use crate::doctor::doctor;
 use crate::objects;
 use crate::s3;
-use crate::support::{BINARY, Options, Place, Random, Running, files, seed, wait_for};
+use crate::support::{Options, Place, Random, Running, files, seed, wait_for};
 use rdkafka::{Offset, TopicPartitionList};
 use std::path::Path;
 use std::process::Command;
@@ -278,30 +279,21 @@ fn a_drained_embedded_log_is_followed_by_one_on_kafka() {
     let (verified, ok) = old.verify();
     assert!(ok && verified["rows_pending"] == 0, "{verified:#}");
 
-    let examined = examine(&new);
-    assert!(examined.iter().all(|(_, state)| state != "failed"), "{examined:?}");
+    let (found, ok) = doctor(&new);
+    assert!(ok && found.values().all(|(state, _)| state != "failed"), "{found:?}");
     let server = new.start(&Options::default());
     drive(&new, &server);
     server.drain();
-    let examined = examine(&new);
+    let (found, _) = doctor(&new);
     for name in ["Kafka", "topics", "transactions", "consumer groups", "clock", "snapshots", "sink.parquet.path", "definitions"] {
         // One copy of everything is worth a warning.
         let wanted = if name == "Kafka" { "warning" } else { "ok" };
-        assert_eq!(examined.iter().find(|(n, _)| n == name).map(|(_, state)| state.as_str()), Some(wanted), "{name}: {examined:?}");
+        assert_eq!(found.get(name).map(|(state, _)| state.as_str()), Some(wanted), "{name}: {found:?}");
     }
     server.stop();
     let (verified, ok) = new.verify();
     assert!(ok, "{verified:#}");
     there_once(tables.path(), &fleet.ledger.lock().unwrap());
-}
-
-/// What `tidegate doctor` finds: name and state of each check.
-fn examine(place: &Place) -> Vec<(String, String)> {
-    let output = Command::new(BINARY).args(["doctor", "--json", "--config"]).arg(place.path("tidegate.toml")).output().unwrap();
-    let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(told["ok"].as_bool(), Some(output.status.success()));
-    let text = |v: &serde_json::Value| v.as_str().unwrap().to_owned();
-    told["findings"].as_array().unwrap().iter().map(|f| (text(&f["check"]), text(&f["state"]))).collect()
 }
 
 #[test]
@@ -319,8 +311,8 @@ fn doctor_names_what_does_not_work() {
         let sound = std::fs::read_to_string(&file).unwrap();
         assert!(sound.contains(from));
         std::fs::write(&file, sound.replace(from, to)).unwrap();
-        let examined = examine(&place);
-        assert!(examined.contains(&(check.to_owned(), "failed".to_owned())), "{to}: {examined:?}");
+        let (found, ok) = doctor(&place);
+        assert!(!ok && found[check].0 == "failed", "{to}: {found:?}");
         std::fs::write(&file, sound).unwrap();
     }
 }

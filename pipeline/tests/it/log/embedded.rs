@@ -1,7 +1,7 @@
 //! The embedded log: its folder, its budget, its owner.
 
 use super::contract::contract;
-use super::{Harness, commit, only_texts, publish, record, texts, unit, wait};
+use super::{Harness, commit, only_texts, poll, publish, record, texts, unit, wait};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -210,6 +210,43 @@ fn reader_beside_a_busy_owner() {
     });
 }
 
+/// Who polls beside an owner goes on behind it: through segments that begin, grow and go, and through a restart.
+#[test]
+fn reader_beside_an_owner_follows_by_polling() {
+    let dir = TempDir::new().unwrap();
+    let mut log = open(dir.path());
+    let mut owner = log.fence(0).unwrap();
+    let beside = EmbeddedLog::read_only(dir.path()).unwrap();
+    let patience = Duration::from_secs(60);
+    for n in 0..12u64 {
+        let text = n.to_string().repeat(700);
+        commit(&*log, &owner, unit(n + 1, &[&text, &text], &["a"], 0));
+        assert_eq!(poll(&*beside, LogName::Clean, 0, 2 * n, patience), [(2 * n, text.clone())]);
+        assert_eq!(texts(&*beside, LogName::Clean, 0, 2 * n + 1, 1), [(2 * n + 1, text)]);
+        assert_eq!(poll(&*beside, LogName::Audit, 0, n, Duration::ZERO), [(n, "a".to_owned())], "an epoch is there as a whole");
+        assert_eq!(only_texts(&*beside, LogName::Commits, 0).len() as u64, n + 1, "of deleted segments too");
+        assert_eq!(beside.bounds(LogName::Clean, 0).unwrap().end, log.bounds(LogName::Clean, 0).unwrap().end);
+        if n % 4 == 2 {
+            log.store_cursor("sink", 0, SinkCursor { clean: 2 * n, audit: n, epoch: n + 1 }).unwrap();
+            assert!(log.trim().unwrap() > 0);
+        }
+        if n == 5 {
+            drop(log);
+            log = open(dir.path());
+            owner = log.fence(0).unwrap();
+        }
+    }
+    // What is deleted is let go: neither shown nor kept on the disk.
+    let start = log.bounds(LogName::Clean, 0).unwrap().start;
+    assert!(start > 2 && beside.bounds(LogName::Clean, 0).unwrap().start == start);
+    assert!(matches!(beside.poll(LogName::Clean, 0, 0, 1, Duration::ZERO), Err(LogError::Gone { start: s, .. }) if s == start));
+    let open = fs::read_dir("/proc/self/fd").unwrap().filter_map(|fd| fs::read_link(fd.unwrap().path()).ok());
+    let kept: Vec<_> = open.filter(|f| f.starts_with(dir.path()) && f.to_string_lossy().ends_with("(deleted)")).collect();
+    assert!(kept.is_empty(), "{kept:?}");
+    // None is an answer.
+    assert!(poll(&*beside, LogName::Clean, 0, 24, Duration::from_millis(1)).is_empty());
+}
+
 #[test]
 fn full_trim_leaves_one_segment_and_the_offsets() {
     let dir = TempDir::new().unwrap();
@@ -311,6 +348,11 @@ fn budget_stops_intake_first_then_sealing_never_control() {
     }
     assert!(committed > 10 && (92..=95).contains(&log.usage().percent()), "{:?}", log.usage());
     assert!(full(epoch(&log, 0)) && full(raw(&log).map(drop)));
+    // Empty ones let time pass for a little longer.
+    let empty = || log.commit(&owner, vec![unit(1, &[], &[], 0)]).map(drop);
+    empty().unwrap();
+    while empty().is_ok() {}
+    assert!(full(empty()) && (95..=97).contains(&log.usage().percent()), "{:?}", log.usage());
     while log.usage().percent() < 97 {
         wait(log.publish(LogName::Control, vec![(0, large())])).unwrap();
     }

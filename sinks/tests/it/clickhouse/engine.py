@@ -1,6 +1,6 @@
-"""ClickHouse's own engine, as the package chdb-core has it, behind ClickHouse's HTTP interface: `engine.py FOLDER PORT`.
+"""ClickHouse's own engine, as the package chdb-core has it, behind ClickHouse's HTTP interface: `engine.py FOLDER PORT [PORT CERTIFICATE KEY]`.
 
-It lives no longer than its standard input, and takes its folder along where ENGINE_REMOVE says so. What the package lacks is left out: users, roles and row policies. Two users are
+The second port takes encrypted connections. It lives no longer than its standard input, and takes its folder along where ENGINE_REMOVE says so. What the package lacks is left out: users, roles and row policies. Two users are
 known: the one of ENGINE_USER with ENGINE_PASSWORD, where they are set, and `reader`, who may change nothing.
 `/lose?inserts=N` makes it carry out the next N inserts and answer nothing.
 """
@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import socketserver
+import ssl
 import sys
 import tempfile
 import threading
@@ -134,5 +135,12 @@ def to_the_end():
 
 threading.Thread(target=to_the_end, daemon=True).start()
 server = Server(("127.0.0.1", PORT), Handler)
+if len(sys.argv) > 3:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(sys.argv[4], sys.argv[5])
+    encrypted = Server(("127.0.0.1", int(sys.argv[3])), Handler)
+    # Hands are shaken where a connection is read, in its own thread.
+    encrypted.socket = context.wrap_socket(encrypted.socket, server_side=True, do_handshake_on_connect=False)
+    threading.Thread(target=encrypted.serve_forever, daemon=True).start()
 print("ready", flush=True)
 server.serve_forever()

@@ -2,7 +2,7 @@
 //! behind the HTTP interface that `engine.py` gives it. It lives no longer than the test process, however that one ends: its
 //! input ends then.
 
-use crate::python;
+use crate::{authority, python};
 use serde_json::Value;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -27,6 +27,8 @@ pub struct Engine {
     folder: PathBuf,
     python: PathBuf,
     port: u16,
+    /// Where it takes encrypted connections, too.
+    encrypted: Option<u16>,
     running: Option<(Child, ChildStdin)>,
 }
 
@@ -38,9 +40,19 @@ pub fn shared() -> Option<&'static Engine> {
 
 /// An engine of one test alone, to be killed.
 pub fn own() -> Option<Engine> {
+    started(None)
+}
+
+/// An engine of one test alone that takes encrypted connections, too.
+#[allow(dead_code)] // two crates share this file
+pub fn encrypted() -> Option<Engine> {
+    started(Some(free_port()))
+}
+
+fn started(encrypted: Option<u16>) -> Option<Engine> {
     static PYTHON: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     match PYTHON.get_or_init(|| python::with(VERSION, &PACKAGES, "import chdb")) {
-        Ok(python) => Some(Engine::start(python.clone())),
+        Ok(python) => Some(Engine::start(python.clone(), encrypted)),
         Err(why) => {
             python::missing("ClickHouse engine", why);
             None
@@ -55,8 +67,11 @@ pub fn database() -> String {
 }
 
 impl Engine {
-    fn start(python: PathBuf) -> Self {
-        let mut engine = Self { folder: tempfile::tempdir().unwrap().keep(), python, port: free_port(), running: None };
+    fn start(python: PathBuf, encrypted: Option<u16>) -> Self {
+        let mut engine = Self { folder: tempfile::tempdir().unwrap().keep(), python, port: free_port(), encrypted, running: None };
+        if encrypted.is_some() {
+            authority::certificates(&engine.folder);
+        }
         fs::write(engine.folder.join("engine.py"), SHIM).unwrap();
         engine.resume();
         engine
@@ -66,6 +81,9 @@ impl Engine {
     pub fn resume(&mut self) {
         let mut command = Command::new(&self.python);
         command.arg(self.folder.join("engine.py")).arg(&self.folder).arg(self.port.to_string());
+        if let Some(port) = self.encrypted {
+            command.arg(port.to_string()).args(["server.crt", "server.key"].map(|name| self.folder.join(name)));
+        }
         command.env("ENGINE_USER", USER).env("ENGINE_PASSWORD", PASSWORD).env("ENGINE_REMOVE", "1");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(fs::File::create(self.folder.join("stderr.log")).unwrap());
         let mut child = command.spawn().unwrap();
@@ -93,6 +111,18 @@ impl Engine {
     /// Its HTTP interface.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// The same for encrypted connections.
+    #[allow(dead_code)]
+    pub fn encrypted_url(&self) -> String {
+        format!("https://127.0.0.1:{}", self.encrypted.unwrap())
+    }
+
+    /// The certificate of who vouches for it.
+    #[allow(dead_code)]
+    pub fn authority(&self) -> PathBuf {
+        self.folder.join("ca.crt")
     }
 
     /// Its process.

@@ -1,0 +1,139 @@
+//! `Prefer: wait=N` (RFC 7240): for verdicts, or with `; sink=NAME` until that sink has the rows.
+
+use super::{ReceiptFailure, ReceiptStatus};
+use crate::edge::Shared;
+use hyper::header::HeaderMap;
+use std::time::Duration;
+use tidegate_schemas::ids::TenantId;
+use tidegate_schemas::receipt::Receipt;
+use tokio::time::Instant;
+
+/// First and longest pause between two looks at a receipt.
+const LOOK_EVERY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
+/// What is left for the last look.
+const LAST_LOOK: Duration = Duration::from_millis(20);
+/// How many sinks a request can name.
+const SINKS_MAX: usize = 16;
+/// Stands for every sink.
+const ALL: &str = "*";
+
+/// What a request waits for, and how long.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Wait {
+    time: Duration,
+    sinks: Vec<String>,
+}
+
+/// How waiting ended.
+#[derive(Debug)]
+pub(crate) enum Waited {
+    /// What was waited for is there.
+    Met(ReceiptStatus),
+    /// It is not, or nothing is known.
+    Late,
+    /// It never will be: no sink has this name.
+    Unmeetable(String),
+}
+
+impl Wait {
+    /// The preference of a request, its time capped. What is no number of seconds above 0 is no preference.
+    pub(crate) fn preferred(headers: &HeaderMap, max: Duration) -> Option<Self> {
+        let preferences = headers.get_all("prefer").iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(','));
+        preferences.filter_map(|preference| Self::read(preference, max)).next()
+    }
+
+    fn read(preference: &str, max: Duration) -> Option<Self> {
+        let mut parts = preference.split(';').map(|part| {
+            let (name, value) = part.split_once('=').unwrap_or((part, ""));
+            (name.trim(), value.trim().trim_matches('"'))
+        });
+        let (name, seconds) = parts.next()?;
+        let seconds = seconds.parse::<u64>().ok().filter(|s| *s > 0 && name.eq_ignore_ascii_case("wait"))?;
+        let sinks = parts.filter(|(name, _)| name.eq_ignore_ascii_case("sink")).take(SINKS_MAX);
+        Some(Self { time: Duration::from_secs(seconds).min(max), sinks: sinks.map(|(_, sink)| sink.to_owned()).collect() })
+    }
+
+    /// Looks until it is met.
+    pub(crate) async fn wait(&self, shared: &Shared, tenant: &TenantId, receipt: &Receipt) -> Waited {
+        let end = Instant::now() + self.time;
+        let mut pause = LOOK_EVERY.0;
+        loop {
+            let Ok(looked) = tokio::time::timeout_at(end, shared.edge.receipts.look_up(tenant, receipt)).await else { return Waited::Late };
+            match looked {
+                Ok(status) if status.is_pending() => {}
+                Ok(status) => match self.lacking(&status) {
+                    Lacking::Nothing => return Waited::Met(status),
+                    Lacking::Rows => {}
+                    Lacking::Sink(detail) => return Waited::Unmeetable(detail),
+                },
+                Err(ReceiptFailure::Unavailable(_)) => {}
+                Err(ReceiptFailure::NotFound | ReceiptFailure::Gone) => return Waited::Late,
+            }
+            let left = end.saturating_duration_since(Instant::now());
+            if left <= LAST_LOOK {
+                return Waited::Late;
+            }
+            // The last look ends in time.
+            tokio::time::sleep(pause.min(left - LAST_LOOK)).await;
+            pause = (pause * 3 / 2).min(LOOK_EVERY.1);
+        }
+    }
+
+    /// What is missing though every event has its verdict.
+    fn lacking(&self, status: &ReceiptStatus) -> Lacking {
+        let mut lacking = Lacking::Nothing;
+        for event in status.events.iter().filter(|e| !e.sinks.is_empty()) {
+            for wanted in &self.sinks {
+                let mut named = event.sinks.iter().filter(|s| wanted == ALL || s.sink == *wanted).peekable();
+                if named.peek().is_none() {
+                    let mut there: Vec<&str> = event.sinks.iter().map(|s| &*s.sink).collect();
+                    there.dedup();
+                    return Lacking::Sink(format!("no sink is named {wanted:?}; these are there: {}, and * for all", there.join(", ")));
+                }
+                if named.any(|s| !s.durable) {
+                    lacking = Lacking::Rows;
+                }
+            }
+        }
+        lacking
+    }
+}
+
+enum Lacking {
+    Nothing,
+    Rows,
+    Sink(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hyper::header::HeaderValue;
+
+    #[test]
+    fn preferences_are_read() {
+        let max = Duration::from_secs(60);
+        let read = |values: &[&'static str]| {
+            let values = values.iter().map(|v| (hyper::header::HeaderName::from_static("prefer"), HeaderValue::from_static(v)));
+            Wait::preferred(&values.collect(), max).map(|w| (w.time.as_secs(), w.sinks.join(" ")))
+        };
+        for (values, expected) in [
+            (&["wait=5"][..], Some((5, ""))),
+            (&["respond-async, WAIT=\"7\""], Some((7, ""))),
+            (&["respond-async", "wait=8"], Some((8, ""))),
+            (&["wait=999"], Some((60, ""))),
+            (&["wait=5; sink=parquet; sink=\"clickhouse\", x=1; sink=not"], Some((5, "parquet clickhouse"))),
+            (&["wait = 5 ;Sink = * ; other; sinks=x"], Some((5, "*"))),
+            (&["wait=0, wait=4"], Some((4, ""))),
+            (&["wait=0"], None),
+            (&["wait=-1"], None),
+            (&["wait=x"], None),
+            (&["wait"], None),
+            (&["waits=3"], None),
+            (&["respond-async; wait=3"], None),
+            (&[], None),
+        ] {
+            assert_eq!(read(values), expected.map(|(seconds, sinks)| (seconds, sinks.to_owned())), "{values:?}");
+        }
+    }
+}
