@@ -22,6 +22,8 @@ const SECONDS: u64 = 30;
 const PROBE_EVERY: Duration = Duration::from_millis(40);
 /// Between two looks: so much later than it is visible a row may be seen.
 const LOOK_EVERY: Duration = Duration::from_millis(40);
+/// An epoch may be recorded so long before one of its requests is due.
+const RECORDED_BEFORE: Duration = Duration::from_secs(5);
 /// A row that is not seen by then is missing.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// `seq` of event 0 of W3.
@@ -119,9 +121,10 @@ impl Watched {
         let mut over_since = None;
         loop {
             std::thread::sleep(LOOK_EVERY);
-            let waiting: Vec<String> = {
+            let (waiting, age): (Vec<String>, Duration) = {
                 let under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-                under_way.keys().map(u64::to_string).collect()
+                let oldest = under_way.values().min().map_or(Duration::ZERO, Instant::elapsed);
+                (under_way.keys().map(u64::to_string).collect(), oldest + RECORDED_BEFORE)
             };
             if waiting.is_empty() {
                 if self.over.load(Ordering::Relaxed) {
@@ -134,7 +137,9 @@ impl Watched {
                 ensure!(since.elapsed() < PATIENCE, "{} requests never came to ClickHouse", waiting.len());
             }
             let began = Instant::now();
-            let answer = engine.try_ask(&format!("SELECT seq FROM {table} PREWHERE seq IN ({})", waiting.join(",")));
+            // Parts of before are not read: looking shall cost little.
+            let recent = format!("recorded_at > now64(6) - toIntervalMillisecond({})", age.as_millis());
+            let answer = engine.try_ask(&format!("SELECT seq FROM {table} WHERE {recent} AND seq IN ({})", waiting.join(",")));
             let answer = answer.map_err(anyhow::Error::msg)?;
             (seen.looks, seen.looking) = (seen.looks + 1, seen.looking + began.elapsed());
             let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
