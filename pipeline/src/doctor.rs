@@ -15,6 +15,7 @@ use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tidegate_schemas::limits::INTAKE_STOPS_PERCENT;
 use tidegate_schemas::log::EventLog;
 use tidegate_sinks::clickhouse::{ClickHouseOptions, ClickHouseSink};
 use tidegate_sinks::objects::RACERS;
@@ -160,14 +161,19 @@ fn embedded(config: &Config) -> Vec<Finding> {
         found.push(Finding::ok("log", format!("there is none yet in {}; `run` makes it", at.display())));
         0
     };
-    let (room, wanted) = (free_bytes(&config.server.data_dir).unwrap_or(0), config.log.budget_bytes.saturating_sub(used));
+    // Where nobody knows, or there is no such folder, nothing can be said.
+    let Some(room) = free_bytes(&config.server.data_dir).filter(|_| config.server.data_dir.is_dir()) else { return found };
+    let wanted = config.log.budget_bytes.saturating_sub(used);
     let detail = format!("log.budget_bytes leaves {} to use, the disk {}", bytes(wanted), bytes(room));
     found.push(if room >= wanted {
         Finding::ok("log.budget_bytes", detail)
     } else {
         Finding::warning(
             "log.budget_bytes",
-            format!("{detail}: the log makes do with what the disk has, and intake ends at 85 % of that; lower the budget, or make room"),
+            format!(
+                "{detail}: the log makes do with what the disk has, and intake ends at {INTAKE_STOPS_PERCENT} % of that; lower the budget, \
+                 or make room"
+            ),
         )
     });
     found

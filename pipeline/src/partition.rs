@@ -130,8 +130,6 @@ pub struct Partitioned {
     sealed: VecDeque<u64>,
     /// Whether the log has no room for events.
     is_full: bool,
-    /// Output after which a snapshot is due.
-    snapshot_bytes: u64,
     since_snapshot: u64,
     last_seal: Instant,
     last_lag: Instant,
@@ -197,7 +195,6 @@ impl Partitioned {
             account,
             sealed: VecDeque::new(),
             is_full: false,
-            snapshot_bytes: around.settings.snapshot_bytes,
             since_snapshot: 0,
             last_seal: Instant::now(),
             last_lag: Instant::now(),
@@ -240,18 +237,20 @@ impl Partitioned {
     /// may become, epochs are empty: time passes all the same, sinks close their cuts, and what they have is deleted.
     fn room(&mut self) -> u64 {
         let usage = self.around.log.usage();
-        let sealing = (usage.budget / 100).saturating_mul(SEALING_STOPS_PERCENT as u64);
-        let left = sealing.saturating_sub(usage.bytes + self.sealed.iter().sum::<u64>());
+        let left = usage.share(SEALING_STOPS_PERCENT).saturating_sub(usage.bytes + self.sealed.iter().sum::<u64>());
         let is_full = left < (4 * RECORD_BYTES_MAX as u64).min(usage.budget / ROOM_PARTS);
         if is_full && !std::mem::replace(&mut self.is_full, is_full) {
             let partition = self.number;
             tracing::warn!(partition, used = usage.bytes, budget = usage.budget, "log is nearly full: epochs wait for sinks to catch up");
         }
         self.is_full = is_full;
-        // A smaller log keeps less of what recovery needs.
-        let share = usage.budget / 100 * SNAPSHOTS_PERCENT as u64 / u64::from(self.around.log.partitions().max(1));
-        self.snapshot_bytes = self.around.settings.snapshot_bytes.min(share);
         if is_full { 0 } else { left / ROOM_PARTS }
+    }
+
+    /// Output after which a snapshot is due: a log that makes do with less than it was promised keeps less of what recovery needs.
+    fn snapshot_bytes(&self) -> u64 {
+        let share = self.around.log.usage().share(SNAPSHOTS_PERCENT) / u64::from(self.around.log.partitions().max(1));
+        self.around.settings.snapshot_bytes.min(share)
     }
 
     fn tell(&self, lag: u64, sealed: usize, sealed_bytes: u64) {
@@ -409,7 +408,7 @@ impl Partitioned {
         }
         self.since_snapshot += u64::from(settled.counts.received > 0);
         let settings = &self.around.settings;
-        let due = self.since_snapshot >= settings.snapshot_epochs || self.account.output_bytes >= self.snapshot_bytes;
+        let due = self.since_snapshot >= settings.snapshot_epochs || self.account.output_bytes >= self.snapshot_bytes();
         let state = due.then(|| {
             (self.since_snapshot, self.account.output_bytes) = (0, 0);
             self.graph.as_ref().map(|g| g.duplicates().borrow().encode()).unwrap_or_default()

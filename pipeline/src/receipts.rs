@@ -76,6 +76,12 @@ impl Reason {
     }
 }
 
+/// Which sinks have the rows of an epoch, and which have all rows up to it.
+struct Delivered {
+    rows: Vec<SinkStatus>,
+    before: Vec<SinkStatus>,
+}
+
 impl Search {
     fn run(self) -> Result<ReceiptStatus, ReceiptFailure> {
         if !self.receipt.is_of(self.log.log_id()) {
@@ -118,39 +124,19 @@ impl Search {
             };
             let to = commit.range_of(&self.tenant).end;
             let end = if to.offset > offset { all } else { to.ordinal.min(all) };
-            let (outcomes, reasons) = self.audit(partition, &commit, offset)?;
-            for outcome in outcomes.iter().filter(|o| (at.ordinal..end).contains(&o.at.ordinal)) {
-                events.push(self.settled(partition, &commit, outcome, reasons.get(&outcome.index))?);
-            }
+            let (mut outcomes, reasons) = self.audit(partition, &commit, offset)?;
+            outcomes.retain(|o| (at.ordinal..end).contains(&o.at.ordinal));
+            // The same for all events of a commit: sinks are asked once, and only where somebody's rows are there.
+            let is_any = |verdict| outcomes.iter().any(|o| o.verdict == verdict);
+            let delivered = Delivered {
+                rows: if is_any(Verdict::Transformed) { self.sinks(partition, &commit)? } else { Vec::new() },
+                before: if is_any(Verdict::Duplicate) { self.sinks_so_far(partition, commit.epoch)? } else { Vec::new() },
+            };
+            events.extend(outcomes.iter().map(|o| settled(&commit, o, reasons.get(&o.index), &delivered)));
             at.ordinal = end;
         }
         events.extend((at.ordinal..all).map(|ordinal| EventStatus::new(index(ordinal), EventState::Stored)));
         Ok(events)
-    }
-
-    fn settled(
-        &self,
-        partition: Partition,
-        commit: &CommitRecord,
-        outcome: &Outcome,
-        reason: Option<&Reason>,
-    ) -> Result<EventStatus, ReceiptFailure> {
-        let sinks = match outcome.verdict {
-            Verdict::Transformed => self.sinks(partition, commit)?,
-            Verdict::Duplicate => self.sinks_so_far(partition, commit.epoch)?,
-            Verdict::Filtered | Verdict::Rejected => Vec::new(),
-        };
-        Ok(EventStatus {
-            index: outcome.index,
-            state: outcome.verdict.into(),
-            code: reason.map(|r| r.code.clone()),
-            detail: reason.map(|r| r.detail.clone()),
-            pointer: reason.map(|r| r.pointer.clone()),
-            stage: reason.map(|r| r.stage.clone()),
-            line: reason.and_then(|r| r.line),
-            epoch: Some(commit.epoch),
-            sinks,
-        })
     }
 
     /// The tenant's tables of the epoch, by sink.
@@ -209,6 +195,25 @@ impl Search {
         })
         .map_err(failure)?;
         Ok((outcomes, reasons))
+    }
+}
+
+fn settled(commit: &CommitRecord, outcome: &Outcome, reason: Option<&Reason>, delivered: &Delivered) -> EventStatus {
+    let sinks = match outcome.verdict {
+        Verdict::Transformed => delivered.rows.clone(),
+        Verdict::Duplicate => delivered.before.clone(),
+        Verdict::Filtered | Verdict::Rejected => Vec::new(),
+    };
+    EventStatus {
+        index: outcome.index,
+        state: outcome.verdict.into(),
+        code: reason.map(|r| r.code.clone()),
+        detail: reason.map(|r| r.detail.clone()),
+        pointer: reason.map(|r| r.pointer.clone()),
+        stage: reason.map(|r| r.stage.clone()),
+        line: reason.and_then(|r| r.line),
+        epoch: Some(commit.epoch),
+        sinks,
     }
 }
 

@@ -39,7 +39,7 @@ use tidegate_schemas::sink::Sink;
 use tidegate_schemas::system::SystemTable;
 use tidegate_schemas::time::Micros;
 use tidegate_sinks::clickhouse::ClickHouseSink;
-use tidegate_sinks::driver::{Driver, DriverOptions, Progress, TableSelection, cursor_or_start};
+use tidegate_sinks::driver::{Driver, DriverOptions, Parked, Progress, TableSelection, cursor_or_start};
 use tidegate_sinks::objects::ObjectsError;
 use tidegate_sinks::parquet::{ParquetOptions, ParquetSink};
 use tokio::net::TcpListener;
@@ -426,8 +426,7 @@ impl Operations for Process {
 }
 
 /// What is said of tables that wait for somebody.
-fn parked_of(sink: &RunningSink) -> Option<String> {
-    let parked = sink.progress.parked();
+fn told_of(parked: &[Parked]) -> Option<String> {
     let first = parked.first()?;
     let more = if parked.len() > 1 { format!(", and {} more", parked.len() - 1) } else { String::new() };
     Some(format!("table {} is parked: {}{more}; tidegate sink list shows them", first.target.table, first.reason))
@@ -440,13 +439,14 @@ fn readiness(log: &dyn EventLog, sinks: &[RunningSink], revision: Revision) -> R
         .iter()
         .map(|s| {
             let active: Vec<Partition> = (0..log.partitions()).filter(|p| s.progress.is_active(*p)).collect();
+            let parked = s.progress.parked();
             serde_json::json!({
                 "sink": s.sink.name(),
                 "partitions": active,
                 "lag_records": active.iter().map(|p| s.progress.lag(*p).records).sum::<u64>(),
-                "parked": s.progress.parked().len(),
+                "parked": parked.len(),
                 "stopped": s.progress.stopped().len(),
-                "failure": s.progress.failure().or_else(|| parked_of(s)),
+                "failure": s.progress.failure().or_else(|| told_of(&parked)),
             })
         })
         .collect();

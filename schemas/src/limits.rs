@@ -77,7 +77,7 @@ limits! {
     INTAKE_STOPS_PERCENT = 85, "percent", "of the log's budget: ingest answers 503 beyond it";
     SEALING_STOPS_PERCENT = 95, "percent", "of the log's budget: no epoch with events is committed beyond it; the rest is for cursors, markers and control";
     TICKS_STOP_PERCENT = 97, "percent", "of the log's budget: no epoch at all is committed beyond it; empty ones let time pass, by which sinks close their cuts and make room";
-    EPOCH_EMPTY_BYTES_MAX = 4 << 10, "bytes", "of an epoch without events; what is larger has some";
+    EPOCH_EMPTY_BYTES_MAX = 4 << 10, "bytes", "of a commit that is taken for an empty epoch: those have some hundred, and tenants that are behind and quarantines add to them";
 
     // Kafka
     KAFKA_MESSAGE_BYTES_MAX = 1 << 20, "bytes", "the largest record with its headers and key as Kafka frames it; below Kafka's own default";

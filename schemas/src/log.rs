@@ -144,6 +144,11 @@ impl Usage {
     pub fn percent(self) -> u64 {
         self.bytes.saturating_mul(100) / self.budget.max(1)
     }
+
+    /// So many per cent of the budget.
+    pub fn share(self, percent: usize) -> u64 {
+        (self.budget / 100).saturating_mul(percent as u64)
+    }
 }
 
 /// What reading everything found.

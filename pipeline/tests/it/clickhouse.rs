@@ -291,6 +291,11 @@ fn doctor_says_what_is_wrong_with_clickhouse() {
     let (found, ok) = doctor(&right);
     assert!(!ok && found["ClickHouse's rights"].1.contains("READONLY"), "{found:?}");
     assert!(found["ClickHouse's rights"].1.ends_with("pipeline/guides/clickhouse.md has the grants"), "{found:?}");
+    // Nobody waits here as long as a sink does.
+    engine.signal("-STOP");
+    let (found, _) = doctor(&right);
+    engine.signal("-CONT");
+    assert!(found["sink.clickhouse.url"].1.contains("no answer within 10 s"), "{found:?}");
     engine.kill();
     let (found, _) = doctor(&right);
     assert!(found["sink.clickhouse.url"].1.contains("Connection refused"), "{found:?}");
@@ -333,6 +338,11 @@ fn a_parked_table_is_listed_resumed_and_whole_again() {
     assert!(
         found.iter().all(|p| p["table"] == table.as_str() && p["reason"].as_str().unwrap().contains("VIOLATED_CONSTRAINT")),
         "{found:?}"
+    );
+    let failure = server.client().get("/ready", None).json()["sinks"][1]["failure"].as_str().unwrap().to_owned();
+    assert!(
+        failure.contains("is parked: ") && failure.contains("VIOLATED_CONSTRAINT") && failure.contains("tidegate sink list"),
+        "{failure}"
     );
     let (text, _, _) = sink(&["list"]);
     assert!(text.contains(&format!("  PARKED {table} partition ")), "{text}");

@@ -1,6 +1,6 @@
 //! The real server on a disk that is full for a while: it says so, acknowledges nothing, and goes on by itself.
 
-use crate::support::{Client, Options, Place, Restricted, Running, restricted, wait_for};
+use crate::support::{Client, Options, Place, Restricted, Running, run_restricted, wait_for};
 use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
@@ -9,11 +9,7 @@ const JSON: &str = "application/json";
 
 #[test]
 fn server_survives_a_full_disk() {
-    if let Some(dir) = std::env::var_os("TIDEGATE_RESTRICTED") {
-        return fill_and_free(Path::new(&dir));
-    }
-    let dir = tempfile::tempdir().unwrap();
-    restricted("full_disk::server_survives_a_full_disk", dir.path(), Restricted::Disk("64m"));
+    run_restricted("full_disk::server_survives_a_full_disk", Restricted::Disk("64m"), fill_and_free);
 }
 
 /// Takes what is left of the disk.
@@ -103,11 +99,7 @@ fn fill_and_free(disk: &Path) {
 
 #[test]
 fn a_disk_below_the_budget_takes_many_times_its_size() {
-    if let Some(dir) = std::env::var_os("TIDEGATE_RESTRICTED") {
-        return pass_through(Path::new(&dir));
-    }
-    let dir = tempfile::tempdir().unwrap();
-    restricted("full_disk::a_disk_below_the_budget_takes_many_times_its_size", dir.path(), Restricted::Disk("64m"));
+    run_restricted("full_disk::a_disk_below_the_budget_takes_many_times_its_size", Restricted::Disk("64m"), pass_through);
 }
 
 /// Requests are refused now and then, and each is taken in the end: what is processed makes room.

@@ -35,5 +35,6 @@ mod shares;
 mod support;
 mod tables;
 mod tap;
+mod templates;
 mod tools;
 mod workspace;

@@ -394,6 +394,15 @@ pub enum Restricted {
     Overbooked(&'static str),
 }
 
+/// Runs a test in a process of its own, where it finds the folder that is restricted. Left out where the system has no such
+/// thing to give.
+pub fn run_restricted(test: &str, how: Restricted, run: impl FnOnce(&Path)) {
+    match std::env::var_os("TIDEGATE_RESTRICTED") {
+        Some(dir) => run(Path::new(&dir)),
+        None => drop(restricted(test, tempfile::tempdir().unwrap().path(), how)),
+    }
+}
+
 /// Runs this test program again for one test, which finds the folder in `TIDEGATE_RESTRICTED`. `false` where the system has
 /// no such thing to give.
 pub fn restricted(test: &str, dir: &Path, how: Restricted) -> bool {

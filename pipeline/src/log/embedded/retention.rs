@@ -49,7 +49,7 @@ pub fn trim(log: &EmbeddedLog, writing: &Writing, archive: &mut Appender) -> Res
     }
 
     let held = log.holds.lower(LogName::Commits, vec![u64::MAX; width]);
-    let share = log.usage().budget / 100 * limits::COMMITS_PERCENT as u64;
+    let share = log.usage().share(limits::COMMITS_PERCENT);
     let mut over = log.archive.bytes().saturating_sub(share);
     let (count, _) = log.archive.prefix(|bytes, _, next| take_from(&mut over, bytes) && behind(next, &held));
     Ok(freed + delete(&log.archive, count)?)
@@ -122,7 +122,7 @@ fn delete(segments: &Segments, count: usize) -> Result<u64, LogError> {
 /// Bytes by which the log has outgrown what horizons may keep.
 fn over_horizons(log: &EmbeddedLog) -> u64 {
     let usage = log.usage();
-    usage.bytes.saturating_sub(usage.budget / 100 * limits::HORIZONS_PERCENT as u64)
+    usage.bytes.saturating_sub(usage.share(limits::HORIZONS_PERCENT))
 }
 
 /// Whether there is something to free still; counts `bytes` as freed.

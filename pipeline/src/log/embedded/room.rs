@@ -16,7 +16,7 @@ pub struct Room {
     folder: PathBuf,
     look: Free,
     since: Instant,
-    /// ms of `since` until which `free` is believed.
+    /// ms of `since` until which `most` is believed.
     until: AtomicU64,
     most: AtomicU64,
 }

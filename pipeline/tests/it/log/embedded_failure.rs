@@ -3,7 +3,7 @@
 
 use super::embedded::{open, options, segments};
 use super::{commit, only_texts, publish, record, unit, wait};
-use crate::support::{Restricted, restricted, wait_for};
+use crate::support::{Restricted, restricted, run_restricted, wait_for};
 use std::fs;
 use std::io::Write;
 use std::path::Path;
@@ -137,11 +137,7 @@ fn acknowledged_bytes_that_changed_end_all_healing() {
 
 #[test]
 fn full_disk_takes_nothing_and_loses_nothing() {
-    if let Some(dir) = std::env::var_os("TIDEGATE_RESTRICTED") {
-        return fill_and_free(Path::new(&dir));
-    }
-    let dir = TempDir::new().unwrap();
-    restricted("log::embedded_failure::full_disk_takes_nothing_and_loses_nothing", dir.path(), Restricted::Disk("6m"));
+    run_restricted("log::embedded_failure::full_disk_takes_nothing_and_loses_nothing", Restricted::Disk("6m"), fill_and_free);
 }
 
 fn fill_and_free(dir: &Path) {
@@ -196,11 +192,7 @@ fn fill_and_free(dir: &Path) {
 
 #[test]
 fn failed_sync_is_believed_no_more() {
-    if let Some(dir) = std::env::var_os("TIDEGATE_RESTRICTED") {
-        return fail_to_sync(Path::new(&dir));
-    }
-    let dir = TempDir::new().unwrap();
-    restricted("log::embedded_failure::failed_sync_is_believed_no_more", dir.path(), Restricted::Overbooked("48m"));
+    run_restricted("log::embedded_failure::failed_sync_is_believed_no_more", Restricted::Overbooked("48m"), fail_to_sync);
 }
 
 fn fail_to_sync(medium: &Path) {
