@@ -48,6 +48,9 @@ limits! {
     REFUSALS_PER_ANSWER_MAX = 1_000, "entries", "refused events named in an answer; all of them become rows";
     REFUSAL_HEADER_BYTES_MAX = 64 << 10, "bytes", "the refused list of one record: past it a request is refused as a whole";
     DOCUMENT_NODES_KEPT = 4_096, "nodes", "of the tape that each thread parses to, kept for the next document; longer ones are rare";
+    DOCUMENT_FORM_NODES_MAX = 512, "nodes", "of a form that is kept; documents that are longer are lists, which are seldom of one length";
+    DOCUMENT_FORMS_KEPT = 4, "forms", "of one source's documents in an epoch: join, status and telemetry take turns";
+    DOCUMENT_FORMS_MADE_MAX = 32, "forms", "of one source's documents in an epoch, found one after the other, before no more are looked for";
     JSON_DEPTH_MAX = 64, "levels", "nesting of a document; real payloads stay below ten";
     META_BYTES_MAX = 4_096, "bytes", "headers and query values that the source lets through to scripts";
     EVENT_ID_BYTES_MAX = 256, "bytes", "a sender's event id";
@@ -115,6 +118,7 @@ limits! {
     SNAPSHOT_EVERY_EPOCHS = 512, "epochs", "recovery folds at most this many epochs of outcomes and some";
     CATALOG_DEFINITIONS_MAX = 1_000_000, "definitions", "the catalog lives in memory";
     SCRIPT_STATES_SHARED = 16, "states", "script states of one worker that many tenants share, each with environments of its own";
+    SCRIPT_FORM_DOCUMENTS_MIN = 96, "documents", "of one form before a function that makes them is compiled: it costs as much as it saves with these";
     SCRIPT_STATES_MAX = 64, "states", "script states of one worker that are one tenant's: of those that ran out of memory or may use less than others; the least recently used goes";
     SCRIPT_SHARED_BYTES_MAX = 4 << 20, "bytes", "what a shared script state may hold between bundles: past it the state starts over, and the tenant gets one of its own";
     SCRIPT_STATE_LOADS_MAX = 512, "versions", "template versions that a script state loads in its life: native code that has gone leaves its pages behind";

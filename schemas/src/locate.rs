@@ -16,22 +16,19 @@ pub fn query_key(name: &str) -> String {
     format!("query:{name}")
 }
 
-/// The text at a place; integers as JSON writes them. `None` where there is nothing, or what is no id: null, a boolean, a number
+/// The text at a place, of which `find` gives what a pointer leads to; integers as JSON writes them. `None` where there is nothing, or what is no id: null, a boolean, a number
 /// beyond 64 bits or with a fraction, a list or an object.
 pub fn text<'a>(
     place: &'a Place,
-    document: Value<'a>,
+    find: impl FnOnce(&str) -> Option<Value<'a>>,
     meta: &'a BTreeMap<String, String>,
     key: Option<&'a ApiKey>,
 ) -> Option<Cow<'a, str>> {
     match place {
-        Place::Pointer(pointer) => match document.pointer(pointer)?.kind() {
+        Place::Pointer(pointer) => match find(pointer)?.kind() {
             Kind::Text(text) => Some(Cow::Borrowed(text)),
-            Kind::Int(_) | Kind::Uint(_) => {
-                let mut out = String::new();
-                document.pointer(pointer)?.write_json(&mut out);
-                Some(Cow::Owned(out))
-            }
+            Kind::Int(i) => Some(Cow::Owned(i.to_string())),
+            Kind::Uint(u) => Some(Cow::Owned(u.to_string())),
             // Two numbers that differ beyond what a double holds would be one id.
             Kind::Null | Kind::Bool(_) | Kind::Float(_) | Kind::List(_) | Kind::Map(_) => None,
         },

@@ -55,7 +55,7 @@ thread_local! {
 fn hosts() -> Hosts {
     let of = [false, true].map(|native| {
         let options = HostOptions { states_max: 2, native };
-        [Host::new(options, Arc::new(Watch::default())), Host::oracle(options, Arc::new(Watch::default()))]
+        [Host::new(options, Arc::new(Watch::default())).with_forms_after(1), Host::oracle(options, Arc::new(Watch::default()))]
     });
     Hosts { of, inputs: 0 }
 }
@@ -113,7 +113,8 @@ fn act(hosts: &mut Hosts, input: &mut Input<'_>) {
     template.transform = (kind & 4 != 0).then(|| Transform::Script(script("transform")));
     let len = usize::from(input.u16()) % 1_024;
     let document = input.take(len);
-    let events: [&[u8]; 2] = [document, if kind & 8 != 0 { document } else { br#"{"a":[1,{"b":null}],"v":"x"}"# }];
+    // The second of a form is made by a function, where there can be one.
+    let events: [&[u8]; 3] = [document, document, if kind & 8 != 0 { document } else { br#"{"a":[1,{"b":null}],"v":"x"}"# }];
 
     for of_code in &mut hosts.of {
         let [driver, oracle] = of_code.each_mut().map(|host| {

@@ -32,7 +32,7 @@ pub(super) fn check(caller: &Caller, body: &Bytes, format: Format, meta: &BTreeM
             },
             _ => Cow::Borrowed(&null),
         };
-        let verdict = match locate::text(place, document.root(), meta, Some(&caller.key)) {
+        let verdict = match locate::text(place, |pointer| document.pointer(pointer), meta, Some(&caller.key)) {
             None => Some((Code::AssetMissing, "the source's place for the asset holds none".to_owned())),
             Some(asset) if allowed.contains(&*asset) => None,
             Some(asset) => {

@@ -97,7 +97,7 @@ pub fn check(template: &Template, watch: Arc<Watch>) -> Result<(), ScriptError> 
     let Some(first) = compiled.scripts.iter().position(Option::is_some) else { return Ok(()) };
     let failed = |message: String| ScriptError { stage: STAGES[first], line: None, message };
     let meter = Rc::new(Meter::new(watch));
-    let state = State::new(false, false, &meter).map_err(|e| failed(e.to_string()))?;
+    let state = State::new(false, usize::MAX, false, &meter).map_err(|e| failed(e.to_string()))?;
     let allowance = Allowance {
         steps: template.limits.steps.min(SCRIPT_STEPS_HARD as u64),
         memory: template.limits.memory_bytes.min(SCRIPT_MEMORY_BYTES_HARD as u64) as usize,

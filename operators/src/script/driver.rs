@@ -92,9 +92,8 @@ pub(crate) mod names {
         };
     }
     names! {
-        PAYLOAD = "payload", F_PORT = "fPort", RECEIVED_AT = "receivedAt", ASSET = "asset", ID = "id", ATTRIBUTES = "attributes",
-        META = "meta", VALUE = "value", DECODED = "decoded", ERRORS = "errors", DATA = "data", CODE = "code", DETAIL = "detail",
-        POINTER = "pointer", OCCURRED_AT = "occurred_at", EVENT_TYPE = "event_type",
+        VALUE = "value", DECODED = "decoded", ERRORS = "errors", DATA = "data", CODE = "code", DETAIL = "detail", POINTER = "pointer",
+        OCCURRED_AT = "occurred_at", EVENT_TYPE = "event_type",
     }
 
     /// The name of a declared field.

@@ -4,7 +4,7 @@ use crate::event::Event;
 use crate::script::tide::BASE64;
 use base64::Engine;
 use tidegate_schemas::definition::{Encoding, Payload};
-use tidegate_schemas::document::{Kind, Value};
+use tidegate_schemas::document::{Lookup, Value};
 use tidegate_schemas::verdict::{Code, Rejection, StageName};
 
 /// Integers beyond it are not exact in Lua's numbers: they cross as texts.
@@ -21,20 +21,25 @@ pub(crate) fn is_input(inputs: &[String], key: &[u8]) -> bool {
 }
 
 /// Where the template says that the device's port stands.
-pub(crate) fn f_port(event: &Event, declared: Option<&Payload>) -> Option<f64> {
-    event.document.pointer(declared?.f_port.as_ref()?)?.as_f64()
+pub(crate) fn f_port(event: &Event, declared: Option<&Payload>, way: &mut Lookup) -> Option<f64> {
+    way.find(&event.document, declared?.f_port.as_ref()?)?.as_f64()
 }
 
 /// The device's bytes; none where the template declares none. `scratch` holds them where they had to be decoded.
-pub(crate) fn payload<'b>(event: &'b Event, declared: Option<&Payload>, scratch: &'b mut Vec<u8>) -> Result<Option<&'b [u8]>, Rejection> {
+pub(crate) fn payload<'b>(
+    event: &'b Event,
+    declared: Option<&Payload>,
+    way: &mut Lookup,
+    scratch: &'b mut Vec<u8>,
+) -> Result<Option<&'b [u8]>, Rejection> {
     let Some(declared) = declared else { return Ok(None) };
     let pointer = declared.at.as_deref().unwrap_or_default();
     let refuse = |detail: String| Rejection::new(StageName::Decode, Code::PayloadInvalid, detail).at(pointer);
     let text: &[u8] = match &declared.at {
         None => &event.bytes,
-        Some(at) => match event.document.pointer(at).map(Value::kind) {
-            Some(Kind::Text(text)) => text.as_bytes(),
-            Some(_) => return Err(refuse("the payload is no text".into())),
+        Some(at) => match way.find(&event.document, at).map(Value::raw_text) {
+            Some(Some(text)) => text,
+            Some(None) => return Err(refuse("the payload is no text".into())),
             None => return Err(refuse("there is no payload".into())),
         },
     };

@@ -4,7 +4,7 @@
 use crate::event::Event;
 use crate::script::driver::{Name, names};
 use crate::script::enter::exact;
-use crate::stages::transform::fields::{Draft, Fields, Problem, Scalar, absent, cell, event_type, occurred_at};
+use crate::stages::transform::fields::{Draft, Fields, Problem, Scalar, absent, cell, event_type, occurred_at, plain};
 use tidegate_schemas::document::{Document, DocumentBuilder};
 use tidegate_schemas::limits::{REJECTION_DETAIL_BYTES_MAX, RESULT_DEPTH_MAX, RESULT_FIELDS_MAX, RESULT_ROWS_MAX};
 use tidegate_schemas::row::{Cell, Row};
@@ -25,9 +25,15 @@ impl Budget {
     pub(crate) fn new(bytes: usize) -> Self {
         Self(bytes)
     }
+    #[inline]
     fn take(&mut self, bytes: usize) -> Result<(), Problem> {
-        self.0 = self.0.checked_sub(bytes).ok_or_else(|| Problem::new(Code::OutputTooLarge, "the result passes its bytes"))?;
-        Ok(())
+        match self.0.checked_sub(bytes) {
+            Some(left) => {
+                self.0 = left;
+                Ok(())
+            }
+            None => Err(Problem::new(Code::OutputTooLarge, "the result passes its bytes")),
+        }
     }
 }
 
@@ -61,6 +67,7 @@ pub(crate) trait Lent: Sized {
 }
 
 /// A number of Lua as a scalar: an integer where it is one.
+#[inline]
 pub(crate) fn number(n: f64) -> Scalar<'static> {
     let i = n as i64;
     // Neither -0.0 nor what was cut off in the cast.
@@ -81,7 +88,16 @@ fn field_cell(field: &Field, value: &impl Lent, budget: &mut Budget) -> Result<C
 }
 
 /// The cell of a declared field that is not of type `json`.
+#[inline]
 fn scalar_cell(field: &Field, scalar: Scalar<'_>, budget: &mut Budget) -> Result<Cell, Problem> {
+    if let Some(cell) = plain(field, scalar) {
+        budget.take(SCALAR_BYTES)?;
+        return Ok(cell);
+    }
+    checked_cell(field, scalar, budget)
+}
+
+fn checked_cell(field: &Field, scalar: Scalar<'_>, budget: &mut Budget) -> Result<Cell, Problem> {
     let cell = match (field.kind, scalar) {
         (_, Scalar::Null) => return absent(field),
         // Where a number cannot hold the integer, a text does.

@@ -17,6 +17,7 @@ mod driver;
 mod enter;
 mod error;
 pub(crate) mod leave;
+mod makers;
 mod meter;
 mod metrics;
 #[cfg(feature = "oracle")]
@@ -42,7 +43,7 @@ use std::sync::Arc;
 use tidegate_schemas::catalog::PinnedTemplate;
 use tidegate_schemas::commit::Fault;
 use tidegate_schemas::ids::TenantId;
-use tidegate_schemas::limits::{SCRIPT_COMPILED_MAX, SCRIPT_MEMORY_BYTES, SCRIPT_STATES_SHARED};
+use tidegate_schemas::limits::{SCRIPT_FORM_DOCUMENTS_MIN, SCRIPT_COMPILED_MAX, SCRIPT_MEMORY_BYTES, SCRIPT_STATES_SHARED};
 
 /// How a host works.
 #[derive(Debug, Clone, Copy)]
@@ -65,6 +66,7 @@ pub struct Host {
     compiled_count: usize,
     uses: u64,
     faults: Vec<Fault>,
+    forms_after: usize,
     #[cfg(feature = "oracle")]
     by_oracle: bool,
 }
@@ -82,6 +84,7 @@ impl Host {
             compiled_count: 0,
             uses: 0,
             faults: Vec::new(),
+            forms_after: SCRIPT_FORM_DOCUMENTS_MIN,
             #[cfg(feature = "oracle")]
             by_oracle: false,
         }
@@ -91,6 +94,12 @@ impl Host {
     #[cfg(feature = "oracle")]
     pub fn oracle(options: HostOptions, watch: Arc<Watch>) -> Self {
         Self { by_oracle: true, ..Self::new(options, watch) }
+    }
+
+    /// A host that compiles functions for forms of documents as soon as it has met so many of one.
+    #[cfg(feature = "oracle")]
+    pub fn with_forms_after(self, documents: usize) -> Self {
+        Self { forms_after: documents, ..self }
     }
 
     /// Events that timed out or ran out of memory since the last call: a replay honours them.
@@ -122,7 +131,7 @@ impl Host {
 
     fn new_state(&self, is_shared: bool) -> State {
         metrics::state_made();
-        match State::new(self.options.native, is_shared, &self.meter) {
+        match State::new(self.options.native, self.forms_after, is_shared, &self.meter) {
             Ok(state) => state,
             // The prelude is part of the program.
             Err(error) => panic!("a script state cannot be made: {error}"),

@@ -33,12 +33,12 @@ fn stages(functions: &[Option<Function>; 3], of: &Crossed<'_>) -> mlua::Result<E
     let mut data = None;
     if run.decode {
         let input = lua.create_table_with_capacity(0, 5)?;
-        if let Some((bytes, form)) = of.payload {
-            match form {
-                PayloadForm::Buffer => input.raw_set("payload", lua.create_buffer(bytes)?)?,
-                PayloadForm::String => input.raw_set("payload", lua.create_string(bytes)?)?,
-                PayloadForm::Bytes => input.raw_set("payload", lua.create_sequence_from(bytes.iter().copied())?)?,
-            }
+        // What is absent takes its place as well: the order in which a script meets the members depends on it.
+        match of.payload {
+            None => input.raw_set("payload", Value::Nil)?,
+            Some((bytes, PayloadForm::Buffer)) => input.raw_set("payload", lua.create_buffer(bytes)?)?,
+            Some((bytes, PayloadForm::String)) => input.raw_set("payload", lua.create_string(bytes)?)?,
+            Some((bytes, PayloadForm::Bytes)) => input.raw_set("payload", lua.create_sequence_from(bytes.iter().copied())?)?,
         }
         let asset = lua.create_table_with_capacity(0, 2)?;
         asset.raw_set("id", &*of.event.origin.asset)?;
@@ -58,7 +58,7 @@ fn stages(functions: &[Option<Function>; 3], of: &Crossed<'_>) -> mlua::Result<E
         }
         data = Some(table.raw_get::<Value>("data")?);
     }
-    let event = event(lua, of.event, of.inputs)?;
+    let event = event(lua, of.event, of.inputs, data.is_some())?;
     if let Some(data) = &data {
         event.raw_set("decoded", data)?;
     }
@@ -92,15 +92,15 @@ fn call(of: &Crossed<'_>, stage: usize, function: &Option<Function>, argument: T
     Ok(results)
 }
 
-fn event(lua: &Lua, event: &Event, inputs: &[String]) -> mlua::Result<Table> {
+fn event(lua: &Lua, event: &Event, inputs: &[String], is_decoded: bool) -> mlua::Result<Table> {
     // As large as the other driver makes it: the order in which a script meets the members depends on it.
     let root = event.document.root();
     let len = match root.kind() {
-        Kind::Map(len) if inputs.is_empty() => len,
-        Kind::Map(_) => inputs.len(),
+        Kind::Map(_) => root.pairs().filter(|(key, _)| is_input(inputs, key.as_bytes())).count(),
         _ => 1,
     };
-    let table = lua.create_table_with_capacity(0, len + 1)?;
+    let with_decoded = is_decoded || event.decoded.is_some();
+    let table = lua.create_table_with_capacity(0, len + usize::from(with_decoded))?;
     if matches!(root.kind(), Kind::Map(_)) {
         for (key, member) in root.pairs().filter(|(key, _)| is_input(inputs, key.as_bytes())) {
             table.raw_set(key, value(lua, member)?)?;

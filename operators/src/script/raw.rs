@@ -21,6 +21,7 @@ use crate::event::Event;
 use crate::script::driver::{Ended, Name, Run, Transforming, names};
 use crate::script::enter::{exact, is_input};
 use crate::script::leave::{Lent, number};
+use crate::script::makers::{self, Makers};
 use crate::script::meter::Meter;
 use crate::stages::transform::fields::Scalar;
 use hashbrown::HashMap;
@@ -38,8 +39,6 @@ use tidegate_schemas::verdict::StageName;
 /// Slots of the stack: a document's levels take up to three each while it is pushed, a result's two while it is read (within
 /// a row, within a list of rows); the rest is for the stages' own values.
 const ROOM: c_int = 3 * JSON_DEPTH_MAX as c_int + 2 * RESULT_DEPTH_MAX as c_int + 64;
-/// Objects of a document, in the order in which they come, whose form is kept.
-const SHAPES_KEPT: usize = 8;
 /// What the interrupt raises. Nobody sees it: the meter knows better.
 const SPENT: &str = "out of steps or time";
 
@@ -47,6 +46,8 @@ const SPENT: &str = "out of steps or time";
 pub(crate) struct Crossing {
     stages: Function,
     traced: Function,
+    /// Makes a decoder's argument.
+    input: Function,
     /// So that raising it allocates nothing.
     _spent: mlua::String,
 }
@@ -55,10 +56,9 @@ pub(crate) struct Crossing {
 pub(crate) struct Pins {
     table: Table,
     /// Of documents, in the order in which they came.
-    names: Vec<Known>,
+    names: Vec<Box<[u8]>>,
     by_name: HashMap<Box<[u8]>, usize>,
-    /// Of the first objects of the last document. Their tables stand in the table of pins before its first place.
-    shapes: Vec<Shape>,
+    makers: Makers,
     /// Where the documents' names begin.
     first: usize,
     /// Luau's own strings of the declared fields' names, then of `occurred_at` and `event_type`: compared, never looked into.
@@ -67,21 +67,6 @@ pub(crate) struct Pins {
     order: RefCell<Vec<usize>>,
 }
 
-struct Known {
-    name: Box<[u8]>,
-    /// Whether scripts get it, as a member of the document itself.
-    is_input: bool,
-}
-
-/// The form of an object: most are like the one that stood there in the document before.
-#[derive(Default)]
-struct Shape {
-    /// Which of the names its members have, in their order.
-    names: Vec<usize>,
-    /// Whether there is a table of this form, to be copied and filled. It was made as adding one member after the other makes
-    /// one, so that no script can tell the two by the order of their members.
-    is_made: bool,
-}
 
 /// What goes into one crossing.
 pub(crate) struct Crossed<'a> {
@@ -98,16 +83,21 @@ pub(crate) struct Crossed<'a> {
     pub(crate) meta: &'a Table,
 }
 
+impl Crossed<'_> {
+    /// Whether scripts see something decoded beside the document.
+    fn is_decoded(&self) -> bool {
+        self.run.decode || self.event.decoded.is_some()
+    }
+}
+
 /// What [`stages`] works on, for as long as a protected call lasts.
 struct Frame<'a> {
     of: &'a Crossed<'a>,
     pins: &'a mut Pins,
     /// Which of the pinned names is expected next: most documents are like the one before.
     next: usize,
-    /// Objects of the document so far.
-    objects: usize,
-    /// Names of the objects under way, one behind the other.
-    names: Vec<usize>,
+    /// The function that makes such documents.
+    maker: Option<usize>,
     digits: String,
     end: End,
 }
@@ -125,19 +115,24 @@ enum End {
 }
 
 impl Crossing {
-    /// Prepares a state, and has its safepoints counted.
-    pub(crate) fn new(lua: &Lua) -> mlua::Result<Self> {
+    /// Prepares a state, and has its safepoints counted. `input` is the function that makes a decoder's argument.
+    pub(crate) fn new(lua: &Lua, input: Function) -> mlua::Result<Self> {
         // SAFETY: both keep to what Luau expects of a C function (rule 1).
         let (stages, traced) = unsafe { (lua.create_c_function(stages)?, lua.create_c_function(traced)?) };
         // SAFETY: the state is alive, and the callback keeps to what Luau expects of it (rule 1).
         lua.exec_raw_lua(|raw| unsafe { (*lua_callbacks(raw.state())).interrupt = Some(interrupt) });
-        Ok(Self { stages, traced, _spent: lua.create_string(SPENT)? })
+        Ok(Self { stages, traced, input, _spent: lua.create_string(SPENT)? })
     }
 }
 
 impl Pins {
     /// Pins the stages' functions and the names of the declared fields.
-    pub(crate) fn new<'a>(lua: &Lua, functions: [Option<Function>; 3], fields: impl Iterator<Item = &'a str>) -> mlua::Result<Self> {
+    pub(crate) fn new<'a>(
+        lua: &Lua,
+        makers: Makers,
+        functions: [Option<Function>; 3],
+        fields: impl Iterator<Item = &'a str>,
+    ) -> mlua::Result<Self> {
         let table = lua.create_table()?;
         let mut count = 0;
         for function in functions {
@@ -155,39 +150,14 @@ impl Pins {
         let (first, own) = (count + 1, 4 + names::ALL.len());
         let places = (own..first).chain([names::OCCURRED_AT.pin, names::EVENT_TYPE.pin]);
         let fields = places.map(|place| Ok(table.raw_get::<mlua::String>(place)?.to_pointer())).collect::<mlua::Result<_>>()?;
-        let (names, by_name, shapes) = (Vec::new(), HashMap::new(), Vec::new());
-        Ok(Self { table, names, by_name, shapes, first, fields, order: RefCell::default() })
+        let (names, by_name) = (Vec::new(), HashMap::new());
+        Ok(Self { table, names, by_name, makers, first, fields, order: RefCell::default() })
     }
 
-    /// Whether an object has the form that is kept under this number; of a document itself only inputs count.
-    fn is_shape(&self, number: usize, object: Value<'_>, inputs: &[String]) -> bool {
-        let Some(shape) = self.shapes.get(number).filter(|shape| shape.is_made) else { return false };
-        let mut expected = shape.names.iter();
-        let mut next = expected.next();
-        for (name, _) in object.raw_pairs() {
-            match next {
-                Some(at) if *self.names[*at].name == *name => next = expected.next(),
-                _ if !inputs.is_empty() && !is_input(inputs, name) => {}
-                _ => return false,
-            }
-        }
-        next.is_none()
-    }
-
-    /// Notes the form of an object; whether it is the one that was noted before and there is no table of it yet.
-    fn note(&mut self, number: usize, names: &[usize]) -> bool {
-        if number > self.shapes.len() || number >= SHAPES_KEPT {
-            return false;
-        }
-        if number == self.shapes.len() {
-            self.shapes.push(Shape::default());
-        }
-        let shape = &mut self.shapes[number];
-        if *shape.names == *names {
-            return !names.is_empty() && !shape.is_made;
-        }
-        *shape = Shape { names: names.to_vec(), is_made: false };
-        false
+    /// The function that makes documents like this one.
+    fn maker(&mut self, of: &Crossed<'_>) -> Option<usize> {
+        let form = of.event.document.form().filter(|_| of.run.reads_event())?;
+        self.makers.find(of.lua, &self.table, form, of.inputs, of.is_decoded())
     }
 
     /// Which of the fields a key is, that came as number `count` of its row.
@@ -208,7 +178,7 @@ impl Pins {
     /// The place of a name where it is pinned. `next` is where it is looked for first.
     fn find(&self, name: &[u8], next: &mut usize) -> Option<usize> {
         let at = match self.names.get(*next) {
-            Some(known) if *known.name == *name => *next,
+            Some(known) if **known == *name => *next,
             _ => *self.by_name.get(name)?,
         };
         *next = at + 1;
@@ -219,9 +189,9 @@ impl Pins {
         self.names.len() < SCRIPT_NAMES_KEPT && name.len() <= SCRIPT_NAME_BYTES_KEPT
     }
 
-    fn add(&mut self, name: &[u8], inputs: &[String]) {
+    fn add(&mut self, name: &[u8]) {
         self.by_name.insert(name.into(), self.names.len());
-        self.names.push(Known { name: name.into(), is_input: is_input(inputs, name) });
+        self.names.push(name.into());
     }
 }
 
@@ -308,14 +278,16 @@ pub(crate) fn cross<R>(crossing: &Crossing, pins: &mut Pins, of: &Crossed<'_>, r
             let (pinned, handler) = (top.at + 1, top.at + 2);
             let pushed = (&pins.table).push_into_stack(raw).and_then(|()| (&crossing.traced).push_into_stack(raw));
             let pushed = pushed.and_then(|()| (&crossing.stages).push_into_stack(raw));
-            let mut frame = Frame { of, pins, next: 0, objects: 0, names: Vec::new(), digits: String::new(), end: End::Filtered };
+            let maker = pins.maker(of);
+            let mut frame = Frame { of, pins, next: 0, maker, digits: String::new(), end: End::Filtered };
             lua_pushlightuserdata(l, (&raw mut frame).cast());
             lua_pushvalue(l, pinned);
             let pushed = pushed.and_then(|()| of.attributes.push_into_stack(raw)).and_then(|()| of.meta.push_into_stack(raw));
+            let pushed = pushed.and_then(|()| (&crossing.input).push_into_stack(raw));
             if let Err(error) = pushed {
                 return read(Err(error));
             }
-            let status = counted(of.meter, || lua_pcall(l, 4, LUA_MULTRET, handler));
+            let status = counted(of.meter, || lua_pcall(l, 5, LUA_MULTRET, handler));
             let first = handler + 1;
             if status == LUA_OK {
                 let Frame { pins, end, .. } = frame;
@@ -372,6 +344,7 @@ const FRAME: c_int = 1;
 const PINNED: c_int = 2;
 const GIVEN_ATTRIBUTES: c_int = 3;
 const GIVEN_META: c_int = 4;
+const MAKES_INPUT: c_int = 5;
 
 /// The stages of a run, over one event.
 unsafe extern "C-unwind" fn stages(l: *mut lua_State) -> c_int {
@@ -474,74 +447,75 @@ impl Frame<'_> {
         let of = self.of;
         // SAFETY: as the `impl` says; nothing here waits to be dropped. Buffers are as long as was asked for.
         unsafe {
-            lua_createtable(l, 0, 5);
-            let input = lua_gettop(l);
-            if let Some((bytes, form)) = of.payload {
-                pinned(l, names::PAYLOAD);
-                match form {
-                    PayloadForm::Buffer => {
-                        let buffer = lua_newbuffer(l, bytes.len()).cast::<u8>();
-                        ptr::copy_nonoverlapping(bytes.as_ptr(), buffer, bytes.len());
-                    }
-                    PayloadForm::String => lua_pushlstring_(l, bytes.as_ptr().cast(), bytes.len()),
-                    PayloadForm::Bytes => {
-                        lua_createtable(l, bytes.len() as c_int, 0);
-                        for (i, byte) in bytes.iter().enumerate() {
-                            lua_pushnumber(l, f64::from(*byte));
-                            lua_rawseti_(l, -2, i as c_int + 1);
-                        }
+            lua_pushvalue(l, MAKES_INPUT);
+            match of.payload {
+                None => lua_pushnil(l),
+                Some((bytes, PayloadForm::Buffer)) => {
+                    let buffer = lua_newbuffer(l, bytes.len()).cast::<u8>();
+                    ptr::copy_nonoverlapping(bytes.as_ptr(), buffer, bytes.len());
+                }
+                Some((bytes, PayloadForm::String)) => lua_pushlstring_(l, bytes.as_ptr().cast(), bytes.len()),
+                Some((bytes, PayloadForm::Bytes)) => {
+                    lua_createtable(l, bytes.len() as c_int, 0);
+                    for (i, byte) in bytes.iter().enumerate() {
+                        lua_pushnumber(l, f64::from(*byte));
+                        lua_rawseti_(l, -2, i as c_int + 1);
                     }
                 }
-                lua_rawset(l, input);
             }
-            if let Some(port) = of.f_port {
-                pinned(l, names::F_PORT);
-                lua_pushnumber(l, port);
-                lua_rawset(l, input);
+            match of.f_port {
+                None => lua_pushnil(l),
+                Some(port) => lua_pushnumber(l, port),
             }
-            pinned(l, names::RECEIVED_AT);
             lua_pushnumber(l, of.event.origin.received_at as f64 / 1_000.0);
-            lua_rawset(l, input);
-            pinned(l, names::ASSET);
-            lua_createtable(l, 0, 2);
-            pinned(l, names::ID);
             push_text(l, &of.event.origin.asset);
-            lua_rawset(l, -3);
-            pinned(l, names::ATTRIBUTES);
             lua_pushvalue(l, GIVEN_ATTRIBUTES);
-            lua_rawset(l, -3);
-            lua_rawset(l, input);
-            pinned(l, names::META);
             lua_pushvalue(l, GIVEN_META);
-            lua_rawset(l, input);
+            make(l, 6);
         }
     }
 
     /// The event as validators and transforms see it. `data` is where on the stack what was decoded is.
     unsafe fn push_event(&mut self, l: *mut lua_State, data: Option<c_int>) {
-        let (root, inputs) = (self.of.event.document.root(), self.of.inputs);
-        // SAFETY: as the `impl` says; nothing here waits to be dropped.
+        let (event, with_decoded) = (self.of.event, self.of.is_decoded());
+        let root = event.document.root();
+        // SAFETY: as the `impl` says; nothing here waits to be dropped. A function is pinned where it is told to be.
         unsafe {
-            if let Kind::Map(len) = root.kind() {
-                let members = if inputs.is_empty() { len } else { inputs.len() };
-                self.push_object(l, root, 1 + members as c_int, inputs);
-            } else {
-                lua_createtable(l, 0, 2);
-                pinned(l, names::VALUE);
-                self.push_value(l, root);
+            if let Some(maker) = self.maker {
+                lua_rawgeti_(l, PINNED, makers::pin(maker));
+                let scalars = self.pins.makers.scalars(maker);
+                for place in scalars {
+                    push_scalar(l, &mut self.digits, event.document.at(*place));
+                }
+                let arguments = scalars.len() as c_int + c_int::from(with_decoded);
+                self.push_decoded(l, data);
+                make(l, arguments);
+                return;
+            }
+            match root.kind() {
+                Kind::Map(_) => self.push_object(l, root, usize::from(with_decoded), self.of.inputs),
+                _ => {
+                    lua_createtable(l, 0, 1 + c_int::from(with_decoded));
+                    pinned(l, names::VALUE);
+                    self.push_value(l, root);
+                    lua_rawset(l, -3);
+                }
+            }
+            if with_decoded {
+                pinned(l, names::DECODED);
+                self.push_decoded(l, data);
                 lua_rawset(l, -3);
             }
+        }
+    }
+
+    /// What was decoded, where something was.
+    unsafe fn push_decoded(&mut self, l: *mut lua_State, data: Option<c_int>) {
+        // SAFETY: as the `impl` says; nothing here waits to be dropped.
+        unsafe {
             match (data, &self.of.event.decoded) {
-                (Some(data), _) => {
-                    pinned(l, names::DECODED);
-                    lua_pushvalue(l, data);
-                    lua_rawset(l, -3);
-                }
-                (None, Some(decoded)) => {
-                    pinned(l, names::DECODED);
-                    self.push_value(l, decoded.root());
-                    lua_rawset(l, -3);
-                }
+                (Some(data), _) => lua_pushvalue(l, data),
+                (None, Some(decoded)) => self.push_value(l, decoded.root()),
                 (None, None) => {}
             }
         }
@@ -560,7 +534,7 @@ impl Frame<'_> {
                     if self.pins.has_room_for(name) {
                         lua_pushvalue(l, -1);
                         lua_rawseti_(l, PINNED, (self.pins.first + self.pins.names.len()) as c_int);
-                        self.pins.add(name, self.of.inputs);
+                        self.pins.add(name);
                     }
                 }
             }
@@ -572,15 +546,6 @@ impl Frame<'_> {
         // SAFETY: as the `impl` says; iterators over a document hold references only.
         unsafe {
             match value.kind() {
-                Kind::Null => lua_pushlightuserdata(l, ptr::null_mut::<c_void>()),
-                Kind::Bool(b) => lua_pushboolean(l, c_int::from(b)),
-                Kind::Float(f) => lua_pushnumber(l, f),
-                Kind::Int(i) => match exact(i) {
-                    Some(n) => lua_pushnumber(l, n),
-                    None => self.push_digits(l, format_args!("{i}")),
-                },
-                Kind::Uint(u) => self.push_digits(l, format_args!("{u}")),
-                Kind::Text(text) => push_text(l, text),
                 Kind::List(len) => {
                     lua_createtable(l, len as c_int, 0);
                     for (i, element) in value.elements().enumerate() {
@@ -588,72 +553,26 @@ impl Frame<'_> {
                         lua_rawseti_(l, -2, i as c_int + 1);
                     }
                 }
-                Kind::Map(len) => self.push_object(l, value, len as c_int, &[]),
+                Kind::Map(_) => self.push_object(l, value, 0, &[]),
+                _ => push_scalar(l, &mut self.digits, value),
             }
         }
     }
 
-    /// An object as a table with room for so many members, of which those that are inputs are in it.
-    unsafe fn push_object(&mut self, l: *mut lua_State, object: Value<'_>, room: c_int, inputs: &[String]) {
-        let number = self.objects;
-        self.objects += 1;
-        // SAFETY: as the `impl` says; iterators over a document hold references only. A form's table is in its place before
-        // the form is said to be made. Copying tells the collector nothing of its new table, which is on the stack that the
-        // read before it has told of.
+    /// An object as a table of those members that are inputs, with room for so many more: how large it is made decides on the
+    /// order in which a script meets its members.
+    unsafe fn push_object(&mut self, l: *mut lua_State, object: Value<'_>, more: usize, inputs: &[String]) {
+        let members = object.raw_pairs().filter(|(name, _)| is_input(inputs, name)).count();
+        // SAFETY: as the `impl` says; iterators over a document hold references only.
         unsafe {
-            let place = -1 - number as c_int;
-            if self.pins.is_shape(number, object, inputs) {
-                lua_rawgeti_(l, PINNED, place);
-                lua_clonetable(l, -1);
-                lua_replace(l, -2);
-                let mut members = 0;
-                for (name, value) in object.raw_pairs() {
-                    let Some(at) = self.pins.shapes[number].names.get(members).copied() else { break };
-                    if *self.pins.names[at].name != *name {
-                        continue;
-                    }
-                    members += 1;
-                    lua_rawgeti_(l, PINNED, (self.pins.first + at) as c_int);
-                    self.push_value(l, value);
-                    lua_rawset(l, -3);
-                }
-                return;
-            }
-            let (begin, mut is_known) = (self.names.len(), true);
-            lua_createtable(l, 0, room);
-            for (name, value) in object.raw_pairs() {
+            lua_createtable(l, 0, (members + more) as c_int);
+            for (name, value) in object.raw_pairs().filter(|(name, _)| is_input(inputs, name)) {
                 let at = self.pins.find(name, &mut self.next);
-                if !inputs.is_empty() && !at.map_or_else(|| is_input(inputs, name), |at| self.pins.names[at].is_input) {
-                    continue;
-                }
-                match at {
-                    Some(at) => self.names.push(at),
-                    None => is_known = false,
-                }
                 self.push_name(l, name, at);
                 self.push_value(l, value);
                 lua_rawset(l, -3);
             }
-            if is_known && self.pins.note(number, &self.names[begin..]) {
-                lua_createtable(l, 0, room);
-                for at in &self.names[begin..] {
-                    lua_rawgeti_(l, PINNED, (self.pins.first + at) as c_int);
-                    lua_pushboolean(l, 1);
-                    lua_rawset(l, -3);
-                }
-                lua_rawseti_(l, PINNED, place);
-                self.pins.shapes[number].is_made = true;
-            }
-            self.names.truncate(begin);
         }
-    }
-
-    unsafe fn push_digits(&mut self, l: *mut lua_State, number: std::fmt::Arguments<'_>) {
-        self.digits.clear();
-        // Writing to a String cannot fail.
-        let _ = self.digits.write_fmt(number);
-        // SAFETY: as the `impl` says; the digits live in the frame.
-        unsafe { push_text(l, &self.digits) }
     }
 
     /// Calls a stage's function, 1 to 3, that stands below its argument, within what the event may spend.
@@ -670,6 +589,15 @@ impl Frame<'_> {
     }
 }
 
+/// Calls a function of the host that makes a table, within [`stages`]: no script pays for it. Where it raises, `counted` puts
+/// everything right.
+unsafe fn make(l: *mut lua_State, arguments: c_int) {
+    let meter = METER.replace(ptr::null());
+    // SAFETY: the function and its arguments are on the stack, by the caller; nothing here waits to be dropped.
+    unsafe { lua_call(l, arguments, 1) };
+    METER.set(meter);
+}
+
 /// Pushes a name that the host pinned, within [`stages`].
 unsafe fn pinned(l: *mut lua_State, name: Name<'_>) {
     // SAFETY: the table is an argument of `stages`; a raw read takes room only.
@@ -680,6 +608,33 @@ unsafe fn pinned(l: *mut lua_State, name: Name<'_>) {
 unsafe fn push_text(l: *mut lua_State, text: &str) {
     // SAFETY: the text is a reference, nothing is to be dropped where this raises.
     unsafe { lua_pushlstring_(l, text.as_ptr().cast(), text.len()) }
+}
+
+/// Pushes a value of a document that is no container, within [`stages`]. `digits` is memory for large numbers.
+unsafe fn push_scalar(l: *mut lua_State, digits: &mut String, value: Value<'_>) {
+    // SAFETY: the document's texts and the digits are references, nothing is to be dropped where this raises.
+    unsafe {
+        if let Some(text) = value.raw_text() {
+            return lua_pushlstring_(l, text.as_ptr().cast(), text.len());
+        }
+        match value.kind() {
+            Kind::Bool(b) => return lua_pushboolean(l, c_int::from(b)),
+            Kind::Float(f) => return lua_pushnumber(l, f),
+            Kind::Int(i) => match exact(i) {
+                Some(n) => return lua_pushnumber(l, n),
+                None => write_digits(digits, format_args!("{i}")),
+            },
+            Kind::Uint(u) => write_digits(digits, format_args!("{u}")),
+            Kind::Null | Kind::Text(_) | Kind::List(_) | Kind::Map(_) => return lua_pushlightuserdata(l, ptr::null_mut::<c_void>()),
+        }
+        push_text(l, digits);
+    }
+}
+
+fn write_digits(out: &mut String, number: std::fmt::Arguments<'_>) {
+    out.clear();
+    // Writing to a String cannot fail.
+    let _ = out.write_fmt(number);
 }
 
 unsafe fn is_empty(l: *mut lua_State, table: c_int) -> bool {
@@ -708,6 +663,7 @@ impl Slot<'_> {
     ///
     /// # Safety
     /// The value stays where the collector finds it for as long as the scalar is used.
+    #[inline(always)]
     unsafe fn lent_scalar<'a>(&self) -> Scalar<'a> {
         // SAFETY: the slot's value is on the stack; the text's bytes are the caller's care.
         unsafe {

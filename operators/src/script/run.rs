@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 use tidegate_schemas::block::ScriptRun;
 use tidegate_schemas::catalog::{PinnedSource, PinnedTemplate};
 use tidegate_schemas::commit::Fault;
-use tidegate_schemas::document::Document;
+use tidegate_schemas::document::{Document, Lookup};
 use tidegate_schemas::ids::TenantId;
 use tidegate_schemas::limits::{RESULT_BYTES_MAX_HARD, SCRIPT_MEMORY_BYTES_HARD, SCRIPT_STEPS_HARD};
 use tidegate_schemas::row::Row;
@@ -78,7 +78,7 @@ pub(crate) fn fused(bundle: &mut Bundle, host: &mut Host, context: &EpochContext
             }
         }
         Ok(compiled) => {
-            let mut session = Session { state: host.take_state(work.tenant, work.allowance.memory), slot: None, payload: Vec::new() };
+            let mut session = Session { state: host.take_state(work.tenant, work.allowance.memory), slot: None, given: Given::default() };
             for event in events.iter_mut().filter(|e| e.is_at(from)) {
                 let outcome = session.event(host, &work, compiled, event);
                 account.add(host, from, event, &outcome);
@@ -113,8 +113,16 @@ fn conclude(event: &mut Event, outcome: Outcome) {
 struct Session {
     state: State,
     slot: Option<Slot>,
-    /// Memory for one event's payload after the other.
+    given: Given,
+}
+
+/// What the host finds of one event after the other.
+#[derive(Default)]
+struct Given {
+    /// Memory for the payload.
     payload: Vec<u8>,
+    payload_at: Lookup,
+    f_port_at: Lookup,
 }
 
 impl Session {
@@ -179,7 +187,7 @@ impl Session {
         match self.slot.insert(slot) {
             Slot::Broken(rejection) => Ok(Outcome::Rejected(rejection.clone())),
             Slot::Ready(environment) => {
-                let outcome = call(&mut self.state, environment, host, work, event, &mut self.payload);
+                let outcome = call(&mut self.state, environment, host, work, event, &mut self.given);
                 event.steps = host.meter.steps();
                 outcome
             }
@@ -194,16 +202,17 @@ fn call(
     host: &Host,
     work: &Work<'_>,
     event: &Event,
-    scratch: &mut Vec<u8>,
+    given: &mut Given,
 ) -> Result<Outcome, (Spent, StageName)> {
     let declared = work.template.template.payload.as_ref();
     let (mut payload, mut f_port) = (None, None);
     if work.run.decode {
-        match enter::payload(event, declared, scratch) {
+        let Given { payload: scratch, payload_at, f_port_at } = given;
+        match enter::payload(event, declared, payload_at, scratch) {
             Ok(bytes) => payload = bytes.zip(declared.map(|d| d.form)),
             Err(rejection) => return Ok(Outcome::Rejected(rejection)),
         }
-        f_port = enter::f_port(event, declared);
+        f_port = enter::f_port(event, declared, f_port_at);
     }
     let broken = |error: mlua::Error| Ok(Outcome::Rejected(describe(work.from, &error).into_rejection()));
     let (attributes, meta) = match state.attributes(event).and_then(|a| Ok((a, state.meta(&event.envelope, work.source)?))) {

@@ -8,6 +8,7 @@
 use crate::event::Event;
 use crate::script::compile::{CALLED, Compiled};
 use crate::script::error::{ScriptError, describe};
+use crate::script::makers::Makers;
 use crate::script::meter::{Allowance, Meter, STAGES, Spent};
 use crate::script::raw::{Crossing, Pins, counted};
 use crate::script::tide::{self, is_memory};
@@ -32,6 +33,8 @@ const REFERENCES_SPARE: usize = 32;
 /// A state, shared or a tenant's own.
 pub(crate) struct State {
     native: bool,
+    /// Documents of a form before a function that makes them is compiled.
+    forms_after: usize,
     /// Whether it may hold environments of several tenants.
     pub(crate) is_shared: bool,
     pub(crate) lua: Lua,
@@ -82,7 +85,7 @@ pub(crate) enum LoadError {
 
 impl State {
     /// Makes a state and closes its sandbox.
-    pub(crate) fn new(native: bool, is_shared: bool, meter: &Rc<Meter>) -> mlua::Result<Self> {
+    pub(crate) fn new(native: bool, forms_after: usize, is_shared: bool, meter: &Rc<Meter>) -> mlua::Result<Self> {
         let libraries = StdLib::TABLE | StdLib::STRING | StdLib::MATH | StdLib::BIT | StdLib::BUFFER | StdLib::UTF8;
         let lua = Lua::new_with(libraries, LuaOptions::new())?;
         // What is native is said where it is loaded: for a cold tenant the translation costs more than it saves.
@@ -91,12 +94,12 @@ impl State {
         let natives = tide::natives(&lua, meter)?;
         let empty = lua.create_table()?;
         empty.set_readonly(true);
-        lua.load(prelude()?).set_name("=tidegate").set_mode(ChunkMode::Binary).call::<()>((&globals, natives))?;
-        let crossing = Crossing::new(&lua)?;
+        let input = lua.load(prelude()?).set_name("=tidegate").set_mode(ChunkMode::Binary).call((&globals, natives))?;
+        let crossing = Crossing::new(&lua, input)?;
         lua.sandbox(true)?;
         let (environments, attributes) = (HashMap::new(), HashMap::new());
         let loads = Cell::new(0);
-        let state = Self { native, is_shared, lua, globals, empty, crossing, environments, loads, attributes, meta: None, used: 0 };
+        let state = Self { native, forms_after, is_shared, lua, globals, empty, crossing, environments, loads, attributes, meta: None, used: 0 };
         state.spare_references();
         Ok(state)
     }
@@ -191,7 +194,7 @@ impl State {
         let environment = Environment {
             #[cfg(feature = "oracle")]
             functions: functions.clone(),
-            pins: Pins::new(&self.lua, functions, fields).map_err(|e| broken(StageName::Decode, &e))?,
+            pins: Pins::new(&self.lua, Makers::new(self.native, self.forms_after), functions, fields).map_err(|e| broken(StageName::Decode, &e))?,
         };
         self.spare_references();
         Ok(environment)
@@ -271,6 +274,7 @@ fn prelude() -> mlua::Result<&'static [u8]> {
     Ok(PRELUDE.get_or_init(|| bytecode))
 }
 
-fn host_compiler() -> Compiler {
+/// Compiles what the host itself gives to a state.
+pub(crate) fn host_compiler() -> Compiler {
     Compiler::new().set_optimization_level(2).set_disabled_builtins(CALLED)
 }

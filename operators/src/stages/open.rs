@@ -5,10 +5,11 @@ use crate::event::{Bundle, Event, Plan, Progress};
 use crate::stages::transform::fields::{Scalar, timestamp};
 use bytes::Bytes;
 use hashbrown::HashMap;
+use std::borrow::Cow;
 use std::sync::Arc;
 use tidegate_schemas::catalog::{Catalog, PinnedSource, PinnedTemplate};
 use tidegate_schemas::definition::{ApiKey, Asset, Place};
-use tidegate_schemas::document::{Document, DocumentError, Value};
+use tidegate_schemas::document::{Document, DocumentError, Forms, Lookup};
 use tidegate_schemas::envelope::{Envelope, Span};
 use tidegate_schemas::ids::{LogId, NodeId, Position};
 use tidegate_schemas::limits::{ASSET_ID_BYTES_MAX, BUNDLE_EVENTS_MAX, EVENT_ID_BYTES_MAX};
@@ -41,8 +42,15 @@ pub type Seen<'a> = &'a dyn Fn(&[u8; 16]) -> bool;
 /// Opens the slices of one epoch, in raw order.
 pub fn apply(slices: &[Slice], catalog: &Catalog, log: LogId, seen: Seen<'_>) -> Vec<Bundle> {
     let mut gathered = Gathered::default();
+    let mut ways: HashMap<usize, Ways> = HashMap::new();
+    let source_of = |slice: &Slice| catalog.source(&slice.envelope.tenant, &slice.envelope.source);
+    let address_of = |source: Option<&Arc<PinnedSource>>| source.map_or(0, |s| Arc::as_ptr(s) as usize);
     for slice in slices {
-        let source = catalog.source(&slice.envelope.tenant, &slice.envelope.source).cloned();
+        ways.entry(address_of(source_of(slice))).or_default().to_come += (slice.to - slice.from) as usize;
+    }
+    for slice in slices {
+        let source = source_of(slice).cloned();
+        let ways = ways.entry(address_of(source.as_ref())).or_default();
         let mut record = OpenRecord {
             slice,
             catalog,
@@ -53,10 +61,12 @@ pub fn apply(slices: &[Slice], catalog: &Catalog, log: LogId, seen: Seen<'_>) ->
             receipt: slice.envelope.receipt.to_string(),
             nobody: Arc::from(""),
             last_template: None,
+            ways,
         };
         for ordinal in slice.from..slice.to {
             let (event, plan) = record.open(ordinal);
-            gathered.push(record.source.as_ref(), plan, event);
+            gathered.push(record.source.as_ref(), plan, event, record.ways.to_come);
+            record.ways.to_come -= 1;
         }
     }
     gathered.bundles
@@ -70,7 +80,8 @@ struct Gathered {
 }
 
 impl Gathered {
-    fn push(&mut self, source: Option<&Arc<PinnedSource>>, plan: Option<Plan>, event: Event) {
+    /// `most` is how many events of the source may go with this one: what grows is copied.
+    fn push(&mut self, source: Option<&Arc<PinnedSource>>, plan: Option<Plan>, event: Event, most: usize) {
         let address = (source.map_or(0, |s| Arc::as_ptr(s) as usize), plan.as_ref().map_or(0, |p| Arc::as_ptr(&p.template) as usize));
         let at = *self.open.entry(address).or_insert(usize::MAX);
         match self.bundles.get_mut(at) {
@@ -78,10 +89,25 @@ impl Gathered {
             Some(bundle) if bundle.events.len() < BUNDLE_EVENTS_MAX && source.is_some() => bundle.events.push(event),
             _ => {
                 self.open.insert(address, self.bundles.len());
-                self.bundles.push(Bundle { source: source.cloned(), plan, events: vec![event], runs: Vec::new() });
+                let mut events = Vec::with_capacity(if source.is_some() { most.min(BUNDLE_EVENTS_MAX) } else { 1 });
+                events.push(event);
+                self.bundles.push(Bundle { source: source.cloned(), plan, events, runs: Vec::new() });
             }
         }
     }
+}
+
+/// How events of one source were read before: most are of the same form, and have everything in the same place.
+#[derive(Default)]
+struct Ways {
+    forms: Forms,
+    asset: Lookup,
+    event_id: Lookup,
+    occurred_at: Lookup,
+    event_type: Lookup,
+    template: Lookup,
+    /// Events of the epoch that are still to come.
+    to_come: usize,
 }
 
 struct OpenRecord<'a> {
@@ -96,6 +122,7 @@ struct OpenRecord<'a> {
     nobody: Arc<str>,
     /// Most records name one template only.
     last_template: Option<(NodeId, String, Plan)>,
+    ways: &'a mut Ways,
 }
 
 impl OpenRecord<'_> {
@@ -166,24 +193,21 @@ impl OpenRecord<'_> {
             return Err(refuse(Code::SourceUnknown, format!("source {} is not published any more", envelope.source)));
         };
         if envelope.content_type != "application/octet-stream" {
-            event.document = Document::parse(event.bytes.clone()).map_err(|e| match e {
+            event.document = Document::parse_like(event.bytes.clone(), &mut self.ways.forms).map_err(|e| match e {
                 DocumentError::Syntax { .. } => refuse(Code::Syntax, e.to_string()),
                 DocumentError::Depth => refuse(Code::TooDeep, e.to_string()),
             })?;
         }
-        let root = event.document.root();
-        let key = self.key.as_deref();
-        let find = |place: &'_ Place| locate::text(place, root, &envelope.meta, key).map(|t| Arc::<str>::from(&*t));
-
+        let found = Found { document: &event.document, envelope, key: self.key.as_deref() };
         let missing = |what: String| refuse(Code::AssetMissing, what).at(pointer_of(&source.source.asset));
-        let asset = find(&source.source.asset).filter(|a| !a.is_empty());
+        let asset = found.text(&source.source.asset, &mut self.ways.asset).map(|t| Arc::<str>::from(&*t)).filter(|a| !a.is_empty());
         let asset = asset.ok_or_else(|| missing(format!("there is no asset id where source {} says", envelope.source)))?;
         if asset.len() > ASSET_ID_BYTES_MAX {
             return Err(missing(format!("an asset id has 1 to {ASSET_ID_BYTES_MAX} bytes; this one has {}", asset.len())));
         }
         event.origin.asset = asset;
         event.asset = self.catalog.asset(&source.tenant, &event.origin.asset).cloned();
-        event.origin.event_id = match event_id(&source, envelope, root, key, event.origin.index)? {
+        event.origin.event_id = match found.event_id(&source, &mut self.ways.event_id, event.origin.index)? {
             Some(id) => id,
             None => self.derived_id(event),
         };
@@ -193,10 +217,11 @@ impl OpenRecord<'_> {
             return Ok(None);
         }
         if let Some(place) = &source.source.occurred_at {
-            event.occurred_at = occurred_at(place, root, envelope, key)?;
+            event.occurred_at = found.time(place, &mut self.ways.occurred_at)?;
         }
-        event.event_type = source.source.event_type.as_ref().and_then(&find);
-        let named = source.source.template_at.as_ref().and_then(&find);
+        let name = |place: &Option<Place>, way| found.text(place.as_ref()?, way).map(|t| Arc::<str>::from(&*t));
+        event.event_type = name(&source.source.event_type, &mut self.ways.event_type);
+        let named = name(&source.source.template_at, &mut self.ways.template);
         self.plan(&source, event.asset.as_ref().map(|a| &a.asset), named).map(Some)
     }
 
@@ -227,44 +252,52 @@ pub fn plan_of(catalog: &Catalog, template: &Arc<PinnedTemplate>) -> Option<Plan
     Some(Plan { template: Arc::clone(template), table: Arc::clone(table) })
 }
 
-/// The sender's id, else one of `Idempotency-Key`, else `None`: then receipt and index make it.
-fn event_id(
-    source: &PinnedSource,
-    envelope: &Envelope,
-    root: Value<'_>,
-    key: Option<&ApiKey>,
-    index: u32,
-) -> Result<Option<Arc<str>>, Rejection> {
-    if let Some(place) = &source.source.event_id
-        && let Some(id) = locate::text(place, root, &envelope.meta, key)
-    {
-        if id.is_empty() || id.len() > EVENT_ID_BYTES_MAX {
-            let detail = format!("an event id has 1 to {EVENT_ID_BYTES_MAX} bytes; this one has {}", id.len());
-            return Err(Rejection::new(StageName::Open, Code::EventIdInvalid, detail).at(pointer_of(place)));
-        }
-        return Ok(Some((&*id).into()));
-    }
-    Ok(envelope.idempotency.as_ref().map(|k| format!("{k}-{index}").into()))
+/// Where a source may find what it says of an event.
+#[derive(Clone, Copy)]
+struct Found<'a> {
+    document: &'a Document,
+    envelope: &'a Envelope,
+    key: Option<&'a ApiKey>,
 }
 
-/// The time where the source says; `None` where nothing stands there, or null. What stands there and is no time is the
-/// event's mistake, and never silently replaced by the time at which it came.
-fn occurred_at(place: &Place, root: Value<'_>, envelope: &Envelope, key: Option<&ApiKey>) -> Result<Option<Micros>, Rejection> {
-    let text;
-    let found = match place {
-        Place::Pointer(pointer) => root.pointer(pointer).map_or(Scalar::Null, |value| Scalar::from(value.kind())),
-        other => {
-            text = locate::text(other, root, &envelope.meta, key);
-            // Headers and query values have no types: a number is one by its text.
-            text.as_deref().map_or(Scalar::Null, |text| text.parse().map_or(Scalar::Text(text), Scalar::Float))
+impl<'a> Found<'a> {
+    fn text(self, place: &'a Place, way: &mut Lookup) -> Option<Cow<'a, str>> {
+        locate::text(place, |pointer| way.find(self.document, pointer), &self.envelope.meta, self.key)
+    }
+
+    /// The sender's id, else one of `Idempotency-Key`, else `None`: then receipt and index make it.
+    fn event_id(self, source: &'a PinnedSource, way: &mut Lookup, index: u32) -> Result<Option<Arc<str>>, Rejection> {
+        if let Some(place) = &source.source.event_id
+            && let Some(id) = self.text(place, way)
+        {
+            if id.is_empty() || id.len() > EVENT_ID_BYTES_MAX {
+                let detail = format!("an event id has 1 to {EVENT_ID_BYTES_MAX} bytes; this one has {}", id.len());
+                return Err(Rejection::new(StageName::Open, Code::EventIdInvalid, detail).at(pointer_of(place)));
+            }
+            return Ok(Some((&*id).into()));
         }
-    };
-    match found {
-        Scalar::Null => Ok(None),
-        _ => timestamp(found).map(Some).map_err(|no| {
-            let detail = no.detail("the event's own time", found);
-            Rejection::new(StageName::Open, Code::OccurredAtInvalid, detail).at(pointer_of(place))
-        }),
+        Ok(self.envelope.idempotency.as_ref().map(|k| format!("{k}-{index}").into()))
+    }
+
+    /// The time where the source says; `None` where nothing stands there, or null. What stands there and is no time is the
+    /// event's mistake, and never silently replaced by the time at which it came.
+    fn time(self, place: &'a Place, way: &mut Lookup) -> Result<Option<Micros>, Rejection> {
+        let text;
+        let found = match place {
+            Place::Pointer(pointer) => way.find(self.document, pointer).map_or(Scalar::Null, |value| Scalar::from(value.kind())),
+            other => {
+                text = self.text(other, way);
+                // Headers and query values have no types: a number is one by its text.
+                text.as_deref().map_or(Scalar::Null, |text| text.parse().map_or(Scalar::Text(text), Scalar::Float))
+            }
+        };
+        match found {
+            Scalar::Null => Ok(None),
+            _ => timestamp(found).map(Some).map_err(|no| {
+                let detail = no.detail("the event's own time", found);
+                Rejection::new(StageName::Open, Code::OccurredAtInvalid, detail).at(pointer_of(place))
+            }),
+        }
     }
 }
 

@@ -21,10 +21,10 @@ pub fn apply(bundle: &mut Bundle, host: &mut Host, context: &EpochContext) {
     let fields = || Fields::new(&template.fields, &plan.table, template.id.as_str());
     match &template.transform {
         Some(Transform::Script(_)) => script::fused(bundle, host, context, StageName::Transform),
-        Some(Transform::Mapping(mapping)) => transform(bundle, &Mapped::new(template, fields(), mapping)),
+        Some(Transform::Mapping(mapping)) => transform(bundle, &mut Mapped::new(template, fields(), mapping)),
         None => {
             let by_name = default_mapping(template);
-            transform(bundle, &Mapped::new(template, fields(), &by_name));
+            transform(bundle, &mut Mapped::new(template, fields(), &by_name));
         }
     }
 }
@@ -47,7 +47,7 @@ pub fn check_constant(fields: &[Field], mapping: &Mapping) -> Result<(), String>
     checked.map_err(|problem| problem.detail)
 }
 
-fn transform(bundle: &mut Bundle, mapped: &Mapped<'_>) {
+fn transform(bundle: &mut Bundle, mapped: &mut Mapped<'_>) {
     for event in bundle.events.iter_mut().filter(|e| e.is_at(StageName::Transform)) {
         let row = mapped.row(event);
         event.go(match row {
@@ -110,7 +110,7 @@ impl<'a> Mapped<'a> {
         Self { fields, entries, places, unmapped }
     }
 
-    fn row(&self, event: &Event) -> Result<Row, Problem> {
+    fn row(&mut self, event: &Event) -> Result<Row, Problem> {
         let found = self.places.find(event);
         let mut draft = Draft { cells: self.fields.empty(), ..Draft::default() };
         for (entry, value) in self.entries.iter().zip(&found) {

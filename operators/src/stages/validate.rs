@@ -23,7 +23,7 @@ pub fn apply(bundle: &mut Bundle, host: &mut Host, context: &EpochContext) {
             rules.iter().for_each(|r| places.add(&r.at));
             for event in bundle.events.iter_mut().filter(|e| e.is_at(StageName::Validate)) {
                 event.progress = match &*compiled {
-                    Ok(compiled) => judge(rules, &compiled.patterns, &places, event),
+                    Ok(compiled) => judge(rules, &compiled.patterns, &mut places, event),
                     Err(error) => Progress::Rejected(error.clone().into_rejection()),
                 };
             }
@@ -36,7 +36,7 @@ pub fn apply(bundle: &mut Bundle, host: &mut Host, context: &EpochContext) {
     }
 }
 
-fn judge(rules: &[Rule], patterns: &[Option<Regex>], places: &Both, event: &Event) -> Progress {
+fn judge(rules: &[Rule], patterns: &[Option<Regex>], places: &mut Both, event: &Event) -> Progress {
     let found = places.find(event);
     let mut broken = rules.iter().zip(&found).zip(patterns).filter_map(|((rule, value), pattern)| broken(rule, *value, pattern.as_ref()));
     match broken.next() {

@@ -10,7 +10,7 @@ use tidegate_operators::script::{Host, HostOptions, Watch};
 use tidegate_operators::stages;
 use tidegate_schemas::catalog::{PinnedAsset, PinnedSource, PinnedTemplate};
 use tidegate_schemas::definition::*;
-use tidegate_schemas::document::Document;
+use tidegate_schemas::document::{Document, Forms};
 use tidegate_schemas::envelope::Envelope;
 use tidegate_schemas::ids::*;
 use tidegate_schemas::row::{Cell, Origin, Row};
@@ -134,6 +134,7 @@ pub fn bundle(tenant: &str, template: Template, events: &[&[u8]]) -> Bundle {
         refused: Vec::new(),
         release: None,
     });
+    let mut forms = Forms::default();
     let event = |(n, bytes): (usize, &&[u8])| {
         let bytes = Bytes::copy_from_slice(bytes);
         Event {
@@ -146,7 +147,7 @@ pub fn bundle(tenant: &str, template: Template, events: &[&[u8]]) -> Bundle {
             },
             key: [n as u8; 16],
             envelope: Arc::clone(&envelope),
-            document: Document::parse(bytes.clone()).unwrap_or_else(|_| Document::null()),
+            document: Document::parse_like(bytes.clone(), &mut forms).unwrap_or_else(|_| Document::null()),
             bytes,
             decoded: None,
             occurred_at: None,

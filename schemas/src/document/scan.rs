@@ -4,7 +4,7 @@
 //! control characters, `-0`, integers of more than 18 digits, numbers beyond a double, deep nesting, and every mistake. What
 //! it takes is what the full parser makes of it.
 
-use super::Node;
+use super::{Form, Node};
 use crate::limits::{DOCUMENT_NODES_KEPT, JSON_DEPTH_MAX};
 use std::cell::Cell;
 
@@ -21,11 +21,15 @@ thread_local! {
 }
 
 /// The nodes of one JSON value, in as much memory as they need: an epoch holds thousands of documents, and how many nodes a
-/// text has is not known before. None where it is not for this scanner to say.
-pub(super) fn nodes(text: &str) -> Option<Vec<Node>> {
-    let mut scan = Scan { text, bytes: text.as_bytes(), at: 0, nodes: TAPE.take() };
+/// text has is not known before. With them whether it has the form that was expected. None where it is not for this scanner to
+/// say.
+pub(super) fn nodes(text: &str, expected: Option<&Form>) -> Option<(Vec<Node>, bool)> {
+    let mut scan = Scan { text, bytes: text.as_bytes(), at: 0, nodes: TAPE.take(), expected, containers: 0 };
     scan.nodes.clear();
-    let found = scan.whole().map(|()| scan.nodes.as_slice().to_vec());
+    let found = scan.whole().map(|()| {
+        let is_expected = scan.expected.is_some_and(|form| form.is_whole(scan.nodes.len(), scan.containers));
+        (scan.nodes.as_slice().to_vec(), is_expected)
+    });
     scan.nodes.truncate(DOCUMENT_NODES_KEPT);
     scan.nodes.shrink_to(DOCUMENT_NODES_KEPT);
     TAPE.set(scan.nodes);
@@ -46,6 +50,10 @@ struct Scan<'t> {
     bytes: &'t [u8],
     at: usize,
     nodes: Vec<Node>,
+    /// None from where on the text is of another form.
+    expected: Option<&'t Form>,
+    /// Those that are as expected.
+    containers: usize,
 }
 
 impl Scan<'_> {
@@ -112,15 +120,25 @@ impl Scan<'_> {
         self.bytes.get(self.at).copied()
     }
 
+    #[inline]
     fn space(&mut self) {
-        while let Some(b' ' | b'\n' | b'\r' | b'\t') = self.peek() {
-            self.at += 1;
+        // Most senders leave none.
+        if self.peek().is_some_and(|byte| byte <= b' ') {
+            while let Some(b' ' | b'\n' | b'\r' | b'\t') = self.peek() {
+                self.at += 1;
+            }
         }
     }
 
     fn close(&mut self, container: Open) {
         let (len, end) = (container.len, self.nodes.len() as u32);
-        self.nodes[container.at] = if container.is_map { Node::Map { len, end } } else { Node::List { len, end } };
+        let node = if container.is_map { Node::Map { len, end } } else { Node::List { len, end } };
+        self.nodes[container.at] = node;
+        if self.expected.is_some_and(|form| form.has(container.at, node)) {
+            self.containers += 1;
+        } else {
+            self.expected = None;
+        }
     }
 
     fn word(&mut self, word: &str, node: Node) -> Option<()> {
@@ -132,11 +150,22 @@ impl Scan<'_> {
         Some(())
     }
 
+    #[inline]
     fn key(&mut self) -> Option<()> {
-        if self.peek()? != b'"' {
-            return None;
+        let rest = self.bytes[self.at..].strip_prefix(b"\"")?;
+        let start = self.at + 1;
+        let expected = self.expected.and_then(|form| form.name(self.nodes.len()));
+        if let Some(name) = expected
+            && starts_with(rest, name)
+        {
+            self.nodes.push(Node::Text { start: start as u32, len: name.len() as u32 - 2 });
+            self.at = start + name.len();
+            return Some(());
         }
         self.string()?;
+        if expected.is_none_or(|name| self.bytes[start..self.at] != name[..name.len() - 1]) {
+            self.expected = None;
+        }
         self.space();
         if self.peek()? != b':' {
             return None;
@@ -149,8 +178,8 @@ impl Scan<'_> {
     fn string(&mut self) -> Option<()> {
         let start = self.at + 1;
         let rest = &self.bytes[start..];
-        let len = rest.iter().position(|b| matches!(b, b'"' | b'\\' | 0..0x20))?;
-        if rest[len] != b'"' {
+        let len = plain(rest);
+        if *rest.get(len)? != b'"' {
             return None;
         }
         self.nodes.push(Node::Text { start: start as u32, len: len as u32 });
@@ -159,14 +188,21 @@ impl Scan<'_> {
     }
 
     /// Digits from `self.at` on, added to `value`; how many.
+    #[inline]
     fn digits(&mut self, value: &mut u64) -> usize {
-        let start = self.at;
-        while let Some(digit @ b'0'..=b'9') = self.peek() {
+        let (mut sum, mut count) = (*value, 0);
+        for byte in &self.bytes[self.at..] {
+            let digit = byte.wrapping_sub(b'0');
+            if digit > 9 {
+                break;
+            }
             // Wraps where there are too many, which the caller asks for.
-            *value = value.wrapping_mul(10).wrapping_add(u64::from(digit - b'0'));
-            self.at += 1;
+            sum = sum.wrapping_mul(10).wrapping_add(u64::from(digit));
+            count += 1;
         }
-        self.at - start
+        *value = sum;
+        self.at += count;
+        count
     }
 
     fn number(&mut self) -> Option<()> {
@@ -179,8 +215,20 @@ impl Scan<'_> {
         if whole == 0 || (first == b'0' && whole > 1) {
             return None;
         }
+        let node = match self.peek() {
+            Some(b'.' | b'e' | b'E') => self.float(start, is_negative, mantissa, whole)?,
+            _ if whole > DIGITS_MAX || (is_negative && mantissa == 0) => return None,
+            _ if is_negative => Node::Int(-(mantissa as i64)),
+            _ => Node::Int(mantissa as i64),
+        };
+        self.nodes.push(node);
+        Some(())
+    }
+
+    /// The rest of a number, at its point or exponent.
+    #[inline]
+    fn float(&mut self, start: usize, is_negative: bool, mut mantissa: u64, whole: usize) -> Option<Node> {
         let mut fraction = 0;
-        let is_float = matches!(self.peek(), Some(b'.' | b'e' | b'E'));
         if self.peek() == Some(b'.') {
             self.at += 1;
             fraction = self.digits(&mut mantissa);
@@ -188,27 +236,51 @@ impl Scan<'_> {
                 return None;
             }
         }
-        let has_exponent = matches!(self.peek(), Some(b'e' | b'E'));
-        if has_exponent {
+        if let Some(b'e' | b'E') = self.peek() {
             self.at += 1;
             self.at += usize::from(matches!(self.peek(), Some(b'+' | b'-')));
             if self.digits(&mut 0) == 0 {
                 return None;
             }
-        }
-        let node = if !is_float {
-            if whole > DIGITS_MAX || (is_negative && mantissa == 0) {
-                return None;
-            }
-            Node::Int(if is_negative { -(mantissa as i64) } else { mantissa as i64 })
-        } else if !has_exponent && whole + fraction <= DIGITS_MAX && mantissa <= EXACT_MAX {
+        } else if whole + fraction <= DIGITS_MAX && mantissa <= EXACT_MAX {
             // Both are exact, so their quotient is rounded once, as the number itself is.
             let number = mantissa as f64 / TENS[fraction];
-            Node::Float(if is_negative { -number } else { number })
-        } else {
-            Node::Float(self.text[start..self.at].parse().ok().filter(|f: &f64| f.is_finite())?)
-        };
-        self.nodes.push(node);
-        Some(())
+            return Some(Node::Float(if is_negative { -number } else { number }));
+        }
+        self.text[start..self.at].parse().ok().filter(|f: &f64| f.is_finite()).map(Node::Float)
     }
+}
+
+/// Whether a text begins so. Most names are short: looked at in a word of eight, they take no call.
+#[inline]
+fn starts_with(bytes: &[u8], name: &[u8]) -> bool {
+    match (bytes.first_chunk::<8>(), name.first_chunk::<8>()) {
+        (Some(word), Some(begin)) => word == begin && bytes[8..].starts_with(&name[8..]),
+        (Some(word), None) => {
+            let mut begin = [0; 8];
+            begin[..name.len()].copy_from_slice(name);
+            let unused = 64 - 8 * name.len() as u32;
+            (u64::from_le_bytes(*word) ^ u64::from_le_bytes(begin)).checked_shl(unused).unwrap_or(0) == 0
+        }
+        (None, _) => bytes.starts_with(name),
+    }
+}
+
+/// How many bytes come before the first quote, backslash or control character, looked at in words of eight.
+fn plain(bytes: &[u8]) -> usize {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    const HIGH: u64 = ONES << 7;
+    let mut len = 0;
+    while let Some(word) = bytes[len..].first_chunk() {
+        let word = u64::from_le_bytes(*word);
+        // A byte's high bit is set where the byte is zero; above the first such byte a borrow may set others.
+        let zero = |word: u64| word.wrapping_sub(ONES) & !word;
+        let control = word.wrapping_sub(ONES * 0x20) & !word;
+        let found = (zero(word ^ (ONES * u64::from(b'"'))) | zero(word ^ (ONES * u64::from(b'\\'))) | control) & HIGH;
+        if found != 0 {
+            return len + found.trailing_zeros() as usize / 8;
+        }
+        len += 8;
+    }
+    len + bytes[len..].iter().position(|b| matches!(b, b'"' | b'\\' | 0..0x20)).unwrap_or(bytes.len() - len)
 }

@@ -1,6 +1,7 @@
 use bytes::Bytes;
 use proptest::prelude::*;
-use tidegate_schemas::document::{Document, DocumentError};
+use std::sync::Arc;
+use tidegate_schemas::document::{Document, DocumentError, Forms, Lookup, Value};
 
 fn parse(text: &str) -> Result<Document, DocumentError> {
     Document::parse(Bytes::copy_from_slice(text.as_bytes()))
@@ -145,5 +146,51 @@ proptest! {
     fn any_bytes_are_answered(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
         let ours = Document::parse(Bytes::from(bytes.clone())).is_ok();
         prop_assert_eq!(ours, serde_json::from_slice::<serde_json::Value>(&bytes).is_ok());
+    }
+
+    /// Whatever came before: a document says what it says alone, it has the form of another one exactly where only scalars
+    /// differ, and a lookup finds what the pointer leads to.
+    #[test]
+    fn forms_change_nothing(values in prop::collection::vec(small_json(), 1..12), again in 0..12_usize) {
+        let (mut forms, mut lookups) = (Forms::default(), POINTERS.map(|pointer| (pointer, Lookup::default())));
+        let mut known: Vec<(serde_json::Value, Arc<tidegate_schemas::document::Form>)> = Vec::new();
+        for value in values.iter().chain(values.get(again)).chain(values.first()) {
+            let text = value.to_string();
+            let document = Document::parse_like(Bytes::from(text.clone()), &mut forms).unwrap();
+            prop_assert_eq!(json(&document), text);
+            for (pointer, lookup) in &mut lookups {
+                let expected = document.pointer(pointer).map(Value::place);
+                prop_assert_eq!(lookup.find(&document, pointer).map(Value::place), expected, "{}", pointer);
+            }
+            if let Some(form) = document.form() {
+                for (other, of_other) in &known {
+                    prop_assert_eq!(skeleton(other) == skeleton(value), **of_other == **form, "{} beside {}", other, value);
+                }
+                known.push((value.clone(), Arc::clone(form)));
+            }
+        }
+        prop_assert!(!known.is_empty());
+    }
+}
+
+const POINTERS: [&str; 6] = ["", "/a", "/a/0", "/b/a", "/b/b/1", "/\u{e9}"];
+
+/// Few names and few lengths, so that many are of one form.
+fn small_json() -> impl Strategy<Value = serde_json::Value> {
+    let leaf = prop_oneof![Just(serde_json::Value::Null), (0..1_000_i64).prop_map(Into::into), "[a-z]{0,3}".prop_map(Into::into)];
+    leaf.prop_recursive(3, 12, 3, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..3).prop_map(Into::into),
+            prop::collection::btree_map("[ab\u{e9}]", inner, 0..3).prop_map(|m| serde_json::Value::Object(m.into_iter().collect())),
+        ]
+    })
+}
+
+/// A value without its scalars.
+fn skeleton(value: &serde_json::Value) -> serde_json::Value {
+    match value {
+        serde_json::Value::Array(list) => list.iter().map(skeleton).collect(),
+        serde_json::Value::Object(map) => map.iter().map(|(name, value)| (name.clone(), skeleton(value))).collect(),
+        _ => serde_json::Value::Null,
     }
 }

@@ -73,7 +73,7 @@ impl<'a> Fields<'a> {
 
     /// A row without any value.
     pub(crate) fn empty(&self) -> Vec<Cell> {
-        vec![Cell::Null; self.width]
+        (0..self.width).map(|_| Cell::Null).collect()
     }
 
     /// The index of a declared field.
@@ -130,6 +130,20 @@ impl Scalar<'_> {
     }
 }
 
+/// The cell of what most scalars are: a number or boolean of the declared type and within its bounds.
+#[inline]
+pub(crate) fn plain(field: &Field, scalar: Scalar<'_>) -> Option<Cell> {
+    let (number, cell) = match (field.kind, scalar) {
+        (FieldType::F64, Scalar::Float(f)) if f.is_finite() => (f, Cell::F64(f)),
+        (FieldType::F64, Scalar::Int(i)) => (i as f64, Cell::F64(i as f64)),
+        (FieldType::I64, Scalar::Int(i)) => (i as f64, Cell::I64(i)),
+        (FieldType::Bool, Scalar::Bool(b)) => return Some(Cell::Bool(b)),
+        _ => return None,
+    };
+    let is_within = field.min.is_none_or(|min| number >= min) && field.max.is_none_or(|max| number <= max);
+    is_within.then_some(cell)
+}
+
 /// The cell of a scalar; fields of type `json` are the caller's.
 pub(crate) fn cell(field: &Field, scalar: Scalar<'_>) -> Result<Cell, Problem> {
     let wrong = |what: &str| {
@@ -139,8 +153,11 @@ pub(crate) fn cell(field: &Field, scalar: Scalar<'_>) -> Result<Cell, Problem> {
     if matches!(scalar, Scalar::Null) {
         return absent(field);
     }
+    if let Some(cell) = plain(field, scalar) {
+        return Ok(cell);
+    }
     let cell = match (field.kind, scalar) {
-        (FieldType::Bool, Scalar::Bool(b)) => Cell::Bool(b),
+        // Those that are plain are here for their bounds.
         (FieldType::I64, Scalar::Int(i)) => Cell::I64(i),
         (FieldType::I64, Scalar::Float(f)) if f.fract() == 0.0 && f.abs() < 9.2e18 => Cell::I64(f as i64),
         (FieldType::I64, Scalar::Float(f)) if f.is_finite() => return wrong("an integer of 64 bits"),

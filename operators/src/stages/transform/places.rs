@@ -2,14 +2,17 @@
 
 use crate::event::Event;
 use hashbrown::HashMap;
+use std::sync::Arc;
 use tidegate_schemas::definition::{Decode, Template};
-use tidegate_schemas::document::{Kind, Value};
+use tidegate_schemas::document::{Document, Form, Kind, Value};
 
 /// Pointers as a tree of their steps.
 #[derive(Debug, Default)]
 pub(crate) struct Places {
     root: Step,
     len: usize,
+    /// The form of the document before, and where its values stood: in another of this form they stand there again.
+    before: Option<(Arc<Form>, Vec<Option<usize>>)>,
 }
 
 #[derive(Debug, Default)]
@@ -46,9 +49,18 @@ impl Places {
         self.len
     }
 
-    /// Looks for all of them; `found` has one place for each. Where a key occurs twice, the last one counts.
-    pub(crate) fn find<'v>(&self, value: Value<'v>, found: &mut [Option<Value<'v>>]) {
-        self.root.find(value, found);
+    /// Looks for all of them, in the order in which they were added. Where a key occurs twice, the last one counts.
+    pub(crate) fn find<'v>(&mut self, document: &'v Document) -> Vec<Option<Value<'v>>> {
+        if let (Some((before, places)), Some(form)) = (&self.before, document.form())
+            && Arc::ptr_eq(before, form)
+        {
+            return places.iter().map(|place| place.map(|place| document.at(place))).collect();
+        }
+        let mut found = vec![None; self.len];
+        self.root.find(document.root(), &mut found);
+        let places = || found.iter().map(|value| value.map(Value::place)).collect();
+        self.before = document.form().map(|form| (Arc::clone(form), places()));
+        found
     }
 }
 
@@ -127,19 +139,15 @@ impl Both {
     }
 
     /// The values in the order of the pointers.
-    pub(crate) fn find<'v>(&self, event: &'v Event) -> Vec<Option<Value<'v>>> {
-        let mut sent = vec![None; self.sent.len()];
-        if !sent.is_empty() {
-            self.sent.find(event.document.root(), &mut sent);
-        }
+    pub(crate) fn find<'v>(&mut self, event: &'v Event) -> Vec<Option<Value<'v>>> {
+        let sent = if self.sent.len() == 0 { Vec::new() } else { self.sent.find(&event.document) };
         if self.decoded.len() == 0 {
             return sent;
         }
         let Some(document) = &event.decoded else {
             return self.order.iter().map(|(decoded, n)| if *decoded { None } else { sent[*n] }).collect();
         };
-        let mut decoded = vec![None; self.decoded.len()];
-        self.decoded.find(document.root(), &mut decoded);
+        let decoded = self.decoded.find(document);
         self.order.iter().map(|(below, n)| if *below { decoded[*n] } else { sent[*n] }).collect()
     }
 }
