@@ -27,7 +27,7 @@ pub struct Event {
     /// The event as a document, for the stages; null for raw bytes.
     pub document: Document,
     /// What `decode` returned as `data`, where a native stage after it needs it.
-    pub decoded: Option<Document>,
+    pub decoded: Option<Box<Document>>,
     /// Where the source points for the device's own time.
     pub occurred_at: Option<Micros>,
     /// Where the source points for the event's type.

@@ -13,9 +13,9 @@ use tidegate_schemas::block::{Output, Refused, RejectionsRead};
 use tidegate_schemas::catalog::Catalog;
 use tidegate_schemas::definition::Source;
 use tidegate_schemas::envelope::{Envelope, EnvelopeError};
-use tidegate_schemas::ids::{Partition, SourceId, TenantId};
+use tidegate_schemas::ids::{Partition, TenantId};
 use tidegate_schemas::locate::header_key;
-use tidegate_schemas::log::{EventLog, LogError, LogName};
+use tidegate_schemas::log::{Entry, EventLog, LogError, LogName};
 use tidegate_schemas::system::SystemTable;
 use tidegate_schemas::time::Micros;
 use tidegate_schemas::verdict::Code;
@@ -35,6 +35,10 @@ pub struct Recorded {
     pub meta: BTreeMap<String, String>,
     /// When it came.
     pub received_at: Micros,
+    /// Its own time, where its source looks for it.
+    pub occurred_at: Option<Micros>,
+    /// Its type, where its source looks for it.
+    pub event_type: Option<String>,
     /// Whether it is JSON, or bytes.
     pub is_json: bool,
     /// As sent.
@@ -140,9 +144,7 @@ impl Search<'_> {
             if !of.takes(known) || envelope.release.is_some() {
                 return Ok(());
             }
-            let to = envelope.events.len() as u32;
-            let slice = Slice { offset: entry.offset, envelope: Arc::new(envelope), value: entry.record.value.clone(), from: 0, to };
-            let bundles = open::apply(&[slice], self.catalog, self.log.log_id(), &|_| false);
+            let bundles = self.open(entry, envelope);
             let mut events: Vec<(&Bundle, &Event)> = bundles.iter().flat_map(|b| b.events.iter().map(move |e| (b, e))).collect();
             events.sort_unstable_by_key(|(_, e)| e.origin.at);
             for (bundle, event) in events {
@@ -152,6 +154,13 @@ impl Search<'_> {
             }
             Ok::<_, RecordedError>(())
         })
+    }
+
+    /// The events of a record, as production finds them.
+    fn open(&self, entry: &Entry, envelope: Envelope) -> Vec<Bundle> {
+        let to = envelope.events.len() as u32;
+        let slice = Slice { offset: entry.offset, envelope: Arc::new(envelope), value: entry.record.value.clone(), from: 0, to };
+        open::apply(&[slice], self.catalog, self.log.log_id(), &|_| false)
     }
 
     fn is_of(&self, bundle: &Bundle, event: &Event) -> bool {
@@ -177,6 +186,8 @@ impl Search<'_> {
             attributes: event.asset.as_ref().map(|a| a.asset.attributes.clone()).unwrap_or_default(),
             meta: source.map(|s| let_through(s, envelope)).unwrap_or_default(),
             received_at: envelope.received_at,
+            occurred_at: event.occurred_at,
+            event_type: event.event_type.as_ref().map(|name| name.to_string()),
             is_json: is_json(&envelope.content_type),
             bytes: event.bytes.clone(),
             refused: None,
@@ -209,31 +220,35 @@ impl Search<'_> {
 
     fn refused(&self, partition: Partition, refused: &Refused<'_>) -> Result<Recorded, RecordedError> {
         let asset = TenantId::new(refused.tenant).ok().and_then(|tenant| self.catalog.asset(&tenant, refused.asset));
+        // A rejection's row does not hold everything that came with the event.
+        let sent = self.sent(partition, refused)?;
+        let (occurred_at, event_type, meta) = sent.map(|r| (r.occurred_at, r.event_type, r.meta)).unwrap_or_default();
         Ok(Recorded {
             tenant: refused.tenant.to_owned(),
             source: refused.source.to_owned(),
             asset: refused.asset.to_owned(),
             attributes: asset.map(|a| a.asset.attributes.clone()).unwrap_or_default(),
-            meta: self.headers_of(partition, refused)?,
+            meta,
             received_at: refused.received_at,
+            occurred_at,
+            event_type,
             is_json: is_json(refused.content_type),
             bytes: Bytes::copy_from_slice(refused.original),
             refused: Some((refused.stage.to_owned(), refused.code.to_owned())),
         })
     }
 
-    /// Headers are not in a rejection's row: they are known as long as `raw` holds the request.
-    fn headers_of(&self, partition: Partition, refused: &Refused<'_>) -> Result<BTreeMap<String, String>, RecordedError> {
-        let ids = TenantId::new(refused.tenant).ok().zip(SourceId::new(refused.source).ok());
-        let source = ids.and_then(|(tenant, source)| self.catalog.source(&tenant, &source)).filter(|s| !s.source.meta.is_empty());
-        let Some(source) = source else { return Ok(BTreeMap::new()) };
+    /// A refused event as it came: known as long as `raw` holds the request.
+    fn sent(&self, partition: Partition, refused: &Refused<'_>) -> Result<Option<Recorded>, RecordedError> {
         let read = match self.log.read(LogName::Raw, partition, refused.offset, 1) {
-            Err(LogError::Gone { .. }) => return Ok(BTreeMap::new()),
+            Err(LogError::Gone { .. }) => return Ok(None),
             read => read?,
         };
         let entry = read.first().filter(|entry| entry.offset == refused.offset);
-        let envelope = entry.and_then(|entry| Envelope::read(&entry.record).ok());
-        Ok(envelope.map(|envelope| let_through(&source.source, &envelope)).unwrap_or_default())
+        let Some((entry, envelope)) = entry.and_then(|entry| Some((entry, Envelope::read(&entry.record).ok()?))) else { return Ok(None) };
+        let bundles = self.open(entry, envelope);
+        let found = bundles.iter().find_map(|b| Some((b, b.events.iter().find(|e| e.origin.index == refused.index)?)));
+        Ok(found.map(|(bundle, event)| self.event(bundle, event)))
     }
 }
 

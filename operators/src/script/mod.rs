@@ -43,7 +43,7 @@ use std::sync::Arc;
 use tidegate_schemas::catalog::PinnedTemplate;
 use tidegate_schemas::commit::Fault;
 use tidegate_schemas::ids::TenantId;
-use tidegate_schemas::limits::{SCRIPT_FORM_DOCUMENTS_MIN, SCRIPT_COMPILED_MAX, SCRIPT_MEMORY_BYTES, SCRIPT_STATES_SHARED};
+use tidegate_schemas::limits::{SCRIPT_COMPILED_MAX, SCRIPT_FORM_DOCUMENTS_MIN, SCRIPT_MEMORY_BYTES, SCRIPT_STATES_SHARED};
 
 /// How a host works.
 #[derive(Debug, Clone, Copy)]

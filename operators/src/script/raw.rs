@@ -67,7 +67,6 @@ pub(crate) struct Pins {
     order: RefCell<Vec<usize>>,
 }
 
-
 /// What goes into one crossing.
 pub(crate) struct Crossed<'a> {
     pub(crate) lua: &'a Lua,

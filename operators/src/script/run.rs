@@ -101,7 +101,7 @@ fn conclude(event: &mut Event, outcome: Outcome) {
         Outcome::Rejected(rejection) => Progress::Rejected(rejection),
         Outcome::Later(stage, decoded) => {
             if decoded.is_some() {
-                event.decoded = decoded;
+                event.decoded = decoded.map(Box::new);
             }
             Progress::At(stage)
         }

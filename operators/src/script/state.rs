@@ -52,7 +52,7 @@ pub(crate) struct State {
 
 /// A template version in a state.
 pub(crate) enum Slot {
-    Ready(Environment),
+    Ready(Box<Environment>),
     /// Its top level fails, always in the same way: every event gets this.
     Broken(Rejection),
 }
@@ -99,7 +99,8 @@ impl State {
         lua.sandbox(true)?;
         let (environments, attributes) = (HashMap::new(), HashMap::new());
         let loads = Cell::new(0);
-        let state = Self { native, forms_after, is_shared, lua, globals, empty, crossing, environments, loads, attributes, meta: None, used: 0 };
+        let state =
+            Self { native, forms_after, is_shared, lua, globals, empty, crossing, environments, loads, attributes, meta: None, used: 0 };
         state.spare_references();
         Ok(state)
     }
@@ -135,7 +136,7 @@ impl State {
             return Ok(slot);
         }
         match self.load(compiled, fields.declared.iter().map(|d| d.field.name.as_str()), meter, allowance) {
-            Ok(environment) => Ok(Slot::Ready(environment)),
+            Ok(environment) => Ok(Slot::Ready(Box::new(environment))),
             Err(LoadError::Broken(rejection)) => Ok(Slot::Broken(rejection)),
             Err(LoadError::Spent(Spent::Steps, stage)) => {
                 Ok(Slot::Broken(Rejection::new(stage, Code::StepsExhausted, "the script's top level spent all steps")))
@@ -194,7 +195,8 @@ impl State {
         let environment = Environment {
             #[cfg(feature = "oracle")]
             functions: functions.clone(),
-            pins: Pins::new(&self.lua, Makers::new(self.native, self.forms_after), functions, fields).map_err(|e| broken(StageName::Decode, &e))?,
+            pins: Pins::new(&self.lua, Makers::new(self.native, self.forms_after), functions, fields)
+                .map_err(|e| broken(StageName::Decode, &e))?,
         };
         self.spare_references();
         Ok(environment)

@@ -111,12 +111,16 @@ fn release(config: &Config, of: &RefusedChoice, dry_run: bool, json: bool) -> an
     if json {
         println!("{}", serde_json::to_string(&done)?);
     } else {
-        tell(&done, dry_run);
+        tell(&done, dry_run, &of.codes);
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn tell(done: &Done, dry_run: bool) {
+fn tell(done: &Done, dry_run: bool, asked: &[String]) {
+    if done.released + done.quarantined + done.of_the_edge + done.gone == 0 {
+        println!("nothing that was asked for waits with the code {}; `tidegate rejections list` shows what does", asked.join(" or "));
+        return;
+    }
     let codes: Vec<String> = done.codes.iter().map(|(code, events)| format!("{code} {events}")).collect();
     let codes = if codes.is_empty() { String::new() } else { format!(" ({})", codes.join(", ")) };
     println!("{} events {}{codes}", done.released, if dry_run { "would be released" } else { "released" });

@@ -44,7 +44,7 @@ enum Tool {
         #[arg(long)]
         payload: PathBuf,
         /// The LoRaWAN port of bytes alone.
-        #[arg(long)]
+        #[arg(long, value_parser = clap::value_parser!(u32).range(0..=255))]
         f_port: Option<u32>,
         /// The asset that sends it.
         #[arg(long)]

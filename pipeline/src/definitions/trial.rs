@@ -9,7 +9,8 @@
 //! ```
 //! - Input: `event` is the event as sent; `bytes_hex` puts a payload where the template looks for it, in its encoding, and
 //!   `fPort` its port; without a place for the payload the bytes are the event. `asset` (id), `attributes` (the asset's),
-//!   `meta` (headers that the source lets through) and `received_at` (RFC 3339) are what scripts may ask for besides.
+//!   `meta` (headers that the source lets through) and `received_at` (RFC 3339) are what scripts may ask for besides;
+//!   `occurred_at` (RFC 3339) and `event_type` are what the source finds where it looks for them.
 //! - Expected, each optional but one of the last three: `decoded` (what `decode` returns as `data`), `valid` (what
 //!   `validate` says), and `rows`, `rejected` (`{"stage", "code"}`) or `filtered` (`true`).
 //! - A row lists every declared field that is not null; `event_type`, `occurred_at` (RFC 3339) and `attributes` are

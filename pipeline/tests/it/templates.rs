@@ -352,10 +352,16 @@ fn events_of_every_kind_can_be_tried() {
     let large = ran(&vec![b' '; 600_000]);
     assert!(text(&large.stderr).contains("an event of 600000 bytes, above 524288"), "{large:?}");
     let (root, dir) = new_template();
-    for (bytes, told) in
-        [("0929500c1", "it has 9 hex digits, and two make a byte"), ("{\"payload\": \"0929\",}", "begins like a JSON object")]
-    {
-        let payload = root.path().join("payload");
+    let payload = root.path().join("payload");
+    std::fs::write(&payload, "0x09 29 50 0c 1c\n").unwrap();
+    let ran = |port: &str| tidegate(&["template", "run", arg(&dir), "--payload", arg(&payload), "--f-port", port, "--json"]);
+    assert_eq!(json(&ran("2"))["rows"][0]["temperature"], 23.45);
+    assert!(text(&ran("999").stderr).contains("999 is not in 0..=255"));
+    for (bytes, told) in [
+        ("0929500c1", "it has 9 hex digits, and two make a byte"),
+        ("{\"payload\": \"0929\",}", "begins like a JSON object"),
+        ("[9, 41]", "write the device's bytes as hex digits"),
+    ] {
         std::fs::write(&payload, bytes).unwrap();
         let refused = tidegate(&["template", "run", arg(&dir), "--payload", arg(&payload)]);
         assert!(refused.status.code() == Some(2) && text(&refused.stderr).contains(told), "{refused:?}");
@@ -420,7 +426,10 @@ fn recorded_traffic_becomes_tests() {
     // A source of which nobody knows yet what it sends, whose gateway says where it stands.
     let (sources, keys) = (place.path("definitions/sources.toml"), place.path("definitions/keys.toml"));
     let append = |file: &Path, more: &str| std::fs::write(file, std::fs::read_to_string(file).unwrap() + more).unwrap();
-    append(&sources, "[[source]]\nid = \"fresh\"\nnode = \"acme\"\nasset = { pointer = \"/device\" }\nmeta = [\"x-site\"]\n\n");
+    append(
+        &sources,
+        "[[source]]\nid = \"fresh\"\nnode = \"acme\"\nasset = { pointer = \"/device\" }\nmeta = [\"x-site\"]\noccurred_at = { pointer = \"/at\" }\nevent_type = { pointer = \"/kind\" }\n\n",
+    );
     let hash = tidegate_ingest_http::hash_secret(&[77; 32]);
     append(&keys, &format!("[[key]]\nid = \"fresh\"\ntenant = \"acme\"\nsource = \"fresh\"\nsha256 = \"{hash}\"\n"));
     let server = place.start(&Options::default());
@@ -433,7 +442,12 @@ fn recorded_traffic_becomes_tests() {
     post(&place.keys[0], "application/json", acme, "");
     post(&place.keys[1], "application/json", b"{\"device\":\"b\",\"id\":\"1\",\"temperature\":3}", "");
     post(&crate::support::key("acmekeyb", 11), "application/octet-stream", &[1, 2], "x-device: f1\r\n");
-    post(&crate::support::key("fresh", 77), "application/json", b"{\"device\":\"n1\",\"payload\":\"0929500c1c\"}", "x-site: north\r\n");
+    post(
+        &crate::support::key("fresh", 77),
+        "application/json",
+        b"{\"device\":\"n1\",\"payload\":\"0929500c1c\",\"at\":1767323045000,\"kind\":\"uplink\"}",
+        "x-site: north\r\n",
+    );
     server.drain();
 
     let of = |template: &str| Recording { place: &place, dir: place.path("definitions/templates/vendor").join(template) };
@@ -487,8 +501,13 @@ fn recorded_traffic_becomes_tests() {
     assert_eq!(probe.run(&[]).status.code(), Some(1));
     let (found, _) = probe.tests(&["--source", "fresh"]);
     assert_eq!((found.len(), &found[0]["meta"]["x-site"], &found[0]["decoded"]["humidity"]), (1, &"north".into(), &40.into()));
+    assert_eq!((&found[0]["occurred_at"], &found[0]["event_type"]), (&"2026-01-02T03:04:05Z".into(), &"uplink".into()));
+    assert_eq!(found[0]["rows"][0]["event_type"], "uplink");
     let (refused, kept) = probe.tests(&["--asset", "n1", "--rejected"]);
-    assert_eq!((refused.len(), kept), (0, 1), "the same event, with its headers");
+    assert_eq!((refused.len(), kept), (0, 1), "the same event, with all that came with it");
+    std::fs::remove_dir_all(probe.dir.join("tests")).unwrap();
+    let (masked, _) = probe.tests(&["--source", "fresh", "--mask", "at,kind"]);
+    assert_eq!((&masked[0]["occurred_at"], &masked[0]["event_type"]), (&Value::Null, &"aaaaaa".into()));
     assert_eq!(probe.tests(&["--template", "meter"]).0.len(), 4);
     assert!(tidegate(&["template", "test", arg(&probe.dir)]).status.success());
     server.stop();

@@ -2,7 +2,7 @@
 //! whoever has looked at the form of one knows of all others where everything stands.
 
 use super::{Document, Node, Value};
-use crate::limits::{DOCUMENT_FORMS_KEPT, DOCUMENT_FORMS_MADE_MAX, DOCUMENT_FORM_NODES_MAX};
+use crate::limits::{DOCUMENT_FORM_NODES_MAX, DOCUMENT_FORMS_KEPT, DOCUMENT_FORMS_MADE_MAX};
 use std::sync::Arc;
 
 /// Where containers begin and end, and the names of members: the same in two documents means that each node of one is what
@@ -19,10 +19,12 @@ pub struct Form {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     Scalar,
-    /// Of a member; its value is the next node.
+    /// Of a member; its value is the next node. `word` is how it begins, compared where `mask` is set.
     Name {
         start: u32,
         len: u32,
+        word: u64,
+        mask: u64,
     },
     List {
         len: u32,
@@ -76,10 +78,15 @@ impl Form {
                 Node::Map { len, end } => {
                     steps[at] = Step::Map { len, end };
                     for (at, _) in (Value { document, at }).members() {
-                        let name = document.raw(nodes[at]);
-                        steps[at] = Step::Name { start: names.len() as u32, len: name.len() as u32 };
+                        let (start, name) = (names.len(), document.raw(nodes[at]));
                         names.extend_from_slice(name);
                         names.extend_from_slice(b"\":");
+                        let (mut word, mut mask) = ([0; 8], [0; 8]);
+                        for (i, byte) in names[start..].iter().enumerate().take(8) {
+                            (word[i], mask[i]) = (*byte, u8::MAX);
+                        }
+                        let (word, mask) = (u64::from_ne_bytes(word), u64::from_ne_bytes(mask));
+                        steps[at] = Step::Name { start: start as u32, len: name.len() as u32, word, mask };
                     }
                 }
                 _ => continue,
@@ -102,7 +109,7 @@ impl Form {
     /// What stands at a place.
     pub fn part(&self, at: usize) -> Part<'_> {
         match self.steps.get(at) {
-            Some(Step::Name { start, len }) => Part::Name(&self.names[*start as usize..(*start + *len) as usize]),
+            Some(Step::Name { start, len, .. }) => Part::Name(&self.names[*start as usize..(*start + *len) as usize]),
             Some(Step::List { end, .. }) => Part::List(*end as usize),
             Some(Step::Map { end, .. }) => Part::Map(*end as usize),
             Some(Step::Scalar) | None => Part::Scalar,
@@ -117,13 +124,20 @@ impl Form {
         }
     }
 
-    /// The name that stands at a place, with the quote and the colon that follow it.
+    /// The length of the name at a place, where a text goes on with it, a quote and a colon. Most names are short: compared as
+    /// one word they take no call.
     #[inline]
-    pub(super) fn name(&self, at: usize) -> Option<&[u8]> {
-        match self.steps.get(at)? {
-            Step::Name { start, len } => self.names.get(*start as usize..(*start + *len) as usize + 2),
-            _ => None,
-        }
+    pub(super) fn name_at(&self, at: usize, text: &[u8]) -> Option<usize> {
+        let Some(Step::Name { start, len, word, mask }) = self.steps.get(at) else { return None };
+        let (start, len) = (*start as usize, *len as usize);
+        let begins = text.first_chunk().is_none_or(|begin| (u64::from_ne_bytes(*begin) ^ word) & mask == 0);
+        let is_short = len + 2 <= 8 && text.len() >= 8;
+        (begins && (is_short || text.starts_with(self.names.get(start..start + len + 2)?))).then_some(len)
+    }
+
+    /// Whether this is the name at a place.
+    pub(super) fn is_name(&self, at: usize, name: &[u8]) -> bool {
+        matches!(self.part(at), Part::Name(known) if known == name)
     }
 
     /// Whether this is the container that stands at a place.

@@ -5,9 +5,11 @@
 //! it takes is what the full parser makes of it.
 
 use super::{Form, Node};
-use crate::limits::{DOCUMENT_NODES_KEPT, JSON_DEPTH_MAX};
+use crate::limits::DOCUMENT_NODES_KEPT;
 use std::cell::Cell;
 
+/// Levels of the usual: room for them is made for each document.
+const DEPTH_MAX: usize = 12;
 /// More digits may pass what an `i64` holds.
 const DIGITS_MAX: usize = 18;
 /// Powers of ten, each of which a double holds exactly.
@@ -59,7 +61,7 @@ struct Scan<'t> {
 impl Scan<'_> {
     /// Reads the one value that the text is.
     fn whole(&mut self) -> Option<()> {
-        let mut open: [Open; JSON_DEPTH_MAX] = [Open { at: 0, len: 0, is_map: false }; JSON_DEPTH_MAX];
+        let mut open = [Open { at: 0, len: 0, is_map: false }; DEPTH_MAX];
         let mut depth = 0;
         'value: loop {
             // At the beginning of a value.
@@ -153,19 +155,16 @@ impl Scan<'_> {
     #[inline]
     fn key(&mut self) -> Option<()> {
         let rest = self.bytes[self.at..].strip_prefix(b"\"")?;
-        let start = self.at + 1;
-        let expected = self.expected.and_then(|form| form.name(self.nodes.len()));
-        if let Some(name) = expected
-            && starts_with(rest, name)
-        {
-            self.nodes.push(Node::Text { start: start as u32, len: name.len() as u32 - 2 });
-            self.at = start + name.len();
+        let (start, at) = (self.at + 1, self.nodes.len());
+        if let Some(len) = self.expected.and_then(|form| form.name_at(at, rest)) {
+            self.nodes.push(Node::Text { start: start as u32, len: len as u32 });
+            self.at = start + len + 2;
             return Some(());
         }
         self.string()?;
-        if expected.is_none_or(|name| self.bytes[start..self.at] != name[..name.len() - 1]) {
-            self.expected = None;
-        }
+        // With spaces before its colon it is the same name.
+        let name = &self.bytes[start..self.at - 1];
+        self.expected = self.expected.filter(|form| form.is_name(at, name));
         self.space();
         if self.peek()? != b':' {
             return None;
@@ -248,21 +247,6 @@ impl Scan<'_> {
             return Some(Node::Float(if is_negative { -number } else { number }));
         }
         self.text[start..self.at].parse().ok().filter(|f: &f64| f.is_finite()).map(Node::Float)
-    }
-}
-
-/// Whether a text begins so. Most names are short: looked at in a word of eight, they take no call.
-#[inline]
-fn starts_with(bytes: &[u8], name: &[u8]) -> bool {
-    match (bytes.first_chunk::<8>(), name.first_chunk::<8>()) {
-        (Some(word), Some(begin)) => word == begin && bytes[8..].starts_with(&name[8..]),
-        (Some(word), None) => {
-            let mut begin = [0; 8];
-            begin[..name.len()].copy_from_slice(name);
-            let unused = 64 - 8 * name.len() as u32;
-            (u64::from_le_bytes(*word) ^ u64::from_le_bytes(begin)).checked_shl(unused).unwrap_or(0) == 0
-        }
-        (None, _) => bytes.starts_with(name),
     }
 }
 

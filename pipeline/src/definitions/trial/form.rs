@@ -31,6 +31,10 @@ pub(super) struct TestForm<'a> {
     #[serde(default)]
     pub(super) received_at: Option<String>,
     #[serde(default)]
+    pub(super) occurred_at: Option<String>,
+    #[serde(default)]
+    pub(super) event_type: Option<String>,
+    #[serde(default)]
     pub(super) decoded: Option<Value>,
     #[serde(default)]
     pub(super) valid: Option<bool>,
@@ -57,14 +61,16 @@ impl TestForm<'_> {
 
     /// The event that it describes.
     pub(super) fn input(&self, template: &Template) -> Result<Input, String> {
-        let received_at = match &self.received_at {
-            Some(text) => time::parse(text).ok_or_else(|| format!("received_at {text:?} is no RFC 3339 time"))?,
-            None => 0,
+        let time = |name: &str, text: &Option<String>| match text {
+            Some(text) => time::parse(text).map(Some).ok_or_else(|| format!("{name} {text:?} is no RFC 3339 time")),
+            None => Ok(None),
         };
+        let received_at = time("received_at", &self.received_at)?.unwrap_or(0);
+        let occurred_at = time("occurred_at", &self.occurred_at)?;
         let (bytes, raw) = self.event_bytes(template)?;
         let asset = self.asset.clone().unwrap_or_else(|| "test-asset".into());
-        let (attributes, meta) = (self.attributes.clone(), self.meta.clone());
-        Ok(Input { bytes: bytes.into(), raw, asset, attributes, meta, received_at })
+        let (attributes, meta, event_type) = (self.attributes.clone(), self.meta.clone(), self.event_type.clone());
+        Ok(Input { bytes: bytes.into(), raw, asset, attributes, meta, received_at, occurred_at, event_type })
     }
 
     /// The bytes, and whether they are no JSON.

@@ -7,6 +7,7 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use tidegate_schemas::time::{self, Micros};
 
 /// A masked value that is shorter is looked for as a whole value only: it stands in too many others by chance.
 const WITHIN_CHARS_MIN: usize = 4;
@@ -30,6 +31,15 @@ pub struct Around {
     pub attributes: BTreeMap<String, String>,
     /// Headers that the source lets through.
     pub meta: BTreeMap<String, String>,
+    /// The event's type, where the source found one.
+    pub event_type: Option<String>,
+    /// Its own time, where the source found one; left out where it was masked, since no time stands for another.
+    pub occurred_at: Option<Micros>,
+}
+
+/// The time that a source would find in a value: milliseconds since 1970, or RFC 3339.
+fn time_of(text: &str) -> Option<Micros> {
+    text.parse().map_or_else(|_| time::parse(text), time::from_millis)
 }
 
 impl Mask {
@@ -76,7 +86,14 @@ impl Mask {
             self.write(text, "", false, &mut out)?;
         }
         let all = |values: &BTreeMap<String, String>| values.iter().map(|(name, value)| (name.clone(), self.shown(value))).collect();
-        let around = Around { asset: self.shown(&around.asset), attributes: all(&around.attributes), meta: all(&around.meta) };
+        let is_hidden = |at: &Micros| self.hidden.iter().any(|(text, _)| time_of(text) == Some(*at));
+        let around = Around {
+            asset: self.shown(&around.asset),
+            attributes: all(&around.attributes),
+            meta: all(&around.meta),
+            event_type: around.event_type.as_deref().map(|name| self.shown(name)),
+            occurred_at: around.occurred_at.filter(|at| !is_hidden(at)),
+        };
         Ok((text.map(|_| out), around))
     }
 
@@ -288,7 +305,7 @@ mod tests {
     fn what_was_never_met_is_told() {
         let mut mask = Mask::new(&["device".into(), "/a/b".into(), "room".into(), "asset".into()]).unwrap();
         let attributes = BTreeMap::from([("room".to_owned(), "Lab 3".to_owned())]);
-        let around = Around { asset: "d1".into(), attributes, meta: BTreeMap::new() };
+        let around = Around { asset: "d1".into(), attributes, ..Around::default() };
         let (_, shown) = mask.apply(None, &around).unwrap();
         assert_eq!((shown.asset.as_str(), shown.attributes["room"].as_str()), ("a1", "Aaa 1"));
         assert_eq!(mask.unmet(), ["/a/b", "device"]);

@@ -25,7 +25,13 @@ pub struct NewTest {
 /// Why it cannot be one.
 pub fn input(template: &Template, event: &Recorded, mask: &mut Mask) -> Result<NewTest, String> {
     let sent = if event.is_json { Some(std::str::from_utf8(&event.bytes).map_err(|e| e.to_string())?.trim()) } else { None };
-    let around = Around { asset: event.asset.clone(), attributes: event.attributes.clone(), meta: event.meta.clone() };
+    let around = Around {
+        asset: event.asset.clone(),
+        attributes: event.attributes.clone(),
+        meta: event.meta.clone(),
+        event_type: event.event_type.clone(),
+        occurred_at: event.occurred_at,
+    };
     let (sent, around) = mask.apply(sent, &around)?;
     let mut members: Vec<(&str, String)> = Vec::new();
     match sent {
@@ -38,6 +44,8 @@ pub fn input(template: &Template, event: &Recorded, mask: &mut Mask) -> Result<N
     given("attributes", !around.attributes.is_empty(), line(&around.attributes));
     given("meta", !around.meta.is_empty(), line(&around.meta));
     given("received_at", true, line(&time::format(event.received_at)));
+    members.extend(around.occurred_at.map(|at| ("occurred_at", line(&time::format(at)))));
+    members.extend(around.event_type.as_ref().map(|name| ("event_type", line(name))));
     let input: Vec<String> = members.iter().map(|(name, value)| format!("  {}: {value}", line(name))).collect();
     let input = input.join(",\n");
     let refused = event.refused.as_ref().map(|(stage, code)| format!(", refused at {stage}: {code}")).unwrap_or_default();

@@ -13,7 +13,7 @@ use tidegate_operators::stages::open::NO_KEY;
 use tidegate_schemas::block::ScriptRun;
 use tidegate_schemas::catalog::{PinnedAsset, PinnedSource, PinnedTemplate};
 use tidegate_schemas::definition::{Asset, Decode, Place, Source, Template, Transform, Validate};
-use tidegate_schemas::document::Document;
+use tidegate_schemas::document::{Document, Forms};
 use tidegate_schemas::envelope::Envelope;
 use tidegate_schemas::ids::{CredentialId, IdError, NodeId, Position, ReceiptId, SourceId, TenantId};
 use tidegate_schemas::locate::header_key;
@@ -32,6 +32,9 @@ pub(super) struct Input {
     /// Headers that the source lets through.
     pub(super) meta: BTreeMap<String, String>,
     pub(super) received_at: Micros,
+    /// What the source finds, where it looks for them.
+    pub(super) occurred_at: Option<Micros>,
+    pub(super) event_type: Option<String>,
 }
 
 /// How an event ended.
@@ -125,9 +128,10 @@ fn refused(detail: impl Into<String>) -> Rejection {
 
 /// A bundle of so many times the same event, as `open` makes it.
 pub(super) fn bundle(template: &Template, table: &Table, input: &Input, count: usize) -> Result<Bundle, Rejection> {
-    let document = || match input.raw {
+    let mut forms = Forms::default();
+    let mut document = || match input.raw {
         true => Ok(Document::null()),
-        false => Document::parse(input.bytes.clone()).map_err(|e| refused(e.to_string())),
+        false => Document::parse_like(input.bytes.clone(), &mut forms).map_err(|e| refused(e.to_string())),
     };
     let (source, envelope) = surroundings(template, input).map_err(|e| refused(e.to_string()))?;
     let version = template.version();
@@ -136,7 +140,7 @@ pub(super) fn bundle(template: &Template, table: &Table, input: &Input, count: u
     let asset = Asset { id: input.asset.clone(), node: template.owner.clone(), template: None, attributes: input.attributes.clone() };
     let asset = Arc::new(PinnedAsset { asset, path: template.owner.as_str().into() });
     let envelope = Arc::new(envelope);
-    let event = |index: usize| {
+    let mut event = |index: usize| {
         let origin = Origin {
             at: Position::default(),
             index: u32::try_from(index).unwrap_or(u32::MAX),
@@ -151,15 +155,15 @@ pub(super) fn bundle(template: &Template, table: &Table, input: &Input, count: u
             bytes: input.bytes.clone(),
             document: document()?,
             decoded: None,
-            occurred_at: None,
-            event_type: None,
+            occurred_at: input.occurred_at,
+            event_type: input.event_type.as_deref().map(Into::into),
             asset: Some(Arc::clone(&asset)),
             steps: 0,
             notes: Vec::new(),
             progress: Progress::At(StageName::Decode),
         })
     };
-    let events: Vec<Event> = (0..count).map(event).collect::<Result<_, Rejection>>()?;
+    let events: Vec<Event> = (0..count).map(&mut event).collect::<Result<_, Rejection>>()?;
     let plan = Plan { template: Arc::new(pinned), table: Arc::new(table.clone()) };
     Ok(Bundle { source: Some(Arc::new(source)), plan: Some(plan), events, runs: Vec::new() })
 }

@@ -168,7 +168,8 @@ fn input(template: &Template, payload: &[u8], taken: &Taken) -> Result<Input, St
         _ => (payload.to_vec(), false),
     };
     let asset = taken.asset.clone().unwrap_or_else(|| "test-asset".into());
-    Ok(Input { bytes: bytes.into(), raw, asset, attributes: Default::default(), meta: Default::default(), received_at: 0 })
+    let (attributes, meta) = Default::default();
+    Ok(Input { bytes: bytes.into(), raw, asset, attributes, meta, received_at: 0, occurred_at: None, event_type: None })
 }
 
 /// What people wrote: hex digits, or the bytes as they are. What looks like a slip of either is told.
@@ -179,11 +180,15 @@ fn of_device(text: Option<&str>, payload: &[u8]) -> Result<Vec<u8>, String> {
     {
         return Err(format!("it begins like a JSON object and is none: {error}"));
     }
+    if text.trim_start().starts_with('[') && serde_json::from_str::<Vec<f64>>(text).is_ok() {
+        return Err("it is a list of numbers: write the device's bytes as hex digits".into());
+    }
     let digits: String = text.split_whitespace().collect();
+    let digits = digits.strip_prefix("0x").or(digits.strip_prefix("0X")).unwrap_or(&digits);
     if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
         return Ok(payload.to_vec());
     }
-    hex::decode(&digits).map_err(|_| format!("it has {} hex digits, and two make a byte", digits.len()))
+    hex::decode(digits).map_err(|_| format!("it has {} hex digits, and two make a byte", digits.len()))
 }
 
 fn shown(input: &Input) -> String {

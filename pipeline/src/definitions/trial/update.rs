@@ -22,6 +22,8 @@ pub(super) fn text(template: &Template, table: &Table, form: &TestForm<'_>, inpu
     given("attributes", (!form.attributes.is_empty()).then(|| line(&form.attributes)));
     given("meta", (!form.meta.is_empty()).then(|| line(&form.meta)));
     given("received_at", form.received_at.as_ref().map(line));
+    given("occurred_at", form.occurred_at.as_ref().map(line));
+    given("event_type", form.event_type.as_ref().map(line));
     // A test that had no end is a new one: it gets all that can be said.
     let is_new = form.ends() == 0;
     let decodes = script_of(template, StageName::Decode).is_some();
