@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tidegate_schemas::limits::INTAKE_STOPS_PERCENT;
 use tidegate_schemas::log::EventLog;
+use tidegate_sinks::clickhouse::probe::Exercised;
 use tidegate_sinks::clickhouse::{ClickHouseOptions, ClickHouseSink};
 use tidegate_sinks::objects::RACERS;
 
@@ -67,45 +68,43 @@ impl Finding {
     }
 }
 
-/// Tries everything; blocks, as long as brokers may take to answer. Folders that it had to make are gone afterwards.
-pub fn examine(config: &Config) -> Vec<Finding> {
+/// Tries everything, and tells each finding as soon as it is known; blocks, as long as brokers may take to answer. Folders that it
+/// had to make are gone afterwards.
+pub fn examine(config: &Config, tell: &mut dyn FnMut(Finding)) {
     let places = [Some(config.server.data_dir.clone()), config.snapshots().into_folder(), config.tables().into_folder()];
     let missing = |place: &PathBuf| place.ancestors().take_while(|at| !at.exists()).map(Path::to_owned).collect::<Vec<_>>();
     let made: BTreeSet<PathBuf> = places.iter().flatten().flat_map(missing).collect();
-    let found = try_all(config);
+    try_all(config, tell);
     // The deepest first; what is not empty stays.
     made.iter().rev().for_each(|folder| drop(fs::remove_dir(folder)));
-    found
 }
 
-fn try_all(config: &Config) -> Vec<Finding> {
-    let mut found = Vec::new();
+fn try_all(config: &Config, tell: &mut dyn FnMut(Finding)) {
     if let Some(folder) = &config.definitions.folder {
         let checked = check::check(folder).map(|c| format!("{} definitions, {} tests of templates", c.folder.definitions.len(), c.tests));
-        found.push(Finding::of("definitions", checked));
+        tell(Finding::of("definitions", checked));
     }
-    found.push(folder("server.data_dir", &config.server.data_dir));
+    tell(folder("server.data_dir", &config.server.data_dir));
     if config.server.roles.contains(&Role::Ingest) {
-        found.push(listening(config.server.listen));
+        tell(listening(config.server.listen));
     }
     match config.log.kind {
-        LogKind::Embedded => found.extend(embedded(config)),
+        LogKind::Embedded => embedded(config).into_iter().for_each(&mut *tell),
         LogKind::Kafka => {
-            found.extend(kafka::examine(&config.log.kafka, config.log.partitions));
-            found.extend(shared_folders(config));
+            kafka::examine(&config.log.kafka, config.log.partitions).into_iter().for_each(&mut *tell);
+            shared_folders(config).into_iter().for_each(&mut *tell);
         }
     }
     let roles = &config.server.roles;
     if roles.contains(&Role::Process) {
-        found.push(conditional_writes("snapshots", config, &config.snapshots()));
+        tell(conditional_writes("snapshots", config, &config.snapshots()));
     }
     if roles.contains(&Role::Sink) && config.sink.parquet.enabled {
-        found.push(conditional_writes("sink.parquet.path", config, &config.tables()));
+        tell(conditional_writes("sink.parquet.path", config, &config.tables()));
     }
     if roles.contains(&Role::Sink) && config.sink.clickhouse.enabled {
-        found.extend(clickhouse(config));
+        clickhouse(config, tell);
     }
-    found
 }
 
 /// Whether the edge could listen there. Whoever does already may be the server itself.
@@ -185,7 +184,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const SKEW_MAX: Duration = Duration::from_secs(1);
 
 /// Version, clock, and every right that the sink needs, by using it.
-fn clickhouse(config: &Config) -> Vec<Finding> {
+fn clickhouse(config: &Config, tell: &mut dyn FnMut(Finding)) {
     let settings = &config.sink.clickhouse;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let opened = settings.options().map_err(|e| e.to_string()).and_then(|options| {
@@ -194,31 +193,45 @@ fn clickhouse(config: &Config) -> Vec<Finding> {
     });
     let (sink, runtime) = match opened.and_then(|sink| Ok((sink, runtime.map_err(|e| e.to_string())?))) {
         Ok(both) => both,
-        Err(error) => return vec![Finding::failed("sink.clickhouse", error)],
+        Err(error) => return tell(Finding::failed("sink.clickhouse", error)),
     };
     let reached = match runtime.block_on(sink.reach()) {
         Ok(reached) => reached,
-        Err(error) => return vec![Finding::failed("sink.clickhouse.url", error)],
+        Err(error) => return tell(Finding::failed("sink.clickhouse.url", format!("{error}; {}", remedy(&error.to_string())))),
     };
-    let mut found = vec![if reached.fits {
+    tell(if reached.fits {
         Finding::ok("sink.clickhouse.url", format!("{}: version {}", settings.url, reached.version))
     } else {
         Finding::failed("sink.clickhouse.url", format!("{}: version {} is too old; 25 or newer is needed", settings.url, reached.version))
-    }];
+    });
     let skew = reached.skew.as_millis();
-    found.push(if reached.skew <= SKEW_MAX {
+    tell(if reached.skew <= SKEW_MAX {
         Finding::ok("ClickHouse's clock", format!("within {skew} ms of ours"))
     } else {
         Finding::warning("ClickHouse's clock", format!("{skew} ms away from ours: keep clocks in step (NTP)"))
     });
-    found.push(match runtime.block_on(sink.exercise()) {
-        Ok(1) => Finding::ok("ClickHouse's rights", format!("{} may make, widen, fill, read and drop tables; tokens hold", settings.user)),
-        Ok(rows) => {
+    tell(match runtime.block_on(sink.exercise()) {
+        Ok(Exercised { left: Some(why), .. }) => {
+            Finding::warning("ClickHouse's rights", format!("database {} was made to try them and stays: {why}", settings.database))
+        }
+        Ok(Exercised { rows: 1, .. }) => {
+            Finding::ok("ClickHouse's rights", format!("{} may make, widen, fill, read and drop tables; tokens hold", settings.user))
+        }
+        Ok(Exercised { rows, .. }) => {
             Finding::failed("ClickHouse's tokens", format!("one insert twice under one token left {rows} rows: is a proxy in between?"))
         }
         Err(error) => Finding::failed("ClickHouse's rights", format!("{error}; pipeline/guides/clickhouse.md has the grants")),
     });
-    found
+}
+
+/// What to do where ClickHouse is not reached, or does not let us in.
+fn remedy(error: &str) -> &'static str {
+    if error.contains("AUTHENTICATION_FAILED") || error.contains("Authentication failed") {
+        "sink.clickhouse.user and its password are not those of a user of that server"
+    } else {
+        "start it, or name its HTTP interface in sink.clickhouse.url: port 8123 with http, 8443 with https, unless it was changed; \
+         9000 and 9440 speak another protocol"
+    }
 }
 
 /// Partitions move between processes, and with them what stands in these places.

@@ -31,7 +31,7 @@ pub(crate) enum Waited {
     Met(ReceiptStatus),
     /// It is not, or nothing is known.
     Late,
-    /// It never will be: no sink has this name.
+    /// It never will be: no sink has this name, or the wish is none.
     Unmeetable(String),
 }
 
@@ -40,6 +40,19 @@ impl Wait {
     pub(crate) fn preferred(headers: &HeaderMap, max: Duration) -> Option<Self> {
         let preferences = headers.get_all("prefer").iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(','));
         preferences.filter_map(|preference| Self::read(preference, max)).next()
+    }
+
+    /// What is wrong with the wait that is asked for, where it is nothing to go by. Whoever asks is not refused for it (RFC 7240): the
+    /// events are taken, and the answer says that nothing was waited for.
+    pub(crate) fn unread(headers: &HeaderMap) -> Option<String> {
+        let mut preferences = headers.get_all("prefer").iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(','));
+        preferences.find_map(|preference| {
+            let wish = preference.split(';').next()?.trim();
+            let (name, value) = wish.split_once('=').unwrap_or((wish, ""));
+            let seconds = value.trim().trim_matches('"');
+            let is_wrong = name.trim().eq_ignore_ascii_case("wait") && seconds.parse::<u64>().is_err();
+            is_wrong.then(|| format!("{wish:?} is no time to wait: it is a whole number of seconds, as in wait=5"))
+        })
     }
 
     fn read(preference: &str, max: Duration) -> Option<Self> {

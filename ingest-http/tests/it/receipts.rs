@@ -98,6 +98,20 @@ async fn a_post_waits_where_asked() {
         assert_eq!(answer.status, 202, "{prefer}");
         assert!(answer.json().get("events").is_none());
     }
+    // What cannot be read is no reason to refuse events, and is told; nothing to wait for is not, and neither is what we do not know.
+    for (prefer, told) in [
+        ("wait=x", Some("\"wait=x\" is no time to wait: it is a whole number of seconds, as in wait=5")),
+        ("respond-async, wait=-1; sink=parquet", Some("\"wait=-1\" is no time to wait: it is a whole number of seconds, as in wait=5")),
+        ("wait", Some("\"wait\" is no time to wait: it is a whole number of seconds, as in wait=5")),
+        ("wait=5s", Some("\"wait=5s\" is no time to wait: it is a whole number of seconds, as in wait=5")),
+        ("wait=0", None),
+        ("waits=3", None),
+        ("return=minimal", None),
+    ] {
+        let answer = post(prefer).await;
+        assert_eq!((answer.status, answer.header("preference-applied")), (202, None), "{prefer}");
+        assert_eq!(answer.json().get("not_waited").and_then(|told| told.as_str()), told, "{prefer}");
+    }
 }
 
 /// One transformed event whose rows are durable in parquet, in clickhouse, or not; and one without rows.

@@ -108,7 +108,7 @@ pub fn main(args: Args) -> anyhow::Result<ExitCode> {
             print(&figures);
         }
         if !args.exit {
-            told(further(&server, &dir, example.as_deref().unwrap_or_default()));
+            told(further(&server, &dir, example.as_deref().unwrap_or_default(), &figures));
             tokio::signal::ctrl_c().await?;
         }
         server.stop().await;
@@ -337,13 +337,25 @@ fn print(figures: &Figures) {
     }
 }
 
-fn further(server: &Server, dir: &Path, key: &str) -> String {
+fn further(server: &Server, dir: &Path, key: &str, figures: &Figures) -> String {
     let event = r#"{"device":"urn:dev:mac:0024beff00000001","ts":"2026-01-01T00:00:00Z","temperature":21.5,"humidity":40}"#;
+    // It may not be on the path.
+    let program = std::env::current_exe().map_or_else(|_| "tidegate".to_owned(), |path| path.display().to_string());
+    let (address, config) = (server.address, dir.join("tidegate.toml"));
+    let config = config.display();
+    let look = figures.tables.iter().max_by_key(|t| t.rows).map(|table| {
+        let Table { tenant, table, path, .. } = table;
+        let sql = "SELECT asset, count(*) AS rows FROM self GROUP BY asset ORDER BY rows DESC LIMIT 5";
+        format!(
+            "look at rows:  {program} tap --tenant {tenant} --table {table} --from beginning --limit 5 --config {config}\n\
+             query them:    python3 -c \"import polars; print(polars.scan_delta('{}').sql('{sql}').collect())\"\n\
+             watch them:    {program} tap --tenant {tenant} --config {config}\n",
+            path.display()
+        )
+    });
     format!(
-        "\nsend one yourself:\n  curl -s http://{}/v1/events -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' -H 'Prefer: wait=5' -d '{event}'\n\
-         what it did:  curl -s http://{}/metrics\nadd up:       tidegate verify --config {}\nCtrl-C ends.",
-        server.address,
-        server.address,
-        dir.join("tidegate.toml").display()
+        "\n{}send one yourself:\n  curl -s http://{address}/v1/events -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' -H 'Prefer: wait=5' -d '{event}'\n\
+         what it did:   curl -s http://{address}/metrics\nadd up:        {program} verify --config {config}\nCtrl-C ends.",
+        look.unwrap_or_default()
     )
 }

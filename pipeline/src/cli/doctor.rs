@@ -1,6 +1,6 @@
 //! `tidegate doctor`: does everything work that the configuration names?
 
-use crate::doctor::{self, State};
+use crate::doctor::{self, Finding, State};
 use std::process::ExitCode;
 
 /// Try everything that the configuration names, and say what to do; exits 1 where something would not work.
@@ -15,19 +15,17 @@ pub struct Args {
 
 pub fn main(args: &Args) -> anyhow::Result<ExitCode> {
     let config = args.which.load()?;
-    let found = doctor::examine(&config);
+    let mut found = Vec::new();
+    doctor::examine(&config, &mut |finding| {
+        if !args.json {
+            print(&finding);
+        }
+        found.push(finding);
+    });
     let failed = found.iter().filter(|f| f.state == State::Failed).count();
     if args.json {
         println!("{}", serde_json::json!({ "ok": failed == 0, "findings": found }));
     } else {
-        for finding in &found {
-            let mark = match finding.state {
-                State::Ok => "ok     ",
-                State::Warning => "WARNING",
-                State::Failed => "FAILED ",
-            };
-            println!("{mark}  {:<24} {}", finding.check, finding.detail);
-        }
         let warnings = found.iter().filter(|f| f.state == State::Warning).count();
         println!(
             "{}",
@@ -39,4 +37,14 @@ pub fn main(args: &Args) -> anyhow::Result<ExitCode> {
         );
     }
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// At once: what comes next may take its time.
+fn print(finding: &Finding) {
+    let mark = match finding.state {
+        State::Ok => "ok     ",
+        State::Warning => "WARNING",
+        State::Failed => "FAILED ",
+    };
+    println!("{mark}  {:<24} {}", finding.check, finding.detail);
 }

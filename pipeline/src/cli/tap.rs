@@ -6,17 +6,23 @@ use crate::choice::Choice;
 use crate::log;
 use crate::tap::{Found, Start, Step, Tap, Wish};
 use anyhow::Context;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use sheet::Sheet;
 use std::io::{self, BufWriter, ErrorKind, IsTerminal, Write};
 use std::process::ExitCode;
 use std::str::FromStr;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tidegate_schemas::block::{Condition, Filter, RowRef};
+use tidegate_schemas::ids::Partition;
+use tidegate_schemas::log::{EventLog, LogName};
 use tidegate_schemas::time::Micros;
 
 /// How long one look waits for rows.
 const WAIT: Duration = Duration::from_millis(200);
+/// A server commits at every tick, whether or not there are rows: without one nothing comes for so long.
+const SILENCE: Duration = Duration::from_secs(10);
 
 /// Show a tenant's rows as they are committed, live or from an earlier time on. No sink, cursor or lease notices it.
 #[derive(clap::Args)]
@@ -95,6 +101,7 @@ pub fn main(args: Args) -> anyhow::Result<ExitCode> {
     let tenant = args.of.tenant.clone().context("whose rows? name a tenant: --tenant ID")?;
     let from = args.start();
     let log = log::open_to_read(&args.which.load()?)?;
+    let mut silence = Silence::new(Arc::clone(&log), (!args.until_end).then_some(SILENCE));
     let wish = Wish { tenant, of: args.of, table: args.table, filter: Filter(args.conditions), from, until_end: args.until_end };
     let mut tap = Tap::open(log, wish)?;
     if io::stderr().is_terminal() && !args.json && !args.until_end {
@@ -116,9 +123,51 @@ pub fn main(args: Args) -> anyhow::Result<ExitCode> {
                     "tidegate: offsets {from} to {to} of {log} {partition} were deleted before they were read; it goes on behind them"
                 );
             }
-            Step::Nothing => {}
+            Step::Nothing if !is_read() => return Ok(ExitCode::from(super::NOBODY_READS)),
+            Step::Nothing => silence.look(tap.place().1),
             Step::End => return Ok(ExitCode::SUCCESS),
         }
+    }
+}
+
+/// Whether somebody still reads what is printed. A pipe that is closed at its other end would show with the next row only, and that
+/// may never come.
+fn is_read() -> bool {
+    let out = io::stdout();
+    let mut looked = [PollFd::new(&out, PollFlags::empty())];
+    match poll(&mut looked, Some(&Timespec::default())) {
+        Ok(_) => !looked[0].revents().intersects(PollFlags::ERR | PollFlags::HUP),
+        Err(_) => true,
+    }
+}
+
+/// Says once what a live tap waits for, where nobody commits anything.
+struct Silence {
+    log: Arc<dyn EventLog>,
+    /// How long; none where it is of no interest.
+    patience: Option<Duration>,
+    since: Instant,
+    /// Where the commits ended then.
+    end: Option<u64>,
+}
+
+impl Silence {
+    fn new(log: Arc<dyn EventLog>, patience: Option<Duration>) -> Self {
+        Self { log, patience, since: Instant::now(), end: None }
+    }
+
+    fn look(&mut self, partition: Partition) {
+        let Some(patience) = self.patience.filter(|patience| self.end.is_none() || self.since.elapsed() >= *patience) else { return };
+        // Where it cannot be asked, the tap itself will say so.
+        let Ok(end) = self.log.bounds(LogName::Commits, partition).map(|bounds| Some(bounds.end)) else { return };
+        if end == self.end {
+            eprintln!(
+                "tidegate: nothing was committed for {} s: rows show once a server processes events into this log (tidegate run)",
+                patience.as_secs()
+            );
+            self.patience = None;
+        }
+        (self.since, self.end) = (Instant::now(), end);
     }
 }
 

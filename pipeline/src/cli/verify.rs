@@ -8,6 +8,9 @@ use std::process::ExitCode;
 pub struct Args {
     #[command(flatten)]
     which: super::Which,
+    /// Read every byte of the files of tables too, against the checksum that each file has.
+    #[arg(long)]
+    deep: bool,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -15,7 +18,7 @@ pub struct Args {
 
 pub fn main(args: &Args) -> anyhow::Result<ExitCode> {
     let config = args.which.load()?;
-    let report = verify::run(&*log::open_to_read(&config)?, &config)?;
+    let report = verify::run(&*log::open_to_read(&config)?, &config, args.deep)?;
     if args.json {
         println!("{}", serde_json::to_string(&report)?);
     } else {
@@ -38,10 +41,17 @@ fn print(report: &verify::Report) {
     if report.rows_expired > 0 {
         println!("rows past a sink's retention {}", report.rows_expired);
     }
+    if report.rows_parked + report.rows_dropped > 0 {
+        println!("rows of parked tables {} waiting, {} dropped", report.rows_parked, report.rows_dropped);
+    }
     for table in &report.tables {
         let how = table.files.zip(table.version).map(|(files, version)| format!(" in {files} files (version {version})"));
         let sink = if how.is_some() { "" } else { table.sink };
         println!("  {}/{}: {} rows{}{sink}", table.tenant, table.table, table.rows, how.unwrap_or_else(|| " in ".into()));
+    }
+    for parked in &report.parked {
+        let verify::ParkedReport { sink, tenant, table, rows, rows_dropped } = parked;
+        println!("PARKED {sink} {tenant}/{table}: {rows} rows wait, {rows_dropped} dropped; tidegate sink list tells why");
     }
     for gap in &report.gaps {
         println!("GAP {gap}");

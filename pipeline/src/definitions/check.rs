@@ -78,6 +78,7 @@ fn catalog_of(folder: &Folder) -> Result<Catalog, Vec<Fault>> {
             RefusalCause::Catalog(CatalogError::Missing { .. }) => "define it, or correct the name",
             RefusalCause::Catalog(_) | RefusalCause::Table(_) => "correct it",
             RefusalCause::Twice => "remove one of them",
+            RefusalCause::Tenants { .. } => "leave it with its tenant",
             RefusalCause::Circle(_) => "give one of them a parent outside the circle; a vendor has none",
         };
         Fault::new(place, refusal.cause.to_string(), remedy)

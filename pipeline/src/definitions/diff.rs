@@ -11,7 +11,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use tidegate_schemas::catalog::{Catalog, CatalogError};
 use tidegate_schemas::definition::{Change, Definition, DefinitionKey};
-use tidegate_schemas::ids::NodeId;
+use tidegate_schemas::ids::{NodeId, TenantId};
 use tidegate_schemas::table::{Column, Field, Table, TableError};
 use tidegate_schemas::time::Micros;
 
@@ -36,6 +36,14 @@ pub enum RefusalCause {
     /// Organizations each of which stands below the next, and the last below the first; the first is named again at the end.
     #[error("organizations stand in a circle: {}", .0.join(" below "))]
     Circle(Vec<String>),
+    /// It would leave its tenant for another one.
+    #[error("it would move from tenant {from} to tenant {to}; apply with --between-tenants where that is meant")]
+    Tenants {
+        /// Whose it is.
+        from: TenantId,
+        /// Whose it would be.
+        to: TenantId,
+    },
     /// The same key stands twice among those wanted.
     #[error("it is given twice")]
     Twice,

@@ -12,10 +12,11 @@ pub(super) fn catalog(catalog: &Catalog) {
 
 /// Changes were published.
 pub(super) fn published(changes: &[PublishedChange]) {
-    for action in [Action::Added, Action::Changed, Action::Removed] {
+    for action in [Action::Added, Action::Changed, Action::Moved, Action::Removed] {
         let name = match action {
             Action::Added => "added",
             Action::Changed => "changed",
+            Action::Moved => "moved",
             Action::Removed => "removed",
         };
         let count = changes.iter().filter(|c| c.action == action).count();

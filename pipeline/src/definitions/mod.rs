@@ -13,6 +13,7 @@ pub mod folder;
 pub mod key;
 pub mod known;
 mod metrics;
+mod moves;
 pub mod publish;
 pub mod scaffold;
 pub mod single;

@@ -4,7 +4,7 @@
 use super::catalogs::{CatalogFollower, CatalogsError};
 use super::diff::{Extent, Refusal, diff, lift};
 use super::known::Known;
-use super::metrics;
+use super::{metrics, moves};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use tidegate_schemas::catalog::Catalog;
@@ -38,6 +38,8 @@ pub enum Action {
     Added,
     /// It is another than before.
     Changed,
+    /// It stands at another node than before.
+    Moved,
     /// It is gone.
     Removed,
 }
@@ -50,6 +52,9 @@ pub struct PublishedChange {
     pub definition: DefinitionKey,
     /// What became of it.
     pub action: Action,
+    /// The node where it stood, of one that moved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moved_from: Option<String>,
     /// Its version now.
     pub version: u64,
 }
@@ -91,6 +96,17 @@ impl Publisher {
         self.publish_changes(Arc::new(changes), count, actor).await
     }
 
+    /// Publishes a folder whole. Nothing goes to another tenant, unless that is `meant`.
+    pub async fn apply(&self, wanted: Vec<Definition>, meant: bool, actor: &str) -> Result<Published, PublishError> {
+        let (at, count, name) = ((self.now)(), wanted.len(), actor.to_owned());
+        let changes = move |catalog: &Catalog, known: &Known| {
+            let changes = diff(catalog, known, &wanted, Extent::Whole, &name, at)?;
+            let refusals = if meant { Vec::new() } else { moves::between_tenants(catalog, &changes) };
+            if refusals.is_empty() { Ok(changes) } else { Err(refusals) }
+        };
+        self.publish_changes(Arc::new(changes), count, actor).await
+    }
+
     /// Lifts every quarantine.
     pub async fn lift_quarantines(&self, actor: &str) -> Result<Published, PublishError> {
         let (at, name) = ((self.now)(), actor.to_owned());
@@ -103,7 +119,7 @@ impl Publisher {
         loop {
             tries += 1;
             let changes = self.compare(Arc::clone(&compare)).await?;
-            let listed: Vec<PublishedChange> = changes.iter().map(PublishedChange::of).collect();
+            let listed = moves::listed(&changes);
             if !changes.is_empty() {
                 match self.store.append(changes).await {
                     Err(StoreError::Taken(_)) if tries < TRIES_MAX => continue,
@@ -117,6 +133,9 @@ impl Publisher {
             for change in &listed {
                 let key = &change.definition;
                 tracing::debug!(kind = key.kind, owner = key.owner, id = key.id, version = change.version, action = ?change.action, "definition");
+                if let Some(from) = &change.moved_from {
+                    tracing::info!(actor, kind = key.kind, id = key.id, from, to = key.owner, "definition moved");
+                }
             }
             tracing::info!(actor, revision, changes = listed.len(), "definitions published");
             return Ok(Published { revision, unchanged: count.saturating_sub(put), changes: listed });
@@ -134,12 +153,12 @@ impl Publisher {
 }
 
 impl PublishedChange {
-    fn of(change: &Change) -> Self {
+    pub(super) fn of(change: &Change) -> Self {
         let action = match (&change.before, &change.after) {
             (_, None) => Action::Removed,
             (None, Some(_)) => Action::Added,
             (Some(_), Some(_)) => Action::Changed,
         };
-        Self { definition: change.definition.clone(), action, version: change.version }
+        Self { definition: change.definition.clone(), action, moved_from: None, version: change.version }
     }
 }

@@ -12,7 +12,7 @@
 //! it belongs to the process's user alone (mode 0600), and the peer's user is asked for as well.
 
 use super::check;
-use super::diff::{Extent, Refusal};
+use super::diff::Refusal;
 use super::folder::Folder;
 use super::publish::{PublishError, Published, Publisher};
 use crate::choice::RefusedChoice;
@@ -45,6 +45,9 @@ enum Request {
         definitions: Vec<Definition>,
         #[serde(default)]
         lift_quarantines: bool,
+        /// Whether some may go from one tenant to another.
+        #[serde(default)]
+        between_tenants: bool,
     },
     /// These refused events shall come again.
     Release(RefusedChoice),
@@ -107,11 +110,21 @@ pub enum ApplyError {
     Failed(String),
 }
 
+/// What an operator allows besides what the folder says.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Allowed {
+    /// No template version stays in quarantine.
+    pub lift_quarantines: bool,
+    /// Definitions may go from one tenant to another.
+    pub between_tenants: bool,
+}
+
 /// Checks a folder and publishes it through the process that serves `socket`. Blocking.
-pub fn apply(folder: &Path, socket: &Path, lift_quarantines: bool) -> Result<Published, ApplyError> {
+pub fn apply(folder: &Path, socket: &Path, allowed: Allowed) -> Result<Published, ApplyError> {
+    let Allowed { lift_quarantines, between_tenants } = allowed;
     let checked = check::check(folder)?;
     let Folder { definitions, places, .. } = checked.folder;
-    match ask(socket, &Request::Apply { definitions, lift_quarantines })? {
+    match ask(socket, &Request::Apply { definitions, lift_quarantines, between_tenants })? {
         Answer::Applied(published) => Ok(published),
         Answer::Refused(refused) => {
             let place = |key: &DefinitionKey| places.get(key).cloned().unwrap_or_else(|| FilePlace::file(&folder.display().to_string()));
@@ -225,9 +238,9 @@ async fn receive(stream: &mut UnixStream) -> io::Result<Vec<u8>> {
     Ok(body)
 }
 
-async fn publish(publisher: &Publisher, definitions: Vec<Definition>, lift: bool, actor: &str) -> Result<Published, PublishError> {
-    let mut published = publisher.publish(definitions, Extent::Whole, actor).await?;
-    if lift {
+async fn publish(publisher: &Publisher, definitions: Vec<Definition>, allowed: Allowed, actor: &str) -> Result<Published, PublishError> {
+    let mut published = publisher.apply(definitions, allowed.between_tenants, actor).await?;
+    if allowed.lift_quarantines {
         let lifted = publisher.lift_quarantines(actor).await?;
         published.revision = lifted.revision;
         published.changes.extend(lifted.changes);
@@ -237,13 +250,15 @@ async fn publish(publisher: &Publisher, definitions: Vec<Definition>, lift: bool
 
 async fn answer(body: Vec<u8>, publisher: &Publisher, log: &Arc<dyn EventLog>, actor: &str) -> Answer {
     let parsed = tokio::task::spawn_blocking(move || serde_json::from_slice(&body)).await;
-    let (definitions, lift) = match parsed {
-        Ok(Ok(Request::Apply { definitions, lift_quarantines })) => (definitions, lift_quarantines),
+    let (definitions, allowed) = match parsed {
+        Ok(Ok(Request::Apply { definitions, lift_quarantines, between_tenants })) => {
+            (definitions, Allowed { lift_quarantines, between_tenants })
+        }
         Ok(Ok(Request::Release(choice))) => return released(choice, publisher, Arc::clone(log), actor.to_owned()).await,
         Ok(Err(e)) => return Answer::Failed { detail: format!("the request is unreadable: {e}") },
         Err(e) => return Answer::Failed { detail: e.to_string() },
     };
-    match publish(publisher, definitions, lift, actor).await {
+    match publish(publisher, definitions, allowed, actor).await {
         Ok(published) => Answer::Applied(published),
         Err(PublishError::Refused(refusals)) => {
             let refused = |r: Refusal| Refused { definition: r.definition, detail: r.cause.to_string() };

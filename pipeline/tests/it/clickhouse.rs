@@ -281,7 +281,8 @@ fn doctor_says_what_is_wrong_with_clickhouse() {
     assert_eq!(found["ClickHouse's clock"].0, "ok");
     std::fs::write(right.path("clickhouse.password"), "wrong\n").unwrap();
     let (found, ok) = doctor(&right);
-    assert!(!ok && found["sink.clickhouse.url"].1.contains("AUTHENTICATION_FAILED"), "{found:?}");
+    let told = &found["sink.clickhouse.url"].1;
+    assert!(!ok && told.contains("AUTHENTICATION_FAILED") && told.ends_with("are not those of a user of that server"), "{found:?}");
     std::fs::remove_file(right.path("clickhouse.password")).unwrap();
     let (found, _) = doctor(&right);
     assert!(found["sink.clickhouse"].1.starts_with("sink.clickhouse.password: "), "{found:?}");
@@ -339,6 +340,9 @@ fn a_parked_table_is_listed_resumed_and_whole_again() {
         found.iter().all(|p| p["table"] == table.as_str() && p["reason"].as_str().unwrap().contains("VIOLATED_CONSTRAINT")),
         "{found:?}"
     );
+    let (report, _) = place.verify();
+    assert_eq!(report["differences_count"], 0, "{report:#}");
+    assert!(report["rows_parked"].as_u64() > Some(0) && report["parked"][0]["sink"] == "clickhouse", "{report:#}");
     let failure = server.client().get("/ready", None).json()["sinks"][1]["failure"].as_str().unwrap().to_owned();
     assert!(
         failure.contains("is parked: ") && failure.contains("VIOLATED_CONSTRAINT") && failure.contains("tidegate sink list"),

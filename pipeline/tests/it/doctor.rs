@@ -3,8 +3,9 @@
 use crate::support::{BINARY, Place};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// State and detail of each check, and whether all is well.
 pub fn doctor(place: &Place) -> (BTreeMap<String, (String, String)>, bool) {
@@ -46,6 +47,22 @@ fn places_that_cannot_be_written_have_their_remedy() {
     let (found, ok) = doctor(&place);
     let (state, detail) = &found["sink.parquet.path"];
     assert!(!ok && state == "failed" && detail.ends_with("name a folder that this user may write to"), "{detail}");
+}
+
+#[test]
+fn findings_are_told_as_they_are_made() {
+    // It takes connections and says nothing.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let place = Place::new(&format!("[sink.clickhouse]\nenabled = true\nurl = \"http://{}\"\n", silent.local_addr().unwrap()));
+    let mut command = Command::new(BINARY);
+    let mut doctor = command.args(["doctor", "--config"]).arg(place.path("tidegate.toml")).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(doctor.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.next().unwrap().starts_with("ok       definitions"));
+    assert_eq!(doctor.try_wait().unwrap(), None, "the rest is still to come");
+    let rest: Vec<String> = lines.collect();
+    let told = rest.iter().find(|line| line.contains("sink.clickhouse.url")).unwrap();
+    assert!(told.contains("no answer within 10 s") && told.contains("port 8123 with http"), "{told}");
+    assert_eq!(doctor.wait().unwrap().code(), Some(1));
 }
 
 #[test]

@@ -259,3 +259,24 @@ fn demo_that_is_there_already_names_the_way_to_serve_it() {
     let remedy = format!("tidegate run --config {}", folder.join("tidegate.toml").display());
     assert!(told.contains(&remedy) && told.contains("--dir"), "{told}");
 }
+
+#[test]
+fn demo_says_how_to_look_at_what_it_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = std::process::Command::new(crate::support::BINARY);
+    command.args(["demo", "--events", "3000", "--dir"]).arg(dir.path().join("demo"));
+    let mut demo = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let lines = std::io::BufRead::lines(std::io::BufReader::new(demo.stdout.take().unwrap())).map(Result::unwrap);
+    let told: Vec<String> = lines.take_while(|line| line != "Ctrl-C ends.").collect();
+    let after =
+        |start: &str| told.iter().find_map(|line| line.strip_prefix(start)).unwrap_or_else(|| panic!("{told:#?}")).trim().to_owned();
+    // As they stand, in a shell.
+    let run = |line: &str| std::process::Command::new("sh").args(["-c", line]).output().unwrap();
+    let rows = run(&after("look at rows:"));
+    assert!(rows.status.success() && String::from_utf8_lossy(&rows.stdout).lines().count() > 5, "{rows:?}");
+    let sums = run(&after("add up:"));
+    assert!(sums.status.success(), "{sums:?}");
+    assert!(after("watch them:").contains(" tap --tenant ") && after("query them:").contains("polars.scan_delta("), "{told:#?}");
+    demo.kill().unwrap();
+    demo.wait().unwrap();
+}

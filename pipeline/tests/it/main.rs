@@ -22,6 +22,7 @@ mod isolation;
 mod kafka;
 mod log;
 mod objects;
+mod parked;
 #[path = "../../../sinks/tests/it/python.rs"]
 mod python;
 mod readers;

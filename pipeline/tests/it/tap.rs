@@ -167,6 +167,32 @@ fn live_rows_are_followed_and_nothing_of_the_server_is_touched() {
 }
 
 #[test]
+fn a_reader_that_leaves_ends_a_tap_that_waits() {
+    let place = Place::new(SETTINGS);
+    let server = place.start(&Options::default());
+    let mut tap = command(&place, &["--tenant", "acme"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // No row ever comes.
+    drop(tap.stdout.take());
+    wait_for("the end", PATIENCE, || tap.try_wait().unwrap().map(|status| assert_eq!(status.code(), Some(141))));
+    let mut told = String::new();
+    tap.stderr.take().unwrap().read_to_string(&mut told).unwrap();
+    assert_eq!(told, "");
+    server.stop();
+}
+
+#[test]
+fn a_tap_without_a_server_says_what_it_waits_for() {
+    let place = Place::new(SETTINGS);
+    place.start(&Options::default()).stop();
+    let mut tap = command(&place, &["--tenant", "acme", "--json"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut told = String::new();
+    BufReader::new(tap.stderr.take().unwrap()).read_line(&mut told).unwrap();
+    tap.kill().unwrap();
+    tap.wait().unwrap();
+    assert!(told.starts_with("tidegate: nothing was committed for 10 s: ") && told.contains("tidegate run"), "{told}");
+}
+
+#[test]
 fn each_tenant_sees_its_own_rows_only() {
     let place = Place::new(SETTINGS);
     let server = place.start(&Options::default());

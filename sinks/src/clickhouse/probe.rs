@@ -1,6 +1,6 @@
 //! Tries what the sink needs of a server, each right by using it, in a table that is gone afterwards.
 
-use super::{ClickHouseSink, TableOptions, columns, identifier};
+use super::{ClickHouseSink, TableOptions, columns, identifier, literal};
 use arrow::datatypes::Schema;
 use bytes::Bytes;
 use serde::Deserialize;
@@ -20,6 +20,20 @@ pub struct Reached {
     pub fits: bool,
     /// How far its clock is from ours, beyond what the way there and back explains.
     pub skew: Duration,
+}
+
+/// What using every right came to.
+#[derive(Clone, Debug)]
+pub struct Exercised {
+    /// How many of the two inserts under one token the table held: one is right.
+    pub rows: u64,
+    /// Why the database, which was made for this, could not be dropped again; nothing of ours needs that right.
+    pub left: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Count {
+    rows: u64,
 }
 
 impl ClickHouseSink {
@@ -43,24 +57,34 @@ impl ClickHouseSink {
         Ok(Reached { version: told.version, fits, skew })
     }
 
-    /// Makes a table, widens it, inserts twice under one token, reads, and drops it. Tells how many of the two inserts it holds:
-    /// one is right.
-    pub async fn exercise(&self) -> Result<u64, SinkError> {
-        #[derive(Deserialize)]
-        struct Count {
-            rows: u64,
+    /// Makes a table, widens it, inserts twice under one token, reads, and drops it, with
+    /// the database where that was not there.
+    pub async fn exercise(&self) -> Result<Exercised, SinkError> {
+        let database = &self.names.database;
+        let found = |what: &str| format!("SELECT count() AS rows FROM system.{what} = {}", literal(database));
+        let count = async |what| self.http.rows::<Count>(&found(what)).await.map(|found| found.first().map_or(0, |c| c.rows));
+        let was_there = count("databases WHERE name").await.map_err(|f| f.of(format!("looking for database {database}")))? > 0;
+        self.http
+            .run(&format!("CREATE DATABASE IF NOT EXISTS {}", identifier(database)))
+            .await
+            .map_err(|f| f.of(format!("making database {database}")))?;
+        let rows = self.exercise_in(database).await;
+        // A server that starts meanwhile may have filled it.
+        if !was_there && count("tables WHERE database").await.is_ok_and(|tables| tables == 0) {
+            let dropped = self.http.run(&format!("DROP DATABASE IF EXISTS {}", identifier(database))).await;
+            return Ok(Exercised { rows: rows?, left: dropped.err().map(|f| f.to_string()) });
         }
-        let (id, database) = (format!("tidegate-doctor-{}", std::process::id()), &self.names.database);
+        Ok(Exercised { rows: rows?, left: None })
+    }
+
+    async fn exercise_in(&self, database: &str) -> Result<u64, SinkError> {
+        let id = format!("tidegate-doctor-{}", std::process::id());
         let name = self.names.table(&id);
         let step = |what: &str| format!("{what} {database}.{id}");
         let mut fields = vec![arrow::datatypes::Field::new("recorded_at", timestamp(), false)];
         fields.extend(provenance());
         let unfit = |detail: String| SinkError::Permanent { doing: step("making table"), detail };
         let wanted = columns::of(&Schema::new(fields)).map_err(unfit)?;
-        self.http
-            .run(&format!("CREATE DATABASE IF NOT EXISTS {}", identifier(database)))
-            .await
-            .map_err(|f| f.of(format!("making database {database}")))?;
         self.http
             .run(&columns::create(&name, &wanted, TableOptions { retention_days: None, ..self.tables }).map_err(unfit)?)
             .await

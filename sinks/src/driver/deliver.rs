@@ -79,14 +79,19 @@ impl Deliveries {
             let mut one = self.of(target.clone(), stop);
             let done = one.heed(wish).await?;
             self.held.remove(&target);
-            let reason = done.err();
-            tracing::info!(sink = self.shared.sink.name(), partition, table = target.table, ?wish, reason, "parked table");
-            let (park, of, parked) = (Arc::clone(&self.park), target.clone(), reason.is_some());
-            if let Err(error) = blocking(move || park.done(partition, &of, parked)).await {
-                tracing::error!(table = target.table, %error, "what was asked of a parked table cannot be noted as done");
-            } else if !parked {
-                self.parked.remove(&target);
-                free.push(target);
+            let (sink, table, reason) = (self.shared.sink.name(), &target.table, done.err());
+            match &reason {
+                None => tracing::info!(sink, partition, table, ?wish, "parked table is free"),
+                Some(reason) => tracing::error!(sink, partition, table, ?wish, reason, "table stays parked"),
+            }
+            let (park, of) = (Arc::clone(&self.park), target.clone());
+            match blocking(move || park.done(partition, &of, reason.as_deref())).await {
+                Err(error) => tracing::error!(table, %error, "what was asked of a parked table cannot be noted as done"),
+                Ok(Some(parked)) => self.shared.progress.park(parked),
+                Ok(None) => {
+                    self.parked.remove(&target);
+                    free.push(target);
+                }
             }
         }
         Ok(free)

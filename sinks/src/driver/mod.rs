@@ -12,10 +12,12 @@ mod follow;
 mod metrics;
 mod park;
 mod progress;
+mod survey;
 
 pub use follow::{Follower, Step};
-pub use park::{Park, Parked, Survey, Wish, survey, wish};
+pub use park::{Park, Parked, Wish, wish};
 pub use progress::{Lag, Progress};
+pub use survey::{Apart, Survey, apart, survey};
 
 use breaker::Breaker;
 use deliver::{Deliveries, Ended};

@@ -24,7 +24,7 @@ use tidegate_schemas::sink::{Cut, Rows, Target};
 use tidegate_schemas::time;
 
 /// Says that a table is parked.
-const NOTE: &str = "parked.json";
+pub(super) const NOTE: &str = "parked.json";
 
 /// A table of one partition that takes no cuts until it is resumed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,12 +49,12 @@ pub enum Kept {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Note {
-    table: String,
-    tenant: Option<TenantId>,
-    partition: Partition,
-    first: Epoch,
-    reason: String,
+pub(super) struct Note {
+    pub table: String,
+    pub tenant: Option<TenantId>,
+    pub partition: Partition,
+    pub first: Epoch,
+    pub reason: String,
 }
 
 #[derive(Serialize)]
@@ -62,70 +62,6 @@ struct Gap<'a> {
     cut: &'a str,
     first: Epoch,
     last: Epoch,
-    rows: u64,
-}
-
-/// What is kept of a parked table of one partition.
-#[derive(Clone, Debug, Serialize)]
-pub struct Survey {
-    /// The table.
-    pub table: String,
-    /// The tenant, where the sink takes tenants.
-    pub tenant: Option<TenantId>,
-    /// The partition.
-    pub partition: Partition,
-    /// The first epoch that was not delivered.
-    pub first: Epoch,
-    /// Cuts that wait.
-    pub cuts: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// Rows that were dropped, since the budget was used up.
-    pub rows_dropped: u64,
-    /// Why it was parked.
-    pub reason: String,
-}
-
-impl std::fmt::Display for Survey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let tenant = self.tenant.as_ref().map(|t| format!("{t}/")).unwrap_or_default();
-        let Self { table, partition, first, cuts, bytes, rows_dropped, reason, .. } = self;
-        write!(
-            f,
-            "{tenant}{table} partition {partition} since epoch {first}: {cuts} cuts of {bytes} bytes wait, {rows_dropped} rows dropped: {reason}"
-        )
-    }
-}
-
-/// What is parked of a sink and log, by whichever process; changes nothing.
-pub fn survey(root: &Path, sink: &str, log: LogId) -> io::Result<Vec<Survey>> {
-    let (folder, mut notes) = (root.join(sink).join(log.to_string()), Vec::new());
-    if !folder.exists() {
-        return Ok(notes);
-    }
-    walk(&folder, &mut |path| {
-        if path.file_name().is_some_and(|name| name == NOTE) {
-            let Note { table, tenant, partition, first, reason } = serde_json::from_slice(&fs::read(path)?)?;
-            let mut found = Survey { table, tenant, partition, first, cuts: 0, bytes: 0, rows_dropped: 0, reason };
-            walk(path.parent().unwrap_or(path), &mut |kept| {
-                match kept.extension().and_then(|e| e.to_str()) {
-                    Some("arrow") => (found.cuts, found.bytes) = (found.cuts + 1, found.bytes + fs::metadata(kept)?.len()),
-                    Some("gap") => found.rows_dropped += serde_json::from_slice::<Dropped>(&fs::read(kept)?)?.rows,
-                    _ => {}
-                }
-                Ok(())
-            })?;
-            notes.push(found);
-        }
-        Ok(())
-    })?;
-    notes.sort_by(|a, b| (a.partition, &a.table, &a.tenant).cmp(&(b.partition, &b.table, &b.tenant)));
-    Ok(notes)
-}
-
-/// What a gap tells of itself.
-#[derive(Deserialize)]
-struct Dropped {
     rows: u64,
 }
 
@@ -237,8 +173,8 @@ impl Wish {
 
 /// Leaves a wish for every parked table that is meant: whoever delivers the partition takes note of it within seconds. Returns what
 /// is meant.
-pub fn wish(root: &Path, sink: &str, log: LogId, wish: Wish, meant: impl Fn(&Survey) -> bool) -> io::Result<Vec<Survey>> {
-    let parked = survey(root, sink, log)?.into_iter().filter(meant).collect::<Vec<_>>();
+pub fn wish(root: &Path, sink: &str, log: LogId, wish: Wish, meant: impl Fn(&super::Survey) -> bool) -> io::Result<Vec<super::Survey>> {
+    let parked = super::survey(root, sink, log)?.into_iter().filter(meant).collect::<Vec<_>>();
     for found in &parked {
         let target = Target { table: found.table.clone(), tenant: found.tenant.clone() };
         put(&place(&root.join(sink).join(log.to_string()), found.partition, &target).join(wish.file()), b"")?;
@@ -316,8 +252,8 @@ impl Park {
         self.forget(waiting)
     }
 
-    /// The wish is done, or was in vain; `parked` tells which.
-    pub fn done(&self, partition: Partition, target: &Target, parked: bool) -> io::Result<()> {
+    /// The wish is done; or it was in vain, and the table stays parked for this reason.
+    pub fn done(&self, partition: Partition, target: &Target, in_vain: Option<&str>) -> io::Result<Option<Parked>> {
         let place = place(&self.folder, partition, target);
         for wish in Wish::ALL {
             match fs::remove_file(place.join(wish.file())) {
@@ -325,11 +261,17 @@ impl Park {
                 _ => {}
             }
         }
-        if !parked {
-            // Last: a table without its note is not parked.
-            fs::remove_file(place.join(NOTE))?;
-        }
-        File::open(&place)?.sync_all()
+        // Last: a table without its note is not parked.
+        let note = place.join(NOTE);
+        let Some(reason) = in_vain else {
+            fs::remove_file(note)?;
+            File::open(&place)?.sync_all()?;
+            return Ok(None);
+        };
+        let old: Note = serde_json::from_slice(&fs::read(&note)?)?;
+        let fresh = Note { reason: reason.to_owned(), ..old };
+        put(&note, &serde_json::to_vec(&fresh)?)?;
+        Ok(Some(Parked::from(fresh)))
     }
 }
 
@@ -345,12 +287,18 @@ pub struct Waiting {
 impl Waiting {
     fn at(path: PathBuf) -> io::Result<Self> {
         let bytes = fs::metadata(&path)?.len();
-        let name = path.file_stem().unwrap_or_default().to_string_lossy();
-        let mut parts = name.rsplitn(3, '-').map(str::parse);
-        match (parts.next(), parts.next()) {
-            (Some(Ok(last)), Some(Ok(first))) => Ok(Self { first, last, bytes, path }),
-            _ => Err(io::Error::other(format!("{} is not named like a cut", path.display()))),
-        }
+        let (first, last) = epochs(&path)?;
+        Ok(Self { first, last, bytes, path })
+    }
+}
+
+/// The first and the last epoch of what is kept of a cut, by its name.
+pub(super) fn epochs(kept: &Path) -> io::Result<(Epoch, Epoch)> {
+    let name = kept.file_stem().unwrap_or_default().to_string_lossy();
+    let mut parts = name.rsplitn(3, '-').map(str::parse);
+    match (parts.next(), parts.next()) {
+        (Some(Ok(last)), Some(Ok(first))) => Ok((first, last)),
+        _ => Err(io::Error::other(format!("{} is not named like a cut", kept.display()))),
     }
 }
 
@@ -387,7 +335,7 @@ fn put(path: &Path, bytes: &[u8]) -> io::Result<()> {
     path.ancestors().skip(1).take(6).filter(|p| !p.as_os_str().is_empty()).try_for_each(|p| File::open(p)?.sync_all())
 }
 
-fn walk(folder: &Path, see: &mut impl FnMut(&Path) -> io::Result<()>) -> io::Result<()> {
+pub(super) fn walk(folder: &Path, see: &mut impl FnMut(&Path) -> io::Result<()>) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
         if path.is_dir() { walk(&path, see)? } else { see(&path)? }

@@ -162,7 +162,7 @@ impl Progress {
 
     pub(super) fn park(&self, parked: Parked) {
         if let Some(mut state) = self.state(parked.partition) {
-            state.parked.entry(parked.target.clone()).or_insert(parked);
+            state.parked.insert(parked.target.clone(), parked);
             state.settle();
         }
     }

@@ -8,12 +8,19 @@
 //! that it is done, whoever did it. Readers need nothing of ours. Kernel and Parquet block, so all of it runs on
 //! threads of a runtime of its own.
 
+mod checksum;
+mod chunk;
+mod distinct;
+mod encode;
 mod file;
+mod hybrid;
 mod schema;
+mod statistics;
 mod table;
 pub mod verify;
 
 use crate::objects::{self, Objects, ObjectsError};
+use ::parquet::file::metadata::ParquetMetaData;
 use hashbrown::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use table::{Engine, Table};
@@ -55,6 +62,14 @@ struct Inner {
     tables: Mutex<Tables>,
     /// Goes with the last piece of work rather than with the sink: what is under way waits for its timers and tasks.
     runtime: Runtime,
+}
+
+/// The file of a cut.
+struct Written {
+    /// Bytes of it, as it is stored.
+    size: u64,
+    /// As these rows were encoded here.
+    footer: ParquetMetaData,
 }
 
 /// Tables in use; the least recently used one goes.
@@ -155,8 +170,8 @@ impl Sink for ParquetSink {
             self.checked().await?;
             let cut = Arc::new(cut);
             let put = Arc::clone(&cut);
-            let size = self.run(&target, move |inner| inner.put(&put)).await?;
-            self.run(&target, move |inner| inner.commit(&cut, size)).await
+            let written = self.run(&target, move |inner| inner.put(&put)).await?;
+            self.run(&target, move |inner| inner.commit(&cut, &written)).await
         })
     }
 
@@ -177,20 +192,22 @@ impl Inner {
         }
     }
 
-    /// Writes the cut's file, or finds it written; returns its size.
-    fn put(&self, cut: &Cut) -> Result<u64, SinkError> {
+    /// Writes the cut's file, or finds it written.
+    fn put(&self, cut: &Cut) -> Result<Written, SinkError> {
         let refused = |e: &dyn std::fmt::Display| SinkError::Permanent { doing: format!("encoding {}", cut.name()), detail: e.to_string() };
         let file = self.folder(&cut.target)?.join(&file::place(cut)).map_err(|e| refused(&e))?;
-        let encoded = file::encode(&cut.schema, batches(cut)?).map_err(|e| refused(&e))?;
+        let encoded = encode::encode(&cut.schema, batches(cut)?).map_err(|e| refused(&e))?;
         fault::point("put.before");
-        let size = file::put(&self.objects, &file, encoded)?;
+        let size = file::put(&self.objects, &file, encoded.bytes)?;
         fault::point("put.after");
-        Ok(size)
+        Ok(Written { size, footer: encoded.footer })
     }
 
-    fn commit(&self, cut: &Cut, size: u64) -> Result<(), SinkError> {
+    fn commit(&self, cut: &Cut, written: &Written) -> Result<(), SinkError> {
         let application = application(cut.log, cut.partition);
-        self.table(&cut.target, |table| table.commit(&self.engine, &application, cut, batches(cut)?, size, self.options.checkpoint_commits))
+        self.table(&cut.target, |table| {
+            table.commit(&self.engine, &application, cut, batches(cut)?, written, self.options.checkpoint_commits)
+        })
     }
 
     /// One piece of work at a time on each table: of two commits one would only find a conflict.

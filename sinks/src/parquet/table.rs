@@ -2,7 +2,7 @@
 //!
 //! Every conflict means a new snapshot and `txn` read again: another writer may have delivered this very cut.
 
-use super::{file, schema};
+use super::{Written, encode, file, schema, statistics};
 use crate::objects::{self, Objects};
 use arrow::array::RecordBatch;
 use delta_kernel::committer::FileSystemCommitter;
@@ -13,7 +13,6 @@ use delta_kernel::transaction::{CommitResult, UpdateTableOperation};
 use delta_kernel::{FileMeta, KernelError, KernelResult, Snapshot, SnapshotRef};
 use delta_kernel_default_engine::executor::tokio::TokioMultiThreadExecutor;
 use delta_kernel_default_engine::parquet::DataFileMetadata;
-use delta_kernel_default_engine::stats::FileStatsAccumulator;
 use delta_kernel_default_engine::{DefaultEngine, DefaultEngineBuilder, build_add_file_metadata};
 use hashbrown::HashMap;
 use object_store::ObjectStore;
@@ -85,11 +84,11 @@ impl Table {
         application: &str,
         cut: &Cut,
         batches: &[RecordBatch],
-        size: u64,
+        written: &Written,
         checkpoint_commits: u64,
     ) -> Result<(), SinkError> {
         for _ in 0..DELTA_COMMIT_TRIES_MAX {
-            let tried = self.try_commit(engine, application, cut, batches, size, checkpoint_commits);
+            let tried = self.try_commit(engine, application, cut, batches, written, checkpoint_commits);
             if !matches!(tried, Ok(true)) {
                 // A failed commit may or may not be there.
                 self.forget();
@@ -116,7 +115,7 @@ impl Table {
         application: &str,
         cut: &Cut,
         batches: &[RecordBatch],
-        size: u64,
+        written: &Written,
         checkpoint_commits: u64,
     ) -> Result<bool, Refused> {
         let columns = schema::columns(&cut.schema).map_err(|e| Refused::Schema(e.to_string()))?;
@@ -137,11 +136,10 @@ impl Table {
             builder.build(engine.as_ref(), Box::new(FileSystemCommitter::new()))?.with_transaction_id(application.to_owned(), version);
         let date = [(DATE.to_owned(), Scalar::Date(cut.day))].into();
         let context = transaction.write_state()?.write_context_builder().with_partition_values(date).build()?;
-        let mut statistics = FileStatsAccumulator::new(&compared(context.stats_columns()), context.physical_data_schema());
-        batches.iter().try_for_each(|batch| statistics.merge(batch))?;
-        let Some(statistics) = statistics.finish()? else { return Ok(true) };
+        let (columns, table) = (compared(context.stats_columns()), context.physical_data_schema());
+        let Some(statistics) = statistics::of(&written.footer, batches, &columns, table)? else { return Ok(true) };
         let location = context.table_root_dir().join(&file::place(cut)).map_err(KernelError::from)?;
-        let meta = FileMeta { location, last_modified: cut.recorded_at / 1_000, size };
+        let meta = FileMeta { location, last_modified: cut.recorded_at / 1_000, size: written.size };
         transaction.add_files(build_add_file_metadata(DataFileMetadata::new(meta, statistics), &context)?);
         fault::point("delta.before_commit");
         match transaction.commit(engine.as_ref())? {
@@ -230,7 +228,7 @@ impl Table {
 
 /// Those of the columns of which files tell the least and the greatest value.
 fn compared(columns: &[ColumnName]) -> Vec<ColumnName> {
-    let is_compared = |column: &&ColumnName| !matches!(column.path(), [name] if file::UNCOMPARED.contains(&name.as_str()));
+    let is_compared = |column: &&ColumnName| !matches!(column.path(), [name] if encode::UNCOMPARED.contains(&name.as_str()));
     columns.iter().filter(is_compared).cloned().collect()
 }
 

@@ -1,7 +1,7 @@
 //! What the tables hold, read back: for `tidegate verify`. Reads only; one file at a time, a batch at a time.
 
 use super::table::{self, Engine, LOG_FOLDER};
-use super::{Runtime, application, folder};
+use super::{Runtime, application, checksum, folder};
 use crate::objects::{self, Objects};
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{Int32Type, Int64Type};
@@ -93,6 +93,7 @@ pub struct Verifier {
     objects: Objects,
     engine: Engine,
     handle: tokio::runtime::Handle,
+    deep: bool,
     _runtime: Runtime,
 }
 
@@ -114,7 +115,12 @@ impl Verifier {
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().map_err(|e| at(objects.root())(&e))?;
         let handle = runtime.handle().clone();
         let engine = table::engine(Arc::clone(objects.store()), handle.clone());
-        Ok(Self { objects, engine, handle, _runtime: Runtime(Some(runtime)) })
+        Ok(Self { objects, engine, handle, deep: false, _runtime: Runtime(Some(runtime)) })
+    }
+
+    /// Whether every byte of each file is read, rather than its footer and the columns that say where rows come from.
+    pub fn deep(self, deep: bool) -> Self {
+        Self { deep, ..self }
     }
 
     /// All tables, in order.
@@ -208,9 +214,20 @@ impl Verifier {
             return Err(at(file)(&format!("it has {} bytes; at most {VERIFY_FILE_BYTES_MAX} are held in memory", found.meta.size)));
         }
         match found {
-            GetResult { payload: GetResultPayload::File(local, _), .. } => read_batches(local, file, see),
-            remote => read_batches(self.handle.block_on(remote.bytes()).map_err(fail)?, file, see),
+            GetResult { payload: GetResultPayload::File(local, _), .. } => {
+                self.whole(&local, file)?;
+                read_batches(local, file, see)
+            }
+            remote => {
+                let bytes = self.handle.block_on(remote.bytes()).map_err(fail)?;
+                self.whole(&bytes, file)?;
+                read_batches(bytes, file, see)
+            }
         }
+    }
+
+    fn whole(&self, file: &impl ChunkReader, url: &Url) -> Result<(), VerifyError> {
+        if self.deep { checksum::check(file).map_err(|detail| at(url)(&detail)) } else { Ok(()) }
     }
 
     /// Compares keys one by one only where files overlap, or where their order does not rule duplicates out.

@@ -13,7 +13,7 @@ use tidegate_schemas::block::decode;
 use tidegate_schemas::ids::{Epoch, LogId, Partition};
 use tidegate_schemas::log::{EventLog, SinkCursor};
 use tidegate_schemas::sink::*;
-use tidegate_sinks::driver::{Driver, DriverOptions, Progress};
+use tidegate_sinks::driver::{self, Driver, DriverOptions, Progress, Wish};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -293,6 +293,31 @@ async fn a_refused_table_is_parked_and_the_others_go_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_resume_in_vain_tells_why() {
+    let (log, park, sink) = (Arc::new(MemoryLog::new(1)), tempfile::tempdir().unwrap(), Arc::new(Fake::default()));
+    *sink.refuse.lock().unwrap() = Some("energy".into());
+    fill(&log, 0, 1..=40);
+    close(&log, 0, 41);
+    let running = start(&log, &sink, park.path(), 1 << 20);
+    running.until(PATIENCE, |p| !p.parked().is_empty() && p.through(0, &target("climate", "acme")) == 41).await;
+    running.stop().await.unwrap();
+    let apart = driver::apart(park.path(), "fake", LOG).unwrap();
+    assert!(!apart.is_empty() && apart.iter().all(|a| a.target == target("energy", "acme") && !a.dropped), "{apart:?}");
+    // It was another reason then.
+    let note = files(park.path()).into_iter().find(|f| f.ends_with("parked.json")).unwrap();
+    let old = std::fs::read_to_string(&note).unwrap().replace("told to refuse", "of old");
+    std::fs::write(&note, old).unwrap();
+    let reason = || driver::survey(park.path(), "fake", LOG).unwrap().remove(0).reason;
+    assert_eq!(reason(), "delivering: of old");
+    driver::wish(park.path(), "fake", LOG, Wish::Resume, |_| true).unwrap();
+    let running = start(&log, &sink, park.path(), 1 << 20);
+    running.until(PATIENCE, |_| reason() == "delivering: told to refuse").await;
+    running.until(PATIENCE, |p| p.parked().iter().any(|parked| parked.reason == "delivering: told to refuse")).await;
+    running.stop().await.unwrap();
+    assert_eq!(driver::apart(park.path(), "fake", LOG).unwrap(), apart);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn parked_rows_past_the_budget_are_a_recorded_gap() {
     let (log, park, sink) = (Arc::new(MemoryLog::new(1)), tempfile::tempdir().unwrap(), Arc::new(Fake::default()));
     *sink.refuse.lock().unwrap() = Some("climate".into());
@@ -307,6 +332,9 @@ async fn parked_rows_past_the_budget_are_a_recorded_gap() {
     let size: u64 = of(".arrow").iter().map(|f| std::fs::metadata(f).unwrap().len()).sum();
     assert!(size <= 12_000);
     assert!(std::fs::read_to_string(of(".gap")[0]).unwrap().contains("\"rows\":"));
+    let apart = driver::apart(park.path(), "fake", LOG).unwrap();
+    let dropped = apart.iter().filter(|a| a.dropped).count();
+    assert_eq!((apart.len() - dropped, dropped), (of(".arrow").len(), of(".gap").len()));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -33,6 +33,9 @@ fn fields() -> Table {
             ("note", text, None),
             ("at", FieldType::Timestamp, None),
             ("b", FieldType::Bool, None),
+            ("runs", text, None),
+            ("steps", FieldType::I64, None),
+            ("day", FieldType::Timestamp, None),
         ],
     )
 }
@@ -50,6 +53,10 @@ fn cells(n: usize) -> Vec<Cell> {
         unless(17, Cell::Text(format!("note {n}").into())),
         unless(19, Cell::Timestamp(times[n % times.len()])),
         unless(3, Cell::Bool(n.is_multiple_of(2))),
+        // Runs of every length up to 40, and steps with gaps in them.
+        unless(311, Cell::Text(TEXTS[(n / (1 + n / 37 % 40)) % TEXTS.len()].into())),
+        unless(1_009, Cell::I64(INTEGERS[n / 700 % INTEGERS.len()])),
+        Cell::Timestamp(1),
     ]
 }
 
@@ -112,7 +119,8 @@ fn check(read: &RecordBatch, rows: usize) {
     for n in 0..rows {
         assert_eq!(column("event_id").as_string::<i32>().value(n), format!("e{n}"));
         assert_eq!(column("asset").as_string::<i32>().value(n), format!("pump-{}", n % 1_000));
-        for (name, cell) in ["temperature", "few", "many", "i", "word", "note", "at", "b"].into_iter().zip(cells(n)) {
+        for (name, cell) in ["temperature", "few", "many", "i", "word", "note", "at", "b", "runs", "steps", "day"].into_iter().zip(cells(n))
+        {
             let found = column(name);
             assert_eq!(found.is_null(n), cell == Cell::Null, "{name} of row {n}");
             match cell {

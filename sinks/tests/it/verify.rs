@@ -55,3 +55,27 @@ async fn a_file_that_is_lost_is_an_error_with_its_name() {
         assert!(error.to_string().starts_with(&format!("reading {}", home.place(&file))), "{error}");
     }
 }
+
+#[tokio::test]
+async fn a_bit_that_flips_in_any_byte_of_a_file_is_found() {
+    for home in Home::each() {
+        let sink = home.sink();
+        let cut = acme().remove(0);
+        sink.deliver(cut.clone()).await.unwrap();
+        let found = home.verifier().tables().unwrap().remove(0);
+        let file = format!("acme/climate/date=2026-11-25/{}.parquet", cut.name());
+        let whole = home.read(&file).await;
+        home.verifier().deep(true).table(&found).unwrap();
+        let footer = u32::from_le_bytes(whole[whole.len() - 8..whole.len() - 4].try_into().unwrap()) as usize;
+        let mut unseen = 0;
+        for at in (4..whole.len() - 8 - footer).step_by(97) {
+            let mut flipped = whole.clone();
+            flipped[at] ^= 1 << (at % 8);
+            home.write(&file, flipped).await;
+            let error = home.verifier().deep(true).table(&found).unwrap_err().to_string();
+            assert!(error.contains(&file) && error.contains("it is damaged"), "{error}");
+            unseen += u32::from(home.verifier().table(&found).is_ok());
+        }
+        assert!(unseen > 0, "without a look at every byte some are not seen");
+    }
+}

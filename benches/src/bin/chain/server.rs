@@ -132,7 +132,7 @@ pub fn over_http(workload: Workload, setting: &Setting<'_>) -> anyhow::Result<Ru
 /// Compares commit records and the tables of every sink; returns the rows that each sink has.
 pub fn count(folder: &Path, workload: Workload, events: u64, sinks: usize) -> anyhow::Result<u64> {
     let config = Config::load(&folder.join("tidegate.toml"))?;
-    let report = verify::run(&*log::open_to_read(&config)?, &config)?;
+    let report = verify::run(&*log::open_to_read(&config)?, &config, false)?;
     let mut found: BTreeMap<&str, u64> = BTreeMap::new();
     report.tables.iter().for_each(|table| *found.entry(table.sink).or_default() += table.rows);
     let expected = (0..events).filter(|n| !workload.is_bad(*n)).count() as u64;

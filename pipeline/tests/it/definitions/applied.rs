@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tidegate_pipeline::definitions::catalogs::CatalogsError;
 use tidegate_pipeline::definitions::folder::{Files, table_id};
 use tidegate_pipeline::definitions::publish::PublishError;
-use tidegate_pipeline::definitions::socket::{self, ApplyError};
+use tidegate_pipeline::definitions::socket::{self, Allowed, ApplyError};
 use tidegate_pipeline::definitions::{CatalogFollower, ControlStore, Extent, Folder, Known, Published, Publisher, diff};
 use tidegate_schemas::catalog::Catalog;
 use tidegate_schemas::definition::*;
@@ -82,9 +82,33 @@ async fn an_asset_that_moves_leaves_its_place_first() {
         format!("{}\n[[organization]]\nid = \"site\"\nkind = \"site\"\nname = \"S\"\nparent = \"cust\"\n", base()["organizations.toml"]);
     publish(&to, &with(base(), "organizations.toml", &site)).await;
     let moved = with(with(base(), "organizations.toml", &site), "assets.toml", "[[asset]]\nid = \"dev 1\"\nnode = \"site\"\n");
-    assert_eq!(words(&publish(&to, &moved).await), ["Removed asset dev 1 v2", "Added asset dev 1 v1"]);
+    let published = publish(&to, &moved).await;
+    assert_eq!(words(&published), ["Moved asset dev 1 v1"]);
+    assert_eq!((published.changes[0].moved_from.as_deref(), &*published.changes[0].definition.owner), (Some("cust"), "site"));
     let tenant = TenantId::new("cust").unwrap();
     assert_eq!(to.follower.current().asset(&tenant, "dev 1").unwrap().asset.node.as_str(), "site");
+}
+
+#[tokio::test]
+async fn nothing_goes_to_another_tenant_unasked() {
+    let to = publisher(&Arc::new(ControlLog::default()));
+    publish(&to, &base()).await;
+    // The other customer comes with the same folder.
+    let other = format!(
+        "{}\n[[organization]]\nid = \"other\"\nkind = \"customer\"\nname = \"O\"\nparent = \"vend\"\n",
+        base()["organizations.toml"]
+    );
+    let moved = with(with(base(), "organizations.toml", &other), "assets.toml", "[[asset]]\nid = \"dev 1\"\nnode = \"other\"\n");
+    let wanted = || Folder::parse(&moved).unwrap_or_else(|f| panic!("{f}")).definitions;
+    let error = to.apply(wanted(), false, "test").await.unwrap_err();
+    let PublishError::Refused(refusals) = error else { panic!("{error}") };
+    let told: Vec<String> = refusals.iter().map(|r| format!("{}: {}", r.definition.id, r.cause)).collect();
+    assert_eq!(told, ["dev 1: it would move from tenant cust to tenant other; apply with --between-tenants where that is meant"]);
+    let cust = TenantId::new("cust").unwrap();
+    assert!(to.follower.current().asset(&cust, "dev 1").is_some());
+    let published = to.apply(wanted(), true, "test").await.unwrap();
+    assert_eq!(words(&published), ["Added organization other v1", "Moved asset dev 1 v1"]);
+    assert!(to.follower.current().asset(&cust, "dev 1").is_none());
 }
 
 #[tokio::test]
@@ -250,7 +274,7 @@ fn write(folder: &Path, files: &Files) {
 
 async fn apply(folder: &Path, socket: &Path) -> Result<Published, ApplyError> {
     let (folder, socket) = (folder.to_owned(), socket.to_owned());
-    tokio::task::spawn_blocking(move || socket::apply(&folder, &socket, false)).await.unwrap()
+    tokio::task::spawn_blocking(move || socket::apply(&folder, &socket, Allowed::default())).await.unwrap()
 }
 
 #[tokio::test]

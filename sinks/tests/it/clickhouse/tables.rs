@@ -312,6 +312,13 @@ async fn a_doctor_tries_everything_and_leaves_nothing() {
     let reached = sink.reach().await.unwrap();
     assert!(reached.fits && reached.version.starts_with("26."), "{reached:?}");
     assert!(reached.skew < std::time::Duration::from_secs(5), "one clock: {reached:?}");
-    assert_eq!(sink.exercise().await.unwrap(), 1);
-    assert_eq!(engine.number(&format!("SELECT count() FROM system.tables WHERE database = '{database}'")), 0);
+    let databases = || engine.number(&format!("SELECT count() FROM system.databases WHERE name = '{database}'"));
+    let before = databases();
+    let exercised = sink.exercise().await.unwrap();
+    assert_eq!((exercised.rows, exercised.left, databases()), (1, None, before));
+    // One that was there stays, with what is in it.
+    engine.ask(&format!("CREATE DATABASE IF NOT EXISTS `{database}`"));
+    engine.ask(&format!("CREATE TABLE `{database}`.kept (n Int8) ENGINE = MergeTree ORDER BY n"));
+    assert_eq!(sink.exercise().await.unwrap().rows, 1);
+    assert_eq!(engine.number(&format!("SELECT count() FROM system.tables WHERE database = '{database}'")), 1);
 }
