@@ -4,6 +4,7 @@ mod apply;
 mod check;
 mod demo;
 mod doctor;
+mod init;
 mod key;
 mod rejections;
 mod run;
@@ -39,6 +40,8 @@ enum Command {
     Check(check::Args),
     /// Try everything that the configuration names, and say what to do; exits 1 where something would not work.
     Doctor(doctor::Args),
+    /// Write a place to begin with: a configuration, definitions with a template and its tests, and a key.
+    Init(init::Args),
     /// Make a new API key; its secret is shown this once.
     Key(key::Args),
     /// Refused events that wait, and letting them go on.
@@ -120,6 +123,7 @@ pub fn main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Apply(args) => apply::main(&args),
         Command::Check(args) => check::main(&args),
         Command::Doctor(args) => doctor::main(&args),
+        Command::Init(args) => init::main(&args),
         Command::Key(args) => key::main(&args),
         Command::Rejections(args) => rejections::main(&args),
         Command::Sink(args) => sink::main(&args),

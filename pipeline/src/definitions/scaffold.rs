@@ -1,5 +1,6 @@
-//! A template to begin with: small, sound, and with tests that pass.
+//! A template to begin with, and a whole place for it: small, sound, and with tests that pass.
 
+use super::key::{self, IssueError, Issued};
 use std::io;
 use std::path::{Path, PathBuf};
 use tidegate_schemas::ids::is_id;
@@ -13,7 +14,19 @@ const FILES: [(&str, &str); 4] = [
     ("tests/short.json", include_str!("scaffold/tests/short.json")),
 ];
 
-/// Why there is no new template.
+/// Those of a place beside its template: a configuration and a folder of definitions.
+const PLACE: [(&str, &str); 5] = [
+    ("tidegate.toml", include_str!("scaffold/place/tidegate.toml")),
+    ("definitions/organizations.toml", include_str!("scaffold/place/organizations.toml")),
+    ("definitions/sources.toml", include_str!("scaffold/place/sources.toml")),
+    ("definitions/assets.toml", include_str!("scaffold/place/assets.toml")),
+    ("definitions/keys.toml", include_str!("scaffold/place/keys.toml")),
+];
+const TEMPLATE: &str = "definitions/templates/my-vendor/my-template";
+/// The only one that `keys.toml` lets in: its tenant, its source, its id.
+const KEY: [&str; 3] = ["my-tenant", "gateway", "first"];
+
+/// Why there is no new template or place.
 #[derive(Debug, thiserror::Error)]
 pub enum ScaffoldError {
     /// The folder's name is the template's id.
@@ -22,6 +35,9 @@ pub enum ScaffoldError {
     /// Nothing is written over.
     #[error("{0} is there already; name a folder that is not")]
     There(PathBuf),
+    /// No key can be made.
+    #[error(transparent)]
+    Key(#[from] IssueError),
     /// A file cannot be written.
     #[error("{file} cannot be written")]
     File {
@@ -39,14 +55,32 @@ pub fn write(dir: &Path) -> Result<Vec<PathBuf>, ScaffoldError> {
     if !is_id(&id) {
         return Err(ScaffoldError::Id(id));
     }
+    files(dir, FILES.iter().map(|(name, text)| (*name, text.replace(ID, &id))))
+}
+
+/// Writes a new place: a configuration, definitions of an organization with a template, and a key that opens its source. Returns the
+/// key, which is kept nowhere, and the files.
+pub fn place(dir: &Path) -> Result<(Issued, Vec<PathBuf>), ScaffoldError> {
+    let [tenant, source, id] = KEY;
+    let issued = key::issue(id)?;
+    let entry = issued.entry(tenant, source, &[]);
+    let text = |(name, text): &(&'static str, &str)| {
+        (*name, if name.ends_with("keys.toml") { format!("{text}\n{entry}") } else { (*text).to_owned() })
+    };
+    let mut written = files(dir, PLACE.iter().map(text))?;
+    written.extend(write(&dir.join(TEMPLATE))?);
+    Ok((issued, written))
+}
+
+fn files<'n>(dir: &Path, texts: impl Iterator<Item = (&'n str, String)>) -> Result<Vec<PathBuf>, ScaffoldError> {
     if std::fs::symlink_metadata(dir).is_ok() {
         return Err(ScaffoldError::There(dir.to_owned()));
     }
     let mut written = Vec::new();
-    for (name, text) in FILES {
+    for (name, text) in texts {
         let file = dir.join(name);
         let made = file.parent().map_or(Ok(()), std::fs::create_dir_all);
-        let wrote = made.and_then(|()| std::fs::write(&file, text.replace(ID, &id)));
+        let wrote = made.and_then(|()| std::fs::write(&file, text));
         wrote.map_err(|cause| ScaffoldError::File { file: file.clone(), cause })?;
         written.push(file);
     }

@@ -42,6 +42,11 @@ impl Place {
         place
     }
 
+    /// A folder that somebody else made.
+    pub fn of(root: tempfile::TempDir) -> Self {
+        Self { root, keys: Default::default(), bucket: None, server: String::new(), extra: String::new() }
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.root.path().join(name)
     }

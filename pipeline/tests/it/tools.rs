@@ -43,6 +43,32 @@ fn a_new_key_opens_its_source() {
 }
 
 #[test]
+fn a_new_place_takes_events_at_once() {
+    let place = Place::of(tempfile::tempdir().unwrap());
+    let folder = place.root.path();
+    let there = tidegate(&["init", arg(folder)]);
+    assert!(there.status.code() == Some(2) && text(&there.stderr).contains("is there already"), "{there:?}");
+    std::fs::remove_dir(folder).unwrap();
+    let made = tidegate(&["init", arg(folder)]);
+    let said = text(&made.stdout);
+    let key = said.split_whitespace().find(|word| word.starts_with("tg_first_")).unwrap_or_else(|| panic!("{said}"));
+    let checked = tidegate(&["check", "--config", arg(&place.path("tidegate.toml"))]);
+    assert!(checked.status.success() && text(&checked.stdout).contains("2 tests"), "{checked:?}");
+
+    // The event that it says to send.
+    let body = said.lines().find_map(|line| line.trim().strip_prefix("-d '")?.strip_suffix('\'')).unwrap();
+    let server = place.start(&Options { args: vec!["--listen".into(), "127.0.0.1:0".into()], ..Options::default() });
+    assert_eq!(server.client().post("/v1/events", key, "application/json", body.as_bytes()).status, 202);
+    server.drain();
+    server.stop();
+    let config = place.path("tidegate.toml");
+    let tap = ["tap", "--config", arg(&config), "--tenant", "my-tenant", "--from", "beginning", "--until-end", "--json"];
+    let row = json(&tidegate(&tap));
+    assert_eq!((&row["temperature"], &row["asset"]), (&23.45.into(), &"sensor-1".into()), "{row}");
+    assert_eq!(row["organization"], "my-vendor/my-tenant/my-tenant-site");
+}
+
+#[test]
 fn a_key_without_its_source_is_not_issued() {
     let place = Place::new("");
     let (definitions, config) = (place.path("definitions"), place.path("tidegate.toml"));
