@@ -411,7 +411,7 @@ fn tests_that_fail() {
     check_test(
         "{'description': 'a', 'evnt': 1}",
         expect![
-            "templates/vend/t1/tests/one.json:1:27: unknown field `evnt`, expected one of `description`, `event`, `bytes_hex`, `fPort`, `asset`, `attributes`, `meta`, `received_at`, `decoded`, `valid`, `rows`, `rejected`, `filtered`; see the form of tests in pipeline/src/definitions/README.md"
+            "templates/vend/t1/tests/one.json:1:27: unknown field `evnt`, expected one of `description`, `event`, `bytes_hex`, `fPort`, `asset`, `attributes`, `meta`, `received_at`, `occurred_at`, `event_type`, `decoded`, `valid`, `rows`, `rejected`, `filtered`; see the form of tests in pipeline/src/definitions/README.md"
         ],
     );
     check_test(
