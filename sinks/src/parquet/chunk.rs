@@ -22,8 +22,8 @@ use parquet::schema::types::ColumnDescPtr;
 
 /// Rows of a page.
 const PAGE_ROWS: usize = 20_000;
-/// A column is compressed where that takes away a part of so many of its first page.
-const WORTH: usize = 12;
+/// A column is compressed where that takes away one part of so many.
+const WORTH: usize = 8;
 /// Bytes of the least and the greatest text.
 const BOUND_BYTES_MAX: usize = 64;
 
@@ -46,10 +46,11 @@ pub(super) fn write(
     compared: bool,
 ) -> Result<Chunk> {
     let pages = pages(distinct, rows, column.max_def_level() > 0);
-    // Tried on the first page of numbers.
-    let tried = pages.get(1).zip(compressor.as_deref_mut()).map(|(page, c)| compress(c, page.buffer())).transpose()?;
-    let pays = |(small, page): (Bytes, &Page)| small.len() + page.buffer().len() / WORTH <= page.buffer().len();
-    compressor = compressor.filter(|_| tried.zip(pages.get(1)).is_some_and(pays));
+    if let Some(tried) = compressor.as_deref_mut()
+        && !pays(&pages, tried)?
+    {
+        compressor = None;
+    }
     let mut out = TrackedWrite::new(Vec::new());
     let mut writer = SerializedPageWriter::new(&mut out);
     let (count, mut whole, mut stored, mut dictionary) = (pages.len(), 0, 0, 0);
@@ -89,6 +90,16 @@ pub(super) fn write(
         offset_index: None,
     };
     Ok(Chunk { bytes: out.into_inner()?.into(), close })
+}
+
+/// Whether compression is worth its time, by the page of different values and the first of numbers.
+fn pays(pages: &[Page], compressor: &mut Compressor) -> Result<bool> {
+    let [values, first, ..] = pages else { return Ok(false) };
+    let saved =
+        |page: &Page, c: &mut Compressor| Ok::<_, ParquetError>(page.buffer().len().saturating_sub(compress(c, page.buffer())?.len()));
+    let times = pages.len() - 1;
+    let whole = values.buffer().len() + first.buffer().len() * times;
+    Ok((saved(values, compressor)? + saved(first, compressor)? * times) * WORTH >= whole)
 }
 
 fn compress(compressor: &mut Compressor, page: &Bytes) -> Result<Bytes> {

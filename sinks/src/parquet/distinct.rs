@@ -66,7 +66,7 @@ impl Texts {
     }
 }
 
-/// A column's different values; `None` where they are too many, or it is of another type.
+/// A column's different values; `None` where they are too many, or there are none, or it is of another type.
 pub(super) fn distinct(kind: &DataType, arrays: &[&ArrayRef]) -> Option<Distinct> {
     let rows = arrays.iter().map(|a| a.len()).sum::<usize>();
     let readings = READINGS_BYTES_MAX.min(rows * READINGS_ROW_BYTES);
@@ -80,7 +80,8 @@ pub(super) fn distinct(kind: &DataType, arrays: &[&ArrayRef]) -> Option<Distinct
         DataType::Timestamp(..) => numbers_of::<TimestampMicrosecondType>(arrays, rows, changes, changes, |v| v as u64, Values::I64)?,
         _ => return None,
     };
-    Some(Distinct { values, numbers, valid: valid(arrays, rows) })
+    // A page of no values is what readers know least.
+    (!numbers.is_empty()).then(|| Distinct { values, numbers, valid: valid(arrays, rows) })
 }
 
 fn valid(arrays: &[&ArrayRef], rows: usize) -> Option<BooleanBuffer> {
