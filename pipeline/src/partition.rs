@@ -326,8 +326,7 @@ impl Partitioned {
     fn read(&mut self, known: Revision, now: Instant) -> Result<bool, PartitionError> {
         if !self.ahead.stands_at(self.gathering.wants()) {
             let from = self.gathering.wants();
-            self.ahead =
-                Ahead { from, entries: self.around.log.poll(LogName::Raw, self.number, from, READ_BYTES_MAX, Duration::ZERO)?.into() };
+            self.ahead = Ahead { from, entries: self.around.log.poll(LogName::Raw, self.number, from, READ_BYTES_MAX, Duration::ZERO)?.into() };
         }
         let mut any = false;
         while self.gathering.has_room() {
