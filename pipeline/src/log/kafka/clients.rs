@@ -125,9 +125,6 @@ impl Clients {
         config.set("fetch.wait.max.ms", wait_milliseconds).set("fetch.error.backoff.ms", "100");
         let ahead = self.settings.read_ahead_bytes.max(limits::KAFKA_MESSAGE_BYTES_MAX as u64);
         config.set("queued.max.messages.kbytes", (ahead / 1024).to_string()).set("queued.min.messages", "10000");
-        // A reader that has fetched enough ahead goes on this soon after somebody took of it: with the second that it waits
-        // otherwise, no partition gives more than this and a second's worth.
-        config.set("fetch.queue.backoff.ms", "5");
         config.set("max.partition.fetch.bytes", fetch_bytes.to_string());
         config.set("fetch.max.bytes", (2 * limits::KAFKA_MESSAGE_BYTES_MAX).to_string());
         Ok(config)

@@ -132,8 +132,6 @@ impl Reader {
     fn poll(&self, timeout: Duration) -> Result<Polled, LogError> {
         let Some((topic, partition)) = self.at else { return Ok(Polled::Nothing) };
         let name = self.names.of(topic);
-        // rdkafka waits in whole milliseconds, and spins through what is left of one.
-        let timeout = Duration::from_millis(u64::try_from(timeout.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX));
         match self.consumer.poll(timeout) {
             None => Ok(Polled::Nothing),
             Some(Ok(message)) => {
