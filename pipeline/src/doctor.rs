@@ -210,10 +210,11 @@ fn clickhouse(config: &Config, tell: &mut dyn FnMut(Finding)) {
     } else {
         Finding::warning("ClickHouse's clock", format!("{skew} ms away from ours: keep clocks in step (NTP)"))
     });
-    tell(match runtime.block_on(sink.exercise()) {
-        Ok(Exercised { left: Some(why), .. }) => {
-            Finding::warning("ClickHouse's rights", format!("database {} was made to try them and stays: {why}", settings.database))
-        }
+    let exercised = runtime.block_on(sink.exercise());
+    if let Ok(Exercised { left: Some(why), .. }) = &exercised {
+        tell(Finding::warning("ClickHouse's database", format!("{} was made to try rights and stays: {why}", settings.database)));
+    }
+    tell(match exercised {
         Ok(Exercised { rows: 1, .. }) => {
             Finding::ok("ClickHouse's rights", format!("{} may make, widen, fill, read and drop tables; tokens hold", settings.user))
         }

@@ -6,6 +6,7 @@ use crate::definitions::catalogs::CatalogsError;
 use crate::scan::{self, ScanError};
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 use tidegate_operators::event::{Bundle, Event, Progress};
 use tidegate_operators::stages::open::{self, Slice};
@@ -144,7 +145,8 @@ impl Search<'_> {
             if !of.takes(known) || envelope.release.is_some() {
                 return Ok(());
             }
-            let bundles = self.open(entry, envelope);
+            let to = envelope.events.len() as u32;
+            let bundles = self.open(entry, envelope, 0..to);
             let mut events: Vec<(&Bundle, &Event)> = bundles.iter().flat_map(|b| b.events.iter().map(move |e| (b, e))).collect();
             events.sort_unstable_by_key(|(_, e)| e.origin.at);
             for (bundle, event) in events {
@@ -156,10 +158,9 @@ impl Search<'_> {
         })
     }
 
-    /// The events of a record, as production finds them.
-    fn open(&self, entry: &Entry, envelope: Envelope) -> Vec<Bundle> {
-        let to = envelope.events.len() as u32;
-        let slice = Slice { offset: entry.offset, envelope: Arc::new(envelope), value: entry.record.value.clone(), from: 0, to };
+    /// Events of a record, as production finds them.
+    fn open(&self, entry: &Entry, envelope: Envelope, Range { start: from, end: to }: Range<u32>) -> Vec<Bundle> {
+        let slice = Slice { offset: entry.offset, envelope: Arc::new(envelope), value: entry.record.value.clone(), from, to };
         open::apply(&[slice], self.catalog, self.log.log_id(), &|_| false)
     }
 
@@ -246,9 +247,10 @@ impl Search<'_> {
         };
         let entry = read.first().filter(|entry| entry.offset == refused.offset);
         let Some((entry, envelope)) = entry.and_then(|entry| Some((entry, Envelope::read(&entry.record).ok()?))) else { return Ok(None) };
-        let bundles = self.open(entry, envelope);
-        let found = bundles.iter().find_map(|b| Some((b, b.events.iter().find(|e| e.origin.index == refused.index)?)));
-        Ok(found.map(|(bundle, event)| self.event(bundle, event)))
+        // One of thousands that came together.
+        let Some(ordinal) = envelope.events.iter().position(|span| span.index == refused.index) else { return Ok(None) };
+        let bundles = self.open(entry, envelope, ordinal as u32..ordinal as u32 + 1);
+        Ok(bundles.first().and_then(|bundle| Some(self.event(bundle, bundle.events.first()?))))
     }
 }
 

@@ -118,7 +118,7 @@ limits! {
     SNAPSHOT_EVERY_EPOCHS = 512, "epochs", "recovery folds at most this many epochs of outcomes and some";
     CATALOG_DEFINITIONS_MAX = 1_000_000, "definitions", "the catalog lives in memory";
     SCRIPT_STATES_SHARED = 16, "states", "script states of one worker that many tenants share, each with environments of its own";
-    SCRIPT_FORM_DOCUMENTS_MIN = 96, "documents", "of one form before a function that makes them is compiled: it costs as much as it saves with these";
+    SCRIPT_FORM_DOCUMENTS_MIN = 96, "documents", "of one form before a function that makes them is compiled: estimated to cost what it saves with these, not measured";
     SCRIPT_STATES_MAX = 64, "states", "script states of one worker that are one tenant's: of those that ran out of memory or may use less than others; the least recently used goes";
     SCRIPT_SHARED_BYTES_MAX = 4 << 20, "bytes", "what a shared script state may hold between bundles: past it the state starts over, and the tenant gets one of its own";
     SCRIPT_STATE_LOADS_MAX = 512, "versions", "template versions that a script state loads in its life: native code that has gone leaves its pages behind";

@@ -16,8 +16,8 @@ pub fn query_key(name: &str) -> String {
     format!("query:{name}")
 }
 
-/// The text at a place, of which `find` gives what a pointer leads to; integers as JSON writes them. `None` where there is nothing, or what is no id: null, a boolean, a number
-/// beyond 64 bits or with a fraction, a list or an object.
+/// The text at a place, of which `find` gives what a pointer leads to; integers as JSON writes them. `None` where there is
+/// nothing, or what is no id: null, a boolean, a number beyond 64 bits or with a fraction, a list or an object.
 pub fn text<'a>(
     place: &'a Place,
     find: impl FnOnce(&str) -> Option<Value<'a>>,

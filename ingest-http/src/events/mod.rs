@@ -47,9 +47,8 @@ struct Head {
     meta: BTreeMap<String, String>,
     idempotency_key: Option<String>,
     traceparent: Option<String>,
-    wait: Option<Wait>,
-    /// Why none, where one is asked for in words that are none.
-    not_waited: Option<String>,
+    /// Or why not, where one is asked for in words that are none.
+    wait: Option<Result<Wait, String>>,
 }
 
 /// Takes the events of a request in. `named` is the source in the URL.
@@ -82,13 +81,14 @@ pub(crate) async fn post(
     shared.metrics.bodies_in_flight.set(shared.bodies.used() as f64);
     let mut split = split::split(&body, head.format).map_err(answer::unsplit)?;
     assets::check(&head.caller, &body, head.format, &head.meta, &mut split);
-    let (wait, not_waited) = (head.wait.clone(), head.not_waited.clone());
+    let wait = head.wait.clone();
     let tenant = head.caller.tenant.clone();
     let (receipt, accepted) = store(shared, head, body, split, held).await?;
     notes.accepted(&receipt, accepted.events, accepted.refused.len());
     let waited = match wait {
-        Some(wait) => wait.wait(shared, &tenant, &receipt).await,
-        None => not_waited.map_or(Waited::Late, Waited::Unmeetable),
+        Some(Ok(wait)) => wait.wait(shared, &tenant, &receipt).await,
+        Some(Err(why)) => Waited::Unmeetable(why),
+        None => Waited::Late,
     };
     Ok(match waited {
         Waited::Met(status) => accepted.met(&receipt, &status),
@@ -122,14 +122,12 @@ fn judge_head(shared: &Shared, parts: &Parts, named: Option<&str>, notes: &mut N
         ));
     }
     encoding::of(&parts.headers)?;
-    let wait = Wait::preferred(&parts.headers, shared.edge.settings.wait_max);
     Ok(Head {
         format: format::of(&parts.headers)?,
         meta: meta::gather(&caller.source.source, &parts.headers, query)?,
         idempotency_key: meta::idempotency_key(&parts.headers)?.map(str::to_owned),
         traceparent: meta::traceparent(&parts.headers),
-        not_waited: if wait.is_none() { Wait::unread(&parts.headers) } else { None },
-        wait,
+        wait: Wait::preferred(&parts.headers, shared.edge.settings.wait_max),
         catalog,
         caller,
     })

@@ -46,8 +46,8 @@ pub(crate) async fn get(shared: &Shared, parts: &Parts, text: &str, notes: &mut 
     notes.tenant = Some(caller.tenant.clone());
     let receipt = text.parse::<Receipt>().ok().filter(|r| r.is_of(edge.log.log_id())).ok_or_else(|| problem(ReceiptFailure::NotFound))?;
     let waited = match Wait::preferred(&parts.headers, edge.settings.wait_max) {
-        Some(wait) => wait.wait(shared, &caller.tenant, &receipt).await,
-        None => Waited::Late,
+        Some(Ok(wait)) => wait.wait(shared, &caller.tenant, &receipt).await,
+        Some(Err(_)) | None => Waited::Late,
     };
     let status = match waited {
         Waited::Met(status) => status,

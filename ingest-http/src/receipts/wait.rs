@@ -36,34 +36,29 @@ pub(crate) enum Waited {
 }
 
 impl Wait {
-    /// The preference of a request, its time capped. What is no number of seconds above 0 is no preference.
-    pub(crate) fn preferred(headers: &HeaderMap, max: Duration) -> Option<Self> {
+    /// The preference of a request, its time capped; none where nothing, or no time, is asked for. An error says what is wrong with
+    /// the wait that is: whoever asks is not refused for it (RFC 7240), the events are taken, and the answer says that nothing was
+    /// waited for.
+    pub(crate) fn preferred(headers: &HeaderMap, max: Duration) -> Option<Result<Self, String>> {
         let preferences = headers.get_all("prefer").iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(','));
-        preferences.filter_map(|preference| Self::read(preference, max)).next()
+        // The first that can be read.
+        preferences
+            .filter_map(|preference| Self::read(preference, max))
+            .reduce(|first, next| if first.is_ok() { first } else { next.or(first) })
     }
 
-    /// What is wrong with the wait that is asked for, where it is nothing to go by. Whoever asks is not refused for it (RFC 7240): the
-    /// events are taken, and the answer says that nothing was waited for.
-    pub(crate) fn unread(headers: &HeaderMap) -> Option<String> {
-        let mut preferences = headers.get_all("prefer").iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(','));
-        preferences.find_map(|preference| {
-            let wish = preference.split(';').next()?.trim();
-            let (name, value) = wish.split_once('=').unwrap_or((wish, ""));
-            let seconds = value.trim().trim_matches('"');
-            let is_wrong = name.trim().eq_ignore_ascii_case("wait") && seconds.parse::<u64>().is_err();
-            is_wrong.then(|| format!("{wish:?} is no time to wait: it is a whole number of seconds, as in wait=5"))
-        })
-    }
-
-    fn read(preference: &str, max: Duration) -> Option<Self> {
+    fn read(preference: &str, max: Duration) -> Option<Result<Self, String>> {
         let mut parts = preference.split(';').map(|part| {
             let (name, value) = part.split_once('=').unwrap_or((part, ""));
-            (name.trim(), value.trim().trim_matches('"'))
+            (part.trim(), name.trim(), value.trim().trim_matches('"'))
         });
-        let (name, seconds) = parts.next()?;
-        let seconds = seconds.parse::<u64>().ok().filter(|s| *s > 0 && name.eq_ignore_ascii_case("wait"))?;
-        let sinks = parts.filter(|(name, _)| name.eq_ignore_ascii_case("sink")).take(SINKS_MAX);
-        Some(Self { time: Duration::from_secs(seconds).min(max), sinks: sinks.map(|(_, sink)| sink.to_owned()).collect() })
+        let (wish, _, seconds) = parts.next().filter(|(_, name, _)| name.eq_ignore_ascii_case("wait"))?;
+        let Ok(seconds) = seconds.parse() else {
+            return Some(Err(format!("{wish:?} is no time to wait: it is a whole number of seconds, as in wait=5")));
+        };
+        let sinks = parts.filter(|(_, name, _)| name.eq_ignore_ascii_case("sink")).take(SINKS_MAX);
+        let wait = Self { time: Duration::from_secs(seconds).min(max), sinks: sinks.map(|(_, _, sink)| sink.to_owned()).collect() };
+        (seconds > 0).then_some(Ok(wait))
     }
 
     /// Looks until it is met.
@@ -128,7 +123,7 @@ mod tests {
         let max = Duration::from_secs(60);
         let read = |values: &[&'static str]| {
             let values = values.iter().map(|v| (hyper::header::HeaderName::from_static("prefer"), HeaderValue::from_static(v)));
-            Wait::preferred(&values.collect(), max).map(|w| (w.time.as_secs(), w.sinks.join(" ")))
+            Wait::preferred(&values.collect(), max)?.ok().map(|w| (w.time.as_secs(), w.sinks.join(" ")))
         };
         for (values, expected) in [
             (&["wait=5"][..], Some((5, ""))),
@@ -138,6 +133,7 @@ mod tests {
             (&["wait=5; sink=parquet; sink=\"clickhouse\", x=1; sink=not"], Some((5, "parquet clickhouse"))),
             (&["wait = 5 ;Sink = * ; other; sinks=x"], Some((5, "*"))),
             (&["wait=0, wait=4"], Some((4, ""))),
+            (&["wait=x, wait=4"], Some((4, ""))),
             (&["wait=0"], None),
             (&["wait=-1"], None),
             (&["wait=x"], None),

@@ -561,7 +561,10 @@ impl Frame<'_> {
     /// An object as a table of those members that are inputs, with room for so many more: how large it is made decides on the
     /// order in which a script meets its members.
     unsafe fn push_object(&mut self, l: *mut lua_State, object: Value<'_>, more: usize, inputs: &[String]) {
-        let members = object.raw_pairs().filter(|(name, _)| is_input(inputs, name)).count();
+        let members = match object.kind() {
+            Kind::Map(len) if inputs.is_empty() => len,
+            _ => object.raw_pairs().filter(|(name, _)| is_input(inputs, name)).count(),
+        };
         // SAFETY: as the `impl` says; iterators over a document hold references only.
         unsafe {
             lua_createtable(l, 0, (members + more) as c_int);

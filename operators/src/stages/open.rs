@@ -41,16 +41,16 @@ pub type Seen<'a> = &'a dyn Fn(&[u8; 16]) -> bool;
 
 /// Opens the slices of one epoch, in raw order.
 pub fn apply(slices: &[Slice], catalog: &Catalog, log: LogId, seen: Seen<'_>) -> Vec<Bundle> {
-    let mut gathered = Gathered::default();
-    let mut ways: HashMap<usize, Ways> = HashMap::new();
-    let source_of = |slice: &Slice| catalog.source(&slice.envelope.tenant, &slice.envelope.source);
+    let sources: Vec<_> = slices.iter().map(|slice| catalog.source(&slice.envelope.tenant, &slice.envelope.source)).collect();
     let address_of = |source: Option<&Arc<PinnedSource>>| source.map_or(0, |s| Arc::as_ptr(s) as usize);
-    for slice in slices {
-        ways.entry(address_of(source_of(slice))).or_default().to_come += (slice.to - slice.from) as usize;
+    let (mut gathered, mut ways): (_, HashMap<usize, Ways>) = (Gathered::default(), HashMap::new());
+    for (slice, source) in slices.iter().zip(&sources) {
+        let count = (slice.to - slice.from) as usize;
+        ways.entry(address_of(*source)).or_default().to_come += count;
+        gathered.room += 2 * count;
     }
-    for slice in slices {
-        let source = source_of(slice).cloned();
-        let ways = ways.entry(address_of(source.as_ref())).or_default();
+    for (slice, source) in slices.iter().zip(sources) {
+        let (source, ways) = (source.cloned(), ways.entry(address_of(source)).or_default());
         let mut record = OpenRecord {
             slice,
             catalog,
@@ -76,6 +76,8 @@ pub fn apply(slices: &[Slice], catalog: &Catalog, log: LogId, seen: Seen<'_>) ->
 #[derive(Default)]
 struct Gathered {
     bundles: Vec<Bundle>,
+    /// Events for which bundles may still take room before they come: twice as many as there are, whatever the number of templates.
+    room: usize,
     open: HashMap<(usize, usize), usize>,
 }
 
@@ -89,7 +91,9 @@ impl Gathered {
             Some(bundle) if bundle.events.len() < BUNDLE_EVENTS_MAX && source.is_some() => bundle.events.push(event),
             _ => {
                 self.open.insert(address, self.bundles.len());
-                let mut events = Vec::with_capacity(if source.is_some() { most.min(BUNDLE_EVENTS_MAX) } else { 1 });
+                let room = if source.is_some() { most.min(BUNDLE_EVENTS_MAX).min(self.room) } else { 0 };
+                self.room -= room;
+                let mut events = Vec::with_capacity(room);
                 events.push(event);
                 self.bundles.push(Bundle { source: source.cloned(), plan, events, runs: Vec::new() });
             }

@@ -15,13 +15,14 @@ const FILES: [(&str, &str); 4] = [
 ];
 
 /// Those of a place beside its template: a configuration and a folder of definitions.
-const PLACE: [(&str, &str); 5] = [
+const PLACE: [(&str, &str); 4] = [
     ("tidegate.toml", include_str!("scaffold/place/tidegate.toml")),
     ("definitions/organizations.toml", include_str!("scaffold/place/organizations.toml")),
     ("definitions/sources.toml", include_str!("scaffold/place/sources.toml")),
     ("definitions/assets.toml", include_str!("scaffold/place/assets.toml")),
-    ("definitions/keys.toml", include_str!("scaffold/place/keys.toml")),
 ];
+/// What stands above the key's entry.
+const KEYS: &str = include_str!("scaffold/place/keys.toml");
 const TEMPLATE: &str = "definitions/templates/my-vendor/my-template";
 /// The only one that `keys.toml` lets in: its tenant, its source, its id.
 const KEY: [&str; 3] = ["my-tenant", "gateway", "first"];
@@ -63,11 +64,8 @@ pub fn write(dir: &Path) -> Result<Vec<PathBuf>, ScaffoldError> {
 pub fn place(dir: &Path) -> Result<(Issued, Vec<PathBuf>), ScaffoldError> {
     let [tenant, source, id] = KEY;
     let issued = key::issue(id)?;
-    let entry = issued.entry(tenant, source, &[]);
-    let text = |(name, text): &(&'static str, &str)| {
-        (*name, if name.ends_with("keys.toml") { format!("{text}\n{entry}") } else { (*text).to_owned() })
-    };
-    let mut written = files(dir, PLACE.iter().map(text))?;
+    let keys = ("definitions/keys.toml", format!("{KEYS}\n{}", issued.entry(tenant, source, &[])));
+    let mut written = files(dir, PLACE.iter().map(|(name, text)| (*name, (*text).to_owned())).chain([keys]))?;
     written.extend(write(&dir.join(TEMPLATE))?);
     Ok((issued, written))
 }

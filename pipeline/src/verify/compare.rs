@@ -57,13 +57,13 @@ impl Promised<'_> {
             report.rows_expired += promised.range(..kept_from).map(|(_, n)| n).sum::<u64>();
             let of_partition = stored.rows.range((*partition, 0)..=(*partition, Epoch::MAX));
             let there: BTreeMap<Epoch, u64> = of_partition.map(|((_, e), n)| (*e, *n)).collect();
-            let through = claimed.min(*last);
+            let (through, parked) = (claimed.min(*last), self.apart(*partition, tenant, table));
             let epochs: BTreeSet<Epoch> =
                 promised.keys().chain(there.keys()).copied().filter(|e| (kept_from..=through).contains(e)).collect();
             for epoch in epochs {
                 let (committed, found) = (promised.get(&epoch).unwrap_or(&0), there.get(&epoch).unwrap_or(&0));
-                let apart = if found < committed { self.apart(*partition, tenant, table, epoch) } else { None };
-                if let Some(apart) = apart {
+                let apart = parked.range(..=epoch).next_back().filter(|(_, apart)| epoch <= apart.last && found < committed);
+                if let Some((_, apart)) = apart {
                     *(if apart.dropped { &mut dropped } else { &mut waiting }) += committed - found;
                 } else if committed != found {
                     report
@@ -82,9 +82,9 @@ impl Promised<'_> {
         }
     }
 
-    /// The parked cut that an epoch of a table went into.
-    fn apart(&self, partition: Partition, tenant: &TenantId, table: &str, epoch: Epoch) -> Option<&Apart> {
+    /// The parked cuts of a table, by their first epochs; cuts of a table share no epoch.
+    fn apart(&self, partition: Partition, tenant: &TenantId, table: &str) -> BTreeMap<Epoch, &Apart> {
         let is_of = |target: &Target| target.table == table && target.tenant.as_ref().is_none_or(|of| of == tenant);
-        self.apart.iter().find(|a| a.partition == partition && is_of(&a.target) && (a.first..=a.last).contains(&epoch))
+        self.apart.iter().filter(|a| a.partition == partition && is_of(&a.target)).map(|a| (a.first, a)).collect()
     }
 }

@@ -26,14 +26,9 @@ enum Step {
         word: u64,
         mask: u64,
     },
-    List {
-        len: u32,
-        end: u32,
-    },
-    Map {
-        len: u32,
-        end: u32,
-    },
+    /// It ends before this place. How many elements it has follows from where those end that are in it.
+    List(u32),
+    Map(u32),
 }
 
 /// What stands at a place of a form.
@@ -74,9 +69,9 @@ impl Form {
         let (mut steps, mut names, mut containers) = (vec![Step::Scalar; nodes.len()], Vec::new(), 0);
         for (at, node) in nodes.iter().enumerate() {
             match *node {
-                Node::List { len, end } => steps[at] = Step::List { len, end },
-                Node::Map { len, end } => {
-                    steps[at] = Step::Map { len, end };
+                Node::List { end, .. } => steps[at] = Step::List(end),
+                Node::Map { end, .. } => {
+                    steps[at] = Step::Map(end);
                     for (at, _) in (Value { document, at }).members() {
                         let (start, name) = (names.len(), document.raw(nodes[at]));
                         names.extend_from_slice(name);
@@ -96,22 +91,12 @@ impl Form {
         Some(Self { steps: steps.into(), names: names.into(), containers })
     }
 
-    /// How many places there are.
-    pub fn len(&self) -> usize {
-        self.steps.len()
-    }
-
-    /// Whether there are none; no document that was parsed has such a form.
-    pub fn is_empty(&self) -> bool {
-        self.steps.is_empty()
-    }
-
     /// What stands at a place.
     pub fn part(&self, at: usize) -> Part<'_> {
         match self.steps.get(at) {
             Some(Step::Name { start, len, .. }) => Part::Name(&self.names[*start as usize..(*start + *len) as usize]),
-            Some(Step::List { end, .. }) => Part::List(*end as usize),
-            Some(Step::Map { end, .. }) => Part::Map(*end as usize),
+            Some(Step::List(end)) => Part::List(*end as usize),
+            Some(Step::Map(end)) => Part::Map(*end as usize),
             Some(Step::Scalar) | None => Part::Scalar,
         }
     }
@@ -143,8 +128,7 @@ impl Form {
     /// Whether this is the container that stands at a place.
     pub(super) fn has(&self, at: usize, container: Node) -> bool {
         match (self.steps.get(at), container) {
-            (Some(Step::List { len, end }), Node::List { len: their_len, end: their_end })
-            | (Some(Step::Map { len, end }), Node::Map { len: their_len, end: their_end }) => *len == their_len && *end == their_end,
+            (Some(Step::List(ours)), Node::List { end, .. }) | (Some(Step::Map(ours)), Node::Map { end, .. }) => *ours == end,
             _ => false,
         }
     }
