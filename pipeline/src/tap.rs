@@ -11,7 +11,7 @@ use crate::scan::ScanError;
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tidegate_schemas::block::{BlockError, ConditionError, Filter, Output, RowRef, RowsRead};
 use tidegate_schemas::catalog::Catalog;
 use tidegate_schemas::envelope::partition_of;
@@ -170,17 +170,22 @@ impl Tap {
         (self.name, self.partition)
     }
 
-    /// Reads on to the next rows; waits for them, at most so long. Blocks.
+    /// Reads on to the next rows, at most for so long: records come with every epoch, whether or not they hold any. Blocks.
     ///
     /// # Errors
     /// The log cannot be read.
     pub fn advance(&mut self, wait: Duration) -> Result<Step, TapError> {
+        let until = Instant::now() + wait;
         loop {
             if self.end.is_some_and(|end| self.at >= end) {
                 return Ok(Step::End);
             }
             let Some(entry) = self.entries.pop_front() else {
-                match self.read(wait) {
+                let left = until.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    return Ok(Step::Nothing);
+                }
+                match self.read(left) {
                     Ok(entries) if entries.is_empty() => return Ok(if self.end.is_some() { Step::End } else { Step::Nothing }),
                     Ok(entries) => self.entries = entries.into(),
                     Err(LogError::Gone { start, .. }) if start > self.at => {

@@ -171,7 +171,7 @@ fn a_reader_that_leaves_ends_a_tap_that_waits() {
     let place = Place::new(SETTINGS);
     let server = place.start(&Options::default());
     let mut tap = command(&place, &["--tenant", "acme"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    // No row ever comes.
+    // No row ever comes, and an epoch without any every 50 ms.
     drop(tap.stdout.take());
     wait_for("the end", PATIENCE, || tap.try_wait().unwrap().map(|status| assert_eq!(status.code(), Some(141))));
     let mut told = String::new();

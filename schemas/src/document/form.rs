@@ -1,34 +1,34 @@
 //! The form of documents: what is left of one where its scalars are taken out. A fleet's events differ in their scalars only, so
 //! whoever has looked at the form of one knows of all others where everything stands.
+//!
+//! ```text
+//! {"device":"dev-7","at":[12.5,3]}      a text
+//! {"device":       ,"at":[    , ]}      its form: what lies between the scalars is compared, and not read again
+//! ```
 
+use super::scan::Scan;
 use super::{Document, Node, Value};
 use crate::limits::{DOCUMENT_FORM_NODES_MAX, DOCUMENT_FORMS_KEPT, DOCUMENT_FORMS_MADE_MAX};
 use std::sync::Arc;
 
-/// Where containers begin and end, and the names of members: the same in two documents means that each node of one is what
-/// the node of its number is in the other, but for the values of scalars.
-#[derive(Debug, PartialEq, Eq)]
+/// The same in two documents means that each node of one is what the node of its number is in the other, but for the values of
+/// scalars.
+#[derive(Debug, PartialEq)]
 pub struct Form {
-    steps: Box<[Step]>,
-    /// One behind the other, each with what follows it in JSON without spaces: a quote and a colon.
-    names: Box<[u8]>,
-    containers: usize,
+    /// Those of such a document, with nulls for its scalars. Names stand in `text`.
+    nodes: Box<[Node]>,
+    /// A document's text without its scalars.
+    text: Box<[u8]>,
+    /// In their order.
+    scalars: Box<[Hole]>,
 }
 
-/// A node of a form.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
-    Scalar,
-    /// Of a member; its value is the next node. `word` is how it begins, compared where `mask` is set.
-    Name {
-        start: u32,
-        len: u32,
-        word: u64,
-        mask: u64,
-    },
-    /// It ends before this place. How many elements it has follows from where those end that are in it.
-    List(u32),
-    Map(u32),
+/// Where a scalar is missing.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Hole {
+    /// In the form's text.
+    at: usize,
+    node: usize,
 }
 
 /// What stands at a place of a form.
@@ -62,42 +62,75 @@ pub struct Lookup {
 impl Form {
     /// The form of what was scanned; none where it is too large to keep.
     fn of(document: &Document) -> Option<Self> {
-        let nodes = &document.nodes;
+        let (bytes, mut nodes) = (&document.bytes[..], document.nodes.clone());
         if nodes.len() > DOCUMENT_FORM_NODES_MAX {
             return None;
         }
-        let (mut steps, mut names, mut containers) = (vec![Step::Scalar; nodes.len()], Vec::new(), 0);
-        for (at, node) in nodes.iter().enumerate() {
-            match *node {
-                Node::List { end, .. } => steps[at] = Step::List(end),
-                Node::Map { end, .. } => {
-                    steps[at] = Step::Map(end);
-                    for (at, _) in (Value { document, at }).members() {
-                        let (start, name) = (names.len(), document.raw(nodes[at]));
-                        names.extend_from_slice(name);
-                        names.extend_from_slice(b"\":");
-                        let (mut word, mut mask) = ([0; 8], [0; 8]);
-                        for (i, byte) in names[start..].iter().enumerate().take(8) {
-                            (word[i], mask[i]) = (*byte, u8::MAX);
-                        }
-                        let (word, mask) = (u64::from_ne_bytes(word), u64::from_ne_bytes(mask));
-                        steps[at] = Step::Name { start: start as u32, len: name.len() as u32, word, mask };
-                    }
+        let (mut text, mut scalars) = (Vec::with_capacity(bytes.len()), Vec::new());
+        let (mut at, mut node) = (0, 0);
+        while let Some(byte) = bytes.get(at) {
+            let token = match byte {
+                b'"' => match nodes.get(node) {
+                    Some(Node::Text { len, .. }) => *len as usize + 2,
+                    _ => return None,
+                },
+                b'{' | b'[' | b'}' | b']' | b',' | b':' | b' ' | b'\n' | b'\r' | b'\t' => 1,
+                _ => bytes[at..].iter().position(|b| matches!(b, b'}' | b']' | b',' | 0..=b' ')).unwrap_or(bytes.len() - at),
+            };
+            let (begin, is_name) = (at, *byte == b'"' && bytes[at + token..].trim_ascii_start().first() == Some(&b':'));
+            at += token;
+            match byte {
+                b'{' | b'[' => node += 1,
+                b'}' | b']' | b',' | b':' | b' ' | b'\n' | b'\r' | b'\t' => {}
+                _ if is_name => {
+                    nodes[node] = Node::Text { start: text.len() as u32 + 1, len: token as u32 - 2 };
+                    node += 1;
                 }
-                _ => continue,
+                _ => {
+                    *nodes.get_mut(node)? = Node::Null;
+                    scalars.push(Hole { at: text.len(), node });
+                    node += 1;
+                    continue;
+                }
             }
-            containers += 1;
+            text.extend_from_slice(&bytes[begin..at]);
         }
-        Some(Self { steps: steps.into(), names: names.into(), containers })
+        Some(Self { nodes: nodes.into(), text: text.into(), scalars: scalars.into() })
+    }
+
+    /// The nodes of a text that has this form; none where it has not, or where a scalar is not usual.
+    fn read(&self, text: &str) -> Option<Vec<Node>> {
+        let mut scan = Scan::new(text);
+        let mut nodes = Vec::new();
+        let (mut begin, mut next) = (0, 0);
+        for hole in self.scalars.iter().copied().chain([Hole { at: self.text.len(), node: self.nodes.len() }]) {
+            // How much further what lies before a scalar stands than in the form: the length of all scalars before it.
+            let shift = (scan.at - begin) as u32;
+            scan.literal(&self.text[begin..hole.at])?;
+            if nodes.is_empty() {
+                nodes.extend_from_slice(&self.nodes);
+            }
+            for node in &mut nodes[next..hole.node] {
+                if let Node::Text { start, .. } = node {
+                    *start += shift;
+                }
+            }
+            match nodes.get_mut(hole.node) {
+                Some(node) => *node = scan.scalar()?,
+                None => return scan.is_at_end().then_some(nodes),
+            }
+            (begin, next) = (hole.at, hole.node + 1);
+        }
+        None
     }
 
     /// What stands at a place.
     pub fn part(&self, at: usize) -> Part<'_> {
-        match self.steps.get(at) {
-            Some(Step::Name { start, len, .. }) => Part::Name(&self.names[*start as usize..(*start + *len) as usize]),
-            Some(Step::List(end)) => Part::List(*end as usize),
-            Some(Step::Map(end)) => Part::Map(*end as usize),
-            Some(Step::Scalar) | None => Part::Scalar,
+        match self.nodes.get(at) {
+            Some(Node::Text { start, len }) => Part::Name(&self.text[*start as usize..(*start + *len) as usize]),
+            Some(Node::List { end, .. }) => Part::List(*end as usize),
+            Some(Node::Map { end, .. }) => Part::Map(*end as usize),
+            _ => Part::Scalar,
         }
     }
 
@@ -108,59 +141,27 @@ impl Form {
             Part::Scalar | Part::Name(_) => at + 1,
         }
     }
-
-    /// The length of the name at a place, where a text goes on with it, a quote and a colon. Most names are short: compared as
-    /// one word they take no call.
-    #[inline]
-    pub(super) fn name_at(&self, at: usize, text: &[u8]) -> Option<usize> {
-        let Some(Step::Name { start, len, word, mask }) = self.steps.get(at) else { return None };
-        let (start, len) = (*start as usize, *len as usize);
-        let begins = text.first_chunk().is_none_or(|begin| (u64::from_ne_bytes(*begin) ^ word) & mask == 0);
-        let is_short = len + 2 <= 8 && text.len() >= 8;
-        (begins && (is_short || text.starts_with(self.names.get(start..start + len + 2)?))).then_some(len)
-    }
-
-    /// Whether this is the name at a place.
-    pub(super) fn is_name(&self, at: usize, name: &[u8]) -> bool {
-        matches!(self.part(at), Part::Name(known) if known == name)
-    }
-
-    /// Whether this is the container that stands at a place.
-    pub(super) fn has(&self, at: usize, container: Node) -> bool {
-        match (self.steps.get(at), container) {
-            (Some(Step::List(ours)), Node::List { end, .. }) | (Some(Step::Map(ours)), Node::Map { end, .. }) => *ours == end,
-            _ => false,
-        }
-    }
-
-    /// Whether a document with so many nodes and containers, all of which are in their places, has this form.
-    pub(super) fn is_whole(&self, nodes: usize, containers: usize) -> bool {
-        nodes == self.steps.len() && containers == self.containers
-    }
 }
 
 impl Forms {
-    /// The form that the next document probably has.
-    pub(super) fn expected(&self) -> Option<&Arc<Form>> {
-        self.kept.first()
+    /// The nodes of a text that has one of the forms met before, and that form.
+    pub(super) fn read(&mut self, text: &str) -> Option<(Vec<Node>, Arc<Form>)> {
+        let (at, nodes) = self.kept.iter().enumerate().find_map(|(at, form)| Some((at, form.read(text)?)))?;
+        self.kept[..=at].rotate_right(1);
+        Some((nodes, Arc::clone(&self.kept[0])))
     }
 
-    /// The form of a document that has not the expected one; none where it is not worth keeping.
-    pub(super) fn find(&mut self, document: &Document) -> Option<Arc<Form>> {
+    /// The form of a document that was scanned and has none of those met before; none where it is not worth keeping.
+    pub(super) fn add(&mut self, document: &Document) -> Option<Arc<Form>> {
+        // Where documents are never alike, looking for what they have in common does not pay.
         if self.made >= DOCUMENT_FORMS_MADE_MAX {
             return None;
         }
-        let form = Form::of(document)?;
-        match self.kept.iter().position(|known| **known == form) {
-            Some(at) => self.kept[..=at].rotate_right(1),
-            None => {
-                // Where documents are never alike, looking for what they have in common does not pay.
-                self.made += 1;
-                self.kept.truncate(DOCUMENT_FORMS_KEPT - 1);
-                self.kept.insert(0, Arc::new(form));
-            }
-        }
-        self.kept.first().cloned()
+        let form = Arc::new(Form::of(document)?);
+        self.made += 1;
+        self.kept.truncate(DOCUMENT_FORMS_KEPT - 1);
+        self.kept.insert(0, Arc::clone(&form));
+        Some(form)
     }
 }
 

@@ -4,7 +4,7 @@
 //! control characters, `-0`, integers of more than 18 digits, numbers beyond a double, deep nesting, and every mistake. What
 //! it takes is what the full parser makes of it.
 
-use super::{Form, Node};
+use super::Node;
 use crate::limits::DOCUMENT_NODES_KEPT;
 use std::cell::Cell;
 
@@ -23,18 +23,14 @@ thread_local! {
 }
 
 /// The nodes of one JSON value, in as much memory as they need: an epoch holds thousands of documents, and how many nodes a
-/// text has is not known before. With them whether it has the form that was expected. None where it is not for this scanner to
-/// say.
-pub(super) fn nodes(text: &str, expected: Option<&Form>) -> Option<(Vec<Node>, bool)> {
-    let mut scan = Scan { text, bytes: text.as_bytes(), at: 0, nodes: TAPE.take(), expected, containers: 0 };
-    scan.nodes.clear();
-    let found = scan.whole().map(|()| {
-        let is_expected = scan.expected.is_some_and(|form| form.is_whole(scan.nodes.len(), scan.containers));
-        (scan.nodes.as_slice().to_vec(), is_expected)
-    });
-    scan.nodes.truncate(DOCUMENT_NODES_KEPT);
-    scan.nodes.shrink_to(DOCUMENT_NODES_KEPT);
-    TAPE.set(scan.nodes);
+/// text has is not known before. None where it is not for this scanner to say.
+pub(super) fn nodes(text: &str) -> Option<Vec<Node>> {
+    let mut nodes = TAPE.take();
+    nodes.clear();
+    let found = Scan::new(text).whole(&mut nodes).map(|()| nodes.as_slice().to_vec());
+    nodes.truncate(DOCUMENT_NODES_KEPT);
+    nodes.shrink_to(DOCUMENT_NODES_KEPT);
+    TAPE.set(nodes);
     found
 }
 
@@ -47,48 +43,50 @@ struct Open {
     is_map: bool,
 }
 
-struct Scan<'t> {
-    text: &'t str,
-    bytes: &'t [u8],
-    at: usize,
-    nodes: Vec<Node>,
-    /// None from where on the text is of another form.
-    expected: Option<&'t Form>,
-    /// Those that are as expected.
-    containers: usize,
+impl Open {
+    fn close(self, nodes: &mut [Node]) {
+        let (len, end) = (self.len, nodes.len() as u32);
+        nodes[self.at] = if self.is_map { Node::Map { len, end } } else { Node::List { len, end } };
+    }
 }
 
-impl Scan<'_> {
+/// A place in a text.
+pub(super) struct Scan<'t> {
+    text: &'t str,
+    bytes: &'t [u8],
+    pub(super) at: usize,
+}
+
+impl<'t> Scan<'t> {
+    pub(super) fn new(text: &'t str) -> Self {
+        Self { text, bytes: text.as_bytes(), at: 0 }
+    }
+
     /// Reads the one value that the text is.
-    fn whole(&mut self) -> Option<()> {
+    fn whole(&mut self, nodes: &mut Vec<Node>) -> Option<()> {
         let mut open = [Open { at: 0, len: 0, is_map: false }; DEPTH_MAX];
         let mut depth = 0;
         'value: loop {
             // At the beginning of a value.
             self.space();
             match self.peek()? {
-                b'"' => self.string()?,
-                b'-' | b'0'..=b'9' => self.number()?,
                 kind @ (b'{' | b'[') => {
-                    *open.get_mut(depth)? = Open { at: self.nodes.len(), len: 0, is_map: kind == b'{' };
+                    *open.get_mut(depth)? = Open { at: nodes.len(), len: 0, is_map: kind == b'{' };
                     depth += 1;
-                    self.nodes.push(Node::Null);
+                    nodes.push(Node::Null);
                     self.at += 1;
                     self.space();
                     if self.peek()? != if kind == b'{' { b'}' } else { b']' } {
                         if kind == b'{' {
-                            self.key()?;
+                            nodes.push(self.name()?);
                         }
                         continue 'value;
                     }
                     self.at += 1;
                     depth -= 1;
-                    self.close(open[depth]);
+                    open[depth].close(nodes);
                 }
-                b't' => self.word("true", Node::Bool(true))?,
-                b'f' => self.word("false", Node::Bool(false))?,
-                b'n' => self.word("null", Node::Null)?,
-                _ => return None,
+                _ => nodes.push(self.scalar()?),
             }
             // Behind a value, which may have been the last of its containers.
             loop {
@@ -99,7 +97,7 @@ impl Scan<'_> {
                     (b',', true) => {
                         self.at += 1;
                         self.space();
-                        self.key()?;
+                        nodes.push(self.name()?);
                         continue 'value;
                     }
                     (b',', false) => {
@@ -109,13 +107,36 @@ impl Scan<'_> {
                     (b'}', true) | (b']', false) => {
                         self.at += 1;
                         depth -= 1;
-                        self.close(open[depth]);
+                        open[depth].close(nodes);
                     }
                     _ => return None,
                 }
             }
         }
-        (self.at == self.bytes.len()).then_some(())
+        self.is_at_end().then_some(())
+    }
+
+    pub(super) fn is_at_end(&self) -> bool {
+        self.at == self.bytes.len()
+    }
+
+    /// Goes on behind these bytes, where they come next.
+    #[inline]
+    pub(super) fn literal(&mut self, bytes: &[u8]) -> Option<()> {
+        self.bytes.get(self.at..)?.starts_with(bytes).then(|| self.at += bytes.len())
+    }
+
+    /// A value that is no container.
+    #[inline]
+    pub(super) fn scalar(&mut self) -> Option<Node> {
+        match self.peek()? {
+            b'"' => self.string(),
+            b'-' | b'0'..=b'9' => self.number(),
+            b't' => self.literal(b"true").map(|()| Node::Bool(true)),
+            b'f' => self.literal(b"false").map(|()| Node::Bool(false)),
+            b'n' => self.literal(b"null").map(|()| Node::Null),
+            _ => None,
+        }
     }
 
     fn peek(&self) -> Option<u8> {
@@ -132,58 +153,24 @@ impl Scan<'_> {
         }
     }
 
-    fn close(&mut self, container: Open) {
-        let (len, end) = (container.len, self.nodes.len() as u32);
-        let node = if container.is_map { Node::Map { len, end } } else { Node::List { len, end } };
-        self.nodes[container.at] = node;
-        if self.expected.is_some_and(|form| form.has(container.at, node)) {
-            self.containers += 1;
-        } else {
-            self.expected = None;
-        }
-    }
-
-    fn word(&mut self, word: &str, node: Node) -> Option<()> {
-        if !self.bytes[self.at..].starts_with(word.as_bytes()) {
-            return None;
-        }
-        self.at += word.len();
-        self.nodes.push(node);
-        Some(())
-    }
-
-    #[inline]
-    fn key(&mut self) -> Option<()> {
-        let rest = self.bytes[self.at..].strip_prefix(b"\"")?;
-        let (start, at) = (self.at + 1, self.nodes.len());
-        if let Some(len) = self.expected.and_then(|form| form.name_at(at, rest)) {
-            self.nodes.push(Node::Text { start: start as u32, len: len as u32 });
-            self.at = start + len + 2;
-            return Some(());
-        }
-        self.string()?;
-        // With spaces before its colon it is the same name.
-        let name = &self.bytes[start..self.at - 1];
-        self.expected = self.expected.filter(|form| form.is_name(at, name));
+    /// The name of a member, with its colon.
+    fn name(&mut self) -> Option<Node> {
+        let name = self.string()?;
         self.space();
-        if self.peek()? != b':' {
-            return None;
-        }
-        self.at += 1;
-        Some(())
+        self.literal(b":").map(|()| name)
     }
 
     /// A text that stands in the document as it is.
-    fn string(&mut self) -> Option<()> {
+    #[inline]
+    fn string(&mut self) -> Option<Node> {
         let start = self.at + 1;
-        let rest = &self.bytes[start..];
+        let rest = self.bytes.get(start..).filter(|_| self.bytes[self.at] == b'"')?;
         let len = plain(rest);
         if *rest.get(len)? != b'"' {
             return None;
         }
-        self.nodes.push(Node::Text { start: start as u32, len: len as u32 });
         self.at = start + len + 1;
-        Some(())
+        Some(Node::Text { start: start as u32, len: len as u32 })
     }
 
     /// Digits from `self.at` on, added to `value`; how many.
@@ -204,7 +191,7 @@ impl Scan<'_> {
         count
     }
 
-    fn number(&mut self) -> Option<()> {
+    fn number(&mut self) -> Option<Node> {
         let start = self.at;
         let is_negative = self.peek()? == b'-';
         self.at += usize::from(is_negative);
@@ -214,14 +201,12 @@ impl Scan<'_> {
         if whole == 0 || (first == b'0' && whole > 1) {
             return None;
         }
-        let node = match self.peek() {
-            Some(b'.' | b'e' | b'E') => self.float(start, is_negative, mantissa, whole)?,
-            _ if whole > DIGITS_MAX || (is_negative && mantissa == 0) => return None,
-            _ if is_negative => Node::Int(-(mantissa as i64)),
-            _ => Node::Int(mantissa as i64),
-        };
-        self.nodes.push(node);
-        Some(())
+        match self.peek() {
+            Some(b'.' | b'e' | b'E') => self.float(start, is_negative, mantissa, whole),
+            _ if whole > DIGITS_MAX || (is_negative && mantissa == 0) => None,
+            _ if is_negative => Some(Node::Int(-(mantissa as i64))),
+            _ => Some(Node::Int(mantissa as i64)),
+        }
     }
 
     /// The rest of a number, at its point or exponent.
