@@ -122,6 +122,13 @@ fn declared<'a, L: Lent>(
     let (mut draft, mut known) = (Draft { cells: fields.empty(), ..Draft::default() }, 0);
     let names = fields.declared.len();
     for (index, declared) in fields.declared.iter().enumerate() {
+        // Most are.
+        if let Some(cell) = found.get(index).and_then(|scalar| plain(declared.field, *scalar)) {
+            budget.take(SCALAR_BYTES)?;
+            draft.cells[declared.cell] = cell;
+            known += 1;
+            continue;
+        }
         draft.cells[declared.cell] = match found.get(index) {
             Some(scalar) if declared.field.kind != FieldType::Json => {
                 known += usize::from(!matches!(scalar, Scalar::Null));

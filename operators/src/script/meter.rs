@@ -143,6 +143,9 @@ impl Meter {
 
     /// The stage's function has returned, or none is entered any more: limits are lifted.
     pub(crate) fn leave(&self, lua: &Lua) {
+        if self.stage.get() == IDLE {
+            return;
+        }
         let _ = lua.set_memory_limit(0);
         if let Some(sum) = usize::from(self.stage.get()).checked_sub(1).and_then(|i| self.by_stage.get(i)) {
             sum.set(sum.get() + self.steps.get() - self.base.get());

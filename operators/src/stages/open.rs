@@ -6,6 +6,7 @@ use crate::stages::transform::fields::{Scalar, timestamp};
 use bytes::Bytes;
 use hashbrown::HashMap;
 use std::borrow::Cow;
+use std::fmt::Write;
 use std::sync::Arc;
 use tidegate_schemas::catalog::{Catalog, PinnedSource, PinnedTemplate};
 use tidegate_schemas::definition::{ApiKey, Asset, Place};
@@ -163,7 +164,16 @@ impl OpenRecord<'_> {
     /// The id of an event whose sender gave it none; one that was released keeps what it had.
     fn derived_id(&self, event: &Event) -> Arc<str> {
         let of = self.slice.envelope.release.as_ref().and_then(|r| r.events.get(event.origin.at.ordinal as usize));
-        of.map_or_else(|| format!("{}-{}", self.receipt, event.origin.index).into(), |released| released.id.as_str().into())
+        match of {
+            Some(released) => released.id.as_str().into(),
+            None => {
+                let mut id = String::with_capacity(self.receipt.len() + 11);
+                id.push_str(&self.receipt);
+                // Writing to a String cannot fail.
+                let _ = write!(id, "-{}", event.origin.index);
+                id.into()
+            }
+        }
     }
 
     fn blank(&self, at: Position, span: Span) -> Event {

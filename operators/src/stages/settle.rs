@@ -100,7 +100,9 @@ pub fn apply(bundles: &[Bundle], seen: &Duplicates, of: &Attribution) -> Result<
     let mut settled = Settled::default();
     count(&entries, &mut settled);
     // From here on rows go by tenant; within a tenant the raw order stays.
-    entries.sort_by(|a, b| (a.tenant(), a.event.origin.at).cmp(&(b.tenant(), b.event.origin.at)));
+    if settled.tenants.len() > 1 {
+        entries.sort_by(|a, b| a.tenant().cmp(b.tenant()));
+    }
     settled.clean = rows(&entries, of, &mut settled.rows)?;
     settled.audit = rejections(&entries, of, &mut settled.rows)?;
     settled.audit.extend(OutcomesBlock::build(of.epoch, &settled.outcomes)?);

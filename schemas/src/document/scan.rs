@@ -123,7 +123,15 @@ impl<'t> Scan<'t> {
     /// Goes on behind these bytes, where they come next.
     #[inline]
     pub(super) fn literal(&mut self, bytes: &[u8]) -> Option<()> {
-        self.bytes.get(self.at..)?.starts_with(bytes).then(|| self.at += bytes.len())
+        let text = self.bytes.get(self.at..self.at + bytes.len())?;
+        // Most are short, and compared in two words they take no call.
+        let is_same = match bytes.len() {
+            1 => text.first() == bytes.first(),
+            4..=8 => have_same_ends::<4>(text, bytes),
+            9..=16 => have_same_ends::<8>(text, bytes),
+            _ => text == bytes,
+        };
+        is_same.then(|| self.at += bytes.len())
     }
 
     /// A value that is no container.
@@ -173,66 +181,70 @@ impl<'t> Scan<'t> {
         Some(Node::Text { start: start as u32, len: len as u32 })
     }
 
-    /// Digits from `self.at` on, added to `value`; how many.
-    #[inline]
-    fn digits(&mut self, value: &mut u64) -> usize {
-        let (mut sum, mut count) = (*value, 0);
-        for byte in &self.bytes[self.at..] {
-            let digit = byte.wrapping_sub(b'0');
-            if digit > 9 {
-                break;
-            }
-            // Wraps where there are too many, which the caller asks for.
-            sum = sum.wrapping_mul(10).wrapping_add(u64::from(digit));
-            count += 1;
-        }
-        *value = sum;
-        self.at += count;
-        count
-    }
-
     fn number(&mut self) -> Option<Node> {
-        let start = self.at;
-        let is_negative = self.peek()? == b'-';
-        self.at += usize::from(is_negative);
-        let (mut mantissa, first) = (0, self.peek()?);
-        let whole = self.digits(&mut mantissa);
+        let bytes = &self.bytes[self.at..];
+        let is_negative = bytes.first() == Some(&b'-');
+        let begin = usize::from(is_negative);
+        let (mut mantissa, mut end) = digits(bytes, begin, 0);
+        let whole = end - begin;
         // JSON has no leading zeros.
-        if whole == 0 || (first == b'0' && whole > 1) {
+        if whole == 0 || (whole > 1 && bytes[begin] == b'0') {
             return None;
         }
-        match self.peek() {
-            Some(b'.' | b'e' | b'E') => self.float(start, is_negative, mantissa, whole),
-            _ if whole > DIGITS_MAX || (is_negative && mantissa == 0) => None,
-            _ if is_negative => Some(Node::Int(-(mantissa as i64))),
-            _ => Some(Node::Int(mantissa as i64)),
+        let next = bytes.get(end).copied().unwrap_or_default();
+        if !matches!(next, b'.' | b'e' | b'E') {
+            if whole > DIGITS_MAX || (is_negative && mantissa == 0) {
+                return None;
+            }
+            self.at += end;
+            let number = mantissa as i64;
+            return Some(Node::Int(if is_negative { -number } else { number }));
         }
-    }
-
-    /// The rest of a number, at its point or exponent.
-    #[inline]
-    fn float(&mut self, start: usize, is_negative: bool, mut mantissa: u64, whole: usize) -> Option<Node> {
-        let mut fraction = 0;
-        if self.peek() == Some(b'.') {
-            self.at += 1;
-            fraction = self.digits(&mut mantissa);
+        let (mut fraction, mut has_exponent) = (0, next != b'.');
+        if next == b'.' {
+            let point = end + 1;
+            (mantissa, end) = digits(bytes, point, mantissa);
+            fraction = end - point;
             if fraction == 0 {
                 return None;
             }
+            has_exponent = matches!(bytes.get(end), Some(b'e' | b'E'));
         }
-        if let Some(b'e' | b'E') = self.peek() {
-            self.at += 1;
-            self.at += usize::from(matches!(self.peek(), Some(b'+' | b'-')));
-            if self.digits(&mut 0) == 0 {
+        if has_exponent {
+            let begin = end + 1 + usize::from(matches!(bytes.get(end + 1), Some(b'+' | b'-')));
+            (_, end) = digits(bytes, begin, 0);
+            if end == begin {
                 return None;
             }
         } else if whole + fraction <= DIGITS_MAX && mantissa <= EXACT_MAX {
+            self.at += end;
             // Both are exact, so their quotient is rounded once, as the number itself is.
-            let number = mantissa as f64 / TENS[fraction];
+            let number = mantissa as i64 as f64 / TENS[fraction];
             return Some(Node::Float(if is_negative { -number } else { number }));
         }
+        let start = self.at;
+        self.at += end;
         self.text[start..self.at].parse().ok().filter(|f: &f64| f.is_finite()).map(Node::Float)
     }
+}
+
+/// Whether both begin and end with the same `N` bytes.
+#[inline]
+fn have_same_ends<const N: usize>(a: &[u8], b: &[u8]) -> bool {
+    a.first_chunk::<N>() == b.first_chunk::<N>() && a.last_chunk::<N>() == b.last_chunk::<N>()
+}
+
+/// Adds digits from a place on to a number; where they end. It wraps where there are too many, which the caller asks for.
+#[inline]
+fn digits(bytes: &[u8], from: usize, mut number: u64) -> (u64, usize) {
+    let mut at = from;
+    while let Some(digit) = bytes.get(at).map(|byte| byte.wrapping_sub(b'0'))
+        && digit <= 9
+    {
+        number = number.wrapping_mul(10).wrapping_add(u64::from(digit));
+        at += 1;
+    }
+    (number, at)
 }
 
 /// How many bytes come before the first quote, backslash or control character, looked at in words of eight.
