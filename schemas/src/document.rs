@@ -343,6 +343,14 @@ pub struct DocumentBuilder {
 }
 
 impl DocumentBuilder {
+    /// With room for so many nodes, and bytes of texts.
+    pub fn with_capacity(nodes: usize, bytes: usize) -> Self {
+        Self { side: String::with_capacity(bytes), nodes: Vec::with_capacity(nodes) }
+    }
+    /// How many nodes and bytes of texts there are.
+    pub fn size(&self) -> (usize, usize) {
+        (self.nodes.len(), self.side.len())
+    }
     /// Adds `null`.
     pub fn null(&mut self) {
         self.nodes.push(Node::Null);
@@ -384,6 +392,11 @@ impl DocumentBuilder {
             self.nodes.push(Node::Null);
         }
         Document { side: self.side, nodes: self.nodes, ..Document::null() }
+    }
+    /// The same with its form, where that is worth keeping.
+    pub fn finish_like(self, forms: &mut Forms) -> Document {
+        let document = self.finish();
+        Document { form: forms.of_built(&document), ..document }
     }
 }
 

@@ -5,7 +5,7 @@ use crate::script::compile::Compiled;
 use crate::script::driver::{Ended, Run, Transforming};
 use crate::script::enter;
 use crate::script::error::describe;
-use crate::script::leave::{self, Budget, Lent};
+use crate::script::leave::{self, Budget, Containers, Lent};
 use crate::script::meter::{Allowance, Meter, STAGES, Spent};
 #[cfg(feature = "oracle")]
 use crate::script::oracle;
@@ -123,6 +123,8 @@ struct Given {
     payload: Vec<u8>,
     payload_at: Lookup,
     f_port_at: Lookup,
+    /// What decoders' results have in common.
+    known: Containers,
 }
 
 impl Session {
@@ -206,8 +208,8 @@ fn call(
 ) -> Result<Outcome, (Spent, StageName)> {
     let declared = work.template.template.payload.as_ref();
     let (mut payload, mut f_port) = (None, None);
+    let Given { payload: scratch, payload_at, f_port_at, known } = given;
     if work.run.decode {
-        let Given { payload: scratch, payload_at, f_port_at } = given;
         match enter::payload(event, declared, payload_at, scratch) {
             Ok(bytes) => payload = bytes.zip(declared.map(|d| d.form)),
             Err(rejection) => return Ok(Outcome::Rejected(rejection)),
@@ -234,9 +236,9 @@ fn call(
     };
     #[cfg(feature = "oracle")]
     if host.by_oracle {
-        return oracle::cross(&environment.functions, &crossed, |ended| settle(meter, &state.lua, work, event, ended));
+        return oracle::cross(&environment.functions, &crossed, |ended| settle(meter, &state.lua, work, event, ended, known));
     }
-    raw::cross(&state.crossing, &mut environment.pins, &crossed, |ended| settle(meter, &state.lua, work, event, ended))
+    raw::cross(&state.crossing, &mut environment.pins, &crossed, |ended| settle(meter, &state.lua, work, event, ended, known))
 }
 
 /// The stages have ended: what was spent goes before what was returned.
@@ -246,6 +248,7 @@ fn settle<L: Lent>(
     work: &Work<'_>,
     event: &Event,
     ended: mlua::Result<Ended<L>>,
+    known: &mut Containers,
 ) -> Result<Outcome, (Spent, StageName)> {
     // The stage has to be asked before the meter forgets it.
     let stage = meter.stage().unwrap_or(work.from);
@@ -253,12 +256,12 @@ fn settle<L: Lent>(
         (Some(spent), _) => Err((spent, stage)),
         (None, Err(error)) if is_memory(&error) => Err((Spent::Memory, stage)),
         (None, Err(error)) => Ok(Outcome::Rejected(describe(stage, &error).into_rejection())),
-        (None, Ok(ended)) => Ok(outcome(work, event, ended)),
+        (None, Ok(ended)) => Ok(outcome(work, event, ended, known)),
     }
 }
 
 /// Reads what the stages returned.
-fn outcome<L: Lent>(work: &Work<'_>, event: &Event, ended: Ended<L>) -> Outcome {
+fn outcome<L: Lent>(work: &Work<'_>, event: &Event, ended: Ended<L>, known: &mut Containers) -> Outcome {
     let mut budget = Budget::new(work.result_bytes);
     let rejected = |problem: Problem, stage| Outcome::Rejected(problem.into_rejection(stage));
     match ended {
@@ -282,7 +285,7 @@ fn outcome<L: Lent>(work: &Work<'_>, event: &Event, ended: Ended<L>) -> Outcome 
                 Transforming::Later(stage) => stage,
                 _ => StageName::Transform,
             };
-            match data.map(|data| leave::document(&data, &mut budget)).transpose() {
+            match data.map(|data| leave::document(&data, &mut budget, known)).transpose() {
                 Ok(decoded) => Outcome::Later(stage, decoded),
                 Err(problem) => rejected(problem.below("data"), StageName::Decode),
             }

@@ -98,6 +98,37 @@ impl Form {
         Some(Self { nodes: nodes.into(), text: text.into(), scalars: scalars.into() })
     }
 
+    /// The form of what was built; none where it is too large to keep. No text is read by it.
+    fn of_built(document: &Document) -> Option<Self> {
+        let nodes = &document.nodes;
+        if nodes.len() > DOCUMENT_FORM_NODES_MAX {
+            return None;
+        }
+        let (mut of, mut text) = (vec![Node::Null; nodes.len()], Vec::new());
+        for (at, node) in nodes.iter().enumerate() {
+            match node {
+                Node::List { .. } | Node::Map { .. } => of[at] = *node,
+                _ => continue,
+            }
+            for (at, _) in (Value { document, at }).members() {
+                let name = document.raw(nodes[at]);
+                of[at] = Node::Text { start: text.len() as u32, len: name.len() as u32 };
+                text.extend_from_slice(name);
+            }
+        }
+        Some(Self { nodes: of.into(), text: text.into(), scalars: Box::default() })
+    }
+
+    /// Whether this is the form of a document that was built.
+    fn is_of(&self, document: &Document) -> bool {
+        let is_alike = |(ours, theirs): (&Node, &Node)| match (ours, theirs) {
+            (Node::Text { start, len }, _) => document.is(*theirs, &self.text[*start as usize..(*start + *len) as usize]),
+            (Node::Null, theirs) => !matches!(theirs, Node::List { .. } | Node::Map { .. }),
+            (ours, theirs) => ours == theirs,
+        };
+        self.nodes.len() == document.nodes.len() && self.nodes.iter().zip(&document.nodes).all(is_alike)
+    }
+
     /// The nodes of a text that has this form; none where it has not, or where a scalar is not usual.
     fn read(&self, text: &str) -> Option<Vec<Node>> {
         let mut scan = Scan::new(text);
@@ -153,11 +184,26 @@ impl Forms {
 
     /// The form of a document that was scanned and has none of those met before; none where it is not worth keeping.
     pub(super) fn add(&mut self, document: &Document) -> Option<Arc<Form>> {
+        self.keep(|| Form::of(document))
+    }
+
+    /// The form of a document that was built; none where it is not worth keeping.
+    pub(super) fn of_built(&mut self, document: &Document) -> Option<Arc<Form>> {
+        match self.kept.iter().position(|form| form.is_of(document)) {
+            Some(at) => {
+                self.kept[..=at].rotate_right(1);
+                self.kept.first().cloned()
+            }
+            None => self.keep(|| Form::of_built(document)),
+        }
+    }
+
+    fn keep(&mut self, form: impl FnOnce() -> Option<Form>) -> Option<Arc<Form>> {
         // Where documents are never alike, looking for what they have in common does not pay.
         if self.made >= DOCUMENT_FORMS_MADE_MAX {
             return None;
         }
-        let form = Arc::new(Form::of(document)?);
+        let form = Arc::new(form()?);
         self.made += 1;
         self.kept.truncate(DOCUMENT_FORMS_KEPT - 1);
         self.kept.insert(0, Arc::clone(&form));

@@ -5,14 +5,15 @@ use hashbrown::HashMap;
 use std::sync::Arc;
 use tidegate_schemas::definition::{Decode, Template};
 use tidegate_schemas::document::{Document, Form, Kind, Value};
+use tidegate_schemas::limits::DOCUMENT_FORMS_KEPT;
 
 /// Pointers as a tree of their steps.
 #[derive(Debug, Default)]
 pub(crate) struct Places {
     root: Step,
     len: usize,
-    /// The form of the document before, and where its values stood: in another of this form they stand there again.
-    before: Option<(Arc<Form>, Vec<Option<usize>>)>,
+    /// Forms of the documents before, and where their values stood: in another of this form they stand there again.
+    before: Vec<(Arc<Form>, Vec<Option<usize>>)>,
 }
 
 #[derive(Debug, Default)]
@@ -51,15 +52,19 @@ impl Places {
 
     /// Looks for all of them, in the order in which they were added. Where a key occurs twice, the last one counts.
     pub(crate) fn find<'v>(&mut self, document: &'v Document) -> Vec<Option<Value<'v>>> {
-        if let (Some((before, places)), Some(form)) = (&self.before, document.form())
-            && Arc::ptr_eq(before, form)
-        {
+        let Some(form) = document.form() else { return self.look(document) };
+        if let Some((_, places)) = self.before.iter().find(|(before, _)| Arc::ptr_eq(before, form)) {
             return places.iter().map(|place| place.map(|place| document.at(place))).collect();
         }
+        let found = self.look(document);
+        self.before.truncate(DOCUMENT_FORMS_KEPT - 1);
+        self.before.insert(0, (Arc::clone(form), found.iter().map(|value| value.map(Value::place)).collect()));
+        found
+    }
+
+    fn look<'v>(&self, document: &'v Document) -> Vec<Option<Value<'v>>> {
         let mut found = vec![None; self.len];
         self.root.find(document.root(), &mut found);
-        let places = || found.iter().map(|value| value.map(Value::place)).collect();
-        self.before = document.form().map(|form| (Arc::clone(form), places()));
         found
     }
 }
