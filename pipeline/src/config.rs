@@ -81,7 +81,7 @@ pub struct Server {
     pub publish_seconds_max: u32,
     /// `Prefer: wait` is met up to this.
     pub receipt_wait_seconds_max: u32,
-    /// At a stop, requests and epochs under way get this long to end.
+    /// At a stop, requests and epochs under way get this long to end; 5 s later, or told a second time, the process ends at once.
     pub shutdown_seconds_max: u32,
 }
 

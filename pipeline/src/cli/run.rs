@@ -5,6 +5,7 @@ use crate::server::Server;
 use crate::telemetry;
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Serve: ingest, processing and sinks, in one process or in several that share Kafka.
@@ -41,10 +42,21 @@ pub fn main(args: &Args) -> anyhow::Result<ExitCode> {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
         }
-        server.stop().await;
-        Ok(ExitCode::SUCCESS)
+        let patience = Duration::from_secs(config.server.shutdown_seconds_max.into()) + LAST_WORDS;
+        let why = tokio::select! {
+            () = server.stop() => return Ok(ExitCode::SUCCESS),
+            () = tokio::time::sleep(patience) => format!("not everything ended within {} s", patience.as_secs()),
+            _ = interrupt.recv() => "told twice".to_owned(),
+            _ = terminate.recv() => "told twice".to_owned(),
+        };
+        // A thread that waits for a broker or a store hears of nothing else.
+        tracing::error!(why, "ends at once: what was acknowledged is in the log, and what was not committed is done again");
+        std::process::exit(1)
     })
 }
+
+/// What ends once the edge gave its requests up gets this long.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// The configuration of a file, or the defaults.
 pub fn load(path: Option<&std::path::Path>) -> anyhow::Result<Config> {

@@ -7,6 +7,7 @@ mod markers;
 mod owning;
 mod refused;
 mod security;
+mod stopping;
 
 use crate::log::Harness;
 use crate::log::contract::contract;

@@ -64,8 +64,10 @@ impl Place {
     }
 
     fn write_config(&self) {
+        // A process that ends in order ends so however slow the machine is.
+        let patience = if self.server.contains("shutdown_seconds_max") { "" } else { "shutdown_seconds_max = 120\n" };
         let text = format!(
-            "[server]\ndata_dir = \"data\"\nlisten = \"127.0.0.1:0\"\n{}\n[definitions]\nfolder = \"definitions\"\n\n[telemetry]\nlog_format = \"json\"\n\n{}",
+            "[server]\ndata_dir = \"data\"\nlisten = \"127.0.0.1:0\"\n{patience}{}\n[definitions]\nfolder = \"definitions\"\n\n[telemetry]\nlog_format = \"json\"\n\n{}",
             self.server, self.extra
         );
         std::fs::write(self.path("tidegate.toml"), text).unwrap();
