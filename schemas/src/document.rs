@@ -11,6 +11,7 @@ pub use form::{Form, Forms, Lookup, Part};
 
 use crate::limits::JSON_DEPTH_MAX;
 use bytes::Bytes;
+use hashbrown::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -291,7 +292,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// Writes the value as JSON.
+    /// Writes the value as JSON. Where a key occurs twice the last one is written: readers of JSON do not agree on which counts.
     pub fn write_json(self, out: &mut String) {
         let mut text = |t: &str| out.push_str(&serde_json::to_string(t).unwrap_or_default());
         match self.kind() {
@@ -311,19 +312,26 @@ impl<'a> Value<'a> {
                 }
                 out.push(']');
             }
-            Kind::Map(_) => {
+            Kind::Map(len) => {
+                let last = self.last_members(len);
                 out.push('{');
-                for (i, (key, value)) in self.pairs().enumerate() {
+                for (i, (at, value)) in self.members().filter(|(at, _)| last.as_ref().is_none_or(|last| last.contains(at))).enumerate() {
                     if i > 0 {
                         out.push(',');
                     }
-                    out.push_str(&serde_json::to_string(key).unwrap_or_default());
+                    out.push_str(&serde_json::to_string(self.document.text(self.document.nodes[at])).unwrap_or_default());
                     out.push(':');
                     value.write_json(out);
                 }
                 out.push('}');
             }
         }
+    }
+
+    /// Places of the keys of an object that count, where a key occurs twice; none where all do.
+    fn last_members(self, len: usize) -> Option<HashSet<usize>> {
+        let names: HashMap<&[u8], usize> = self.members().map(|(at, _)| (self.document.raw(self.document.nodes[at]), at)).collect();
+        (names.len() < len).then(|| names.into_values().collect())
     }
 }
 

@@ -10,7 +10,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 use tidegate_schemas::catalog::{Catalog, PinnedSource, PinnedTemplate};
 use tidegate_schemas::definition::{ApiKey, Asset, Place};
-use tidegate_schemas::document::{Document, DocumentError, Forms, Lookup};
+use tidegate_schemas::document::{Document, DocumentError, Forms, Kind, Lookup, Value};
 use tidegate_schemas::envelope::{Envelope, Span};
 use tidegate_schemas::ids::{LogId, NodeId, Position};
 use tidegate_schemas::limits::{ASSET_ID_BYTES_MAX, BUNDLE_EVENTS_MAX, EVENT_ID_BYTES_MAX};
@@ -281,7 +281,16 @@ impl<'a> Found<'a> {
 
     /// The sender's id, else one of `Idempotency-Key`, else `None`: then receipt and index make it.
     fn event_id(self, source: &'a PinnedSource, way: &mut Lookup, index: u32) -> Result<Option<Arc<str>>, Rejection> {
-        if let Some(place) = &source.source.event_id
+        let place = source.source.event_id.as_ref();
+        // Taken for none, what is no id would end the sender's protection from duplicates without a word.
+        if let Some(Place::Pointer(pointer)) = place
+            && let Some(kind) = way.find(self.document, pointer).map(Value::kind)
+            && let Kind::Bool(_) | Kind::Float(_) | Kind::List(_) | Kind::Map(_) = kind
+        {
+            let detail = format!("an event id is a text or an integer of 64 bits; this one is a {}", kind_of(kind));
+            return Err(Rejection::new(StageName::Open, Code::EventIdInvalid, detail).at(pointer.as_str()));
+        }
+        if let Some(place) = place
             && let Some(id) = self.text(place, way)
         {
             if id.is_empty() || id.len() > EVENT_ID_BYTES_MAX {
@@ -312,6 +321,13 @@ impl<'a> Found<'a> {
                 Rejection::new(StageName::Open, Code::OccurredAtInvalid, detail).at(pointer_of(place))
             }),
         }
+    }
+}
+
+fn kind_of(kind: Kind<'_>) -> &'static str {
+    match kind {
+        Kind::Float(_) => "number with a fraction, or beyond 64 bits",
+        other => Scalar::from(other).name(),
     }
 }
 

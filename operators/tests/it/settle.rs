@@ -195,13 +195,17 @@ fn events_are_refused_where_the_source_cannot_place_them() {
     let catalog = catalog();
     let long = format!(r#"{{"dev":"d","id":"{}"}}"#, "x".repeat(300));
     let deep = format!("{}1{}", "[".repeat(70), "]".repeat(70));
-    let cases: [(&str, &str, &str); 6] = [
+    let cases: [(&str, &str, &str); 10] = [
         ("not json", "{", "syntax"),
         ("too deep", &deep, "too_deep"),
         ("no asset", r#"{"id":"1"}"#, "asset_missing"),
         ("a null asset", r#"{"dev":null}"#, "asset_missing"),
         ("an empty asset", r#"{"dev":""}"#, "asset_missing"),
         ("a long event id", &long, "event_id_invalid"),
+        ("a fraction for an event id", r#"{"dev":"d","id":1.5}"#, "event_id_invalid"),
+        ("an event id beyond 64 bits", r#"{"dev":"d","id":18446744073709551616}"#, "event_id_invalid"),
+        ("a boolean for an event id", r#"{"dev":"d","id":true}"#, "event_id_invalid"),
+        ("an object for an event id", r#"{"dev":"d","id":{"a":1}}"#, "event_id_invalid"),
     ];
     for (what, text, code) in cases {
         let bundles = open::apply(&[slice(0, "acme", &[text.to_owned()])], &catalog, LOG, &|_| false);

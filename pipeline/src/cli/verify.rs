@@ -51,7 +51,12 @@ fn print(report: &verify::Report) {
     }
     for parked in &report.parked {
         let verify::ParkedReport { sink, tenant, table, rows, rows_dropped } = parked;
-        println!("PARKED {sink} {tenant}/{table}: {rows} rows wait, {rows_dropped} dropped; tidegate sink list tells why");
+        if *rows > 0 {
+            println!("PARKED {sink} {tenant}/{table}: {rows} rows wait; tidegate sink list tells why");
+        }
+        if *rows_dropped > 0 {
+            println!("DROPPED {sink} {tenant}/{table}: {rows_dropped} rows, by tidegate sink drop");
+        }
     }
     for gap in &report.gaps {
         println!("GAP {gap}");

@@ -112,6 +112,17 @@ fn numbers_are_the_nearest_and_of_their_kind() {
     }
 }
 
+#[test]
+fn of_a_key_that_occurs_twice_the_last_is_written() {
+    for (text, written) in [
+        (r#"{"a":1,"a":2}"#, r#"{"a":2}"#),
+        (r#"{"a":{"b":1},"c":3,"a":{"b":1,"b":[{"d":1,"d":2}]}}"#, r#"{"c":3,"a":{"b":[{"d":2}]}}"#),
+        (r#"{"\u0061":1,"a":2,"":3,"":4}"#, r#"{"a":2,"":4}"#),
+    ] {
+        assert_eq!(json(&parse(text).unwrap()), written, "{text}");
+    }
+}
+
 fn any_json() -> impl Strategy<Value = serde_json::Value> {
     let leaf = prop_oneof![
         Just(serde_json::Value::Null),

@@ -84,6 +84,7 @@ impl Deliveries {
                 None => tracing::info!(sink, partition, table, ?wish, "parked table is free"),
                 Some(reason) => tracing::error!(sink, partition, table, ?wish, reason, "table stays parked"),
             }
+            metrics::parked_bytes(sink, self.park.bytes());
             let (park, of) = (Arc::clone(&self.park), target.clone());
             match blocking(move || park.done(partition, &of, reason.as_deref())).await {
                 Err(error) => tracing::error!(table, %error, "what was asked of a parked table cannot be noted as done"),

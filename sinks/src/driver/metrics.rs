@@ -41,6 +41,10 @@ pub(super) fn parked(sink: &'static str, kept: Kept, bytes: u64, rows: u64) {
         Kept::Gap => "tidegate_sink_gap_rows_total",
     };
     counter!(name, "sink" => sink).increment(rows);
+    parked_bytes(sink, bytes);
+}
+
+pub(super) fn parked_bytes(sink: &'static str, bytes: u64) {
     gauge!("tidegate_sink_parked_bytes", "sink" => sink).set(bytes as f64);
 }
 
