@@ -10,7 +10,7 @@ use crate::committer::{Committer, Sealed};
 use crate::epoch::{EpochBounds, EpochInput, Gathering};
 use crate::graph::{Done, Graph, GraphError, Shared};
 use crate::quarantine::Quarantines;
-use crate::recovery::{DuplicateBounds, Recovered, RecoveryError, recover};
+use crate::recovery::{DuplicateBounds, Recovered, RecoveryError};
 use crate::snapshot::Snapshots;
 use crate::suspects::{Marker, Suspects, Suspicion};
 use std::cell::RefCell;
@@ -175,15 +175,16 @@ struct Account {
 }
 
 impl Partitioned {
-    /// Takes the partition over.
-    pub fn take_over(
+    /// Goes on with a partition that was taken over.
+    pub fn begin(
         number: Partition,
+        recovered: Recovered,
         around: &Surroundings,
         host: &Rc<RefCell<Host>>,
         marker: &Marker,
         worker: &mut Worker,
     ) -> Result<Self, PartitionError> {
-        let Recovered { owner, last, duplicates } = recover(&*around.log, &around.snapshots, number, around.settings.duplicates)?;
+        let Recovered { owner, last, duplicates } = recovered;
         let account = Account {
             next: last.as_ref().map_or(1, |c| c.epoch + 1),
             recorded_at: last.as_ref().map_or(0, |c| c.recorded_at),
@@ -326,7 +327,8 @@ impl Partitioned {
     fn read(&mut self, known: Revision, now: Instant) -> Result<bool, PartitionError> {
         if !self.ahead.stands_at(self.gathering.wants()) {
             let from = self.gathering.wants();
-            self.ahead = Ahead { from, entries: self.around.log.poll(LogName::Raw, self.number, from, READ_BYTES_MAX, Duration::ZERO)?.into() };
+            self.ahead =
+                Ahead { from, entries: self.around.log.poll(LogName::Raw, self.number, from, READ_BYTES_MAX, Duration::ZERO)?.into() };
         }
         let mut any = false;
         while self.gathering.has_room() {
