@@ -28,6 +28,8 @@ pub struct RecentCommits {
 struct Recent {
     commits: VecDeque<(Arc<CommitRecord>, usize)>,
     bytes: usize,
+    /// Whether the log had none before them.
+    begins: bool,
 }
 
 impl RecentCommits {
@@ -73,6 +75,12 @@ impl RecentCommits {
         commits::covering(&*self.log, partition, tenant, at)
     }
 
+    /// Whether no commit has reached a position of a tenant's, as far as those here tell: they may be a moment behind.
+    pub fn is_ahead(&self, partition: Partition, tenant: &TenantId, at: Position) -> bool {
+        let recent = self.of(partition);
+        recent.commits.back().map_or(recent.begins, |(last, _)| at >= last.range_of(tenant).end)
+    }
+
     /// The last commit of a partition: of those here, which may be a moment behind, or else of those in the log.
     ///
     /// # Errors
@@ -116,7 +124,11 @@ impl RecentCommits {
     fn advance(&self, partition: Partition, place: &mut Place) -> Result<bool, ScanError> {
         let at = match place {
             Place::Unknown(until) if *until > Instant::now() => return Ok(false),
-            Place::Unknown(_) => self.log.bounds(LogName::Commits, partition)?.end,
+            Place::Unknown(_) => {
+                let end = self.log.bounds(LogName::Commits, partition)?.end;
+                self.of(partition).begins = end == 0;
+                end
+            }
             Place::Next(at) => *at,
         };
         *place = Place::Next(at);
