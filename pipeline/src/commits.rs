@@ -20,8 +20,8 @@ pub enum Covering {
 /// The last commit of a partition.
 pub fn last(log: &dyn EventLog, partition: Partition) -> Result<Option<CommitRecord>, ScanError> {
     let bounds = log.bounds(LogName::Commits, partition)?;
-    // Offsets may have gaps (Kafka's transaction markers), so look back in growing steps.
-    let mut back = 1;
+    // Offsets may have gaps (Kafka's transaction markers: one stands behind each commit), so look back in growing steps.
+    let mut back = 2;
     if bounds.is_empty() {
         return Ok(None);
     }

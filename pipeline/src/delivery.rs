@@ -1,10 +1,9 @@
 //! The sinks, each with the progress of this process's driver: what receipts and `/ready` know of them. Of partitions that
 //! other processes deliver, the tables themselves are asked.
 
-use crate::commits;
+use crate::recent::RecentCommits;
 use crate::scan::ScanError;
 use std::sync::Arc;
-use tidegate_schemas::commit::CommitRecord;
 use tidegate_schemas::ids::{Epoch, Partition, Position};
 use tidegate_schemas::log::{EventLog, LogError, LogName};
 use tidegate_schemas::sink::{Grain, Sink, SinkError, Target};
@@ -45,20 +44,21 @@ impl RunningSink {
     }
 }
 
-/// Whether everything that `raw` holds now is committed, and delivered by every sink.
-pub fn drained(log: &dyn EventLog, sinks: &[RunningSink]) -> Result<bool, ScanError> {
+/// Whether everything that `raw` holds now is committed, and delivered by every sink. Who asks asks again and again, so the
+/// log is asked only for its end where commits are followed.
+pub fn drained(log: &dyn EventLog, commits: &RecentCommits, sinks: &[RunningSink]) -> Result<bool, ScanError> {
     for partition in 0..log.partitions() {
         let raw = log.bounds(LogName::Raw, partition)?;
         let Some(last) = raw.end.checked_sub(1) else { continue };
         // The last event of the last record; its ordinal is unknown here, but nothing lies beyond it.
-        let Some(commit) = commits::last(log, partition)? else { return Ok(false) };
+        let Some(commit) = commits.last(partition)? else { return Ok(false) };
         if commit.settled_to().offset < raw.end {
             return Ok(false);
         }
-        let done = commits::first(log, partition, |commit| commit.settled_to() > Position { offset: last, ordinal: u32::MAX })?;
-        let Some((_, CommitRecord { epoch, .. })) = done else { continue };
+        let done = commits.first(partition, |commit| commit.settled_to() > Position { offset: last, ordinal: u32::MAX })?;
+        let Some(done) = done else { continue };
         for sink in sinks {
-            if sink.settled(log, partition)? < epoch {
+            if sink.settled(log, partition)? < done.epoch {
                 return Ok(false);
             }
         }

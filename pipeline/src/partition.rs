@@ -10,7 +10,7 @@ use crate::committer::{Committer, Sealed};
 use crate::epoch::{EpochBounds, EpochInput, Gathering};
 use crate::graph::{Done, Graph, GraphError, Shared};
 use crate::quarantine::Quarantines;
-use crate::recovery::{DuplicateBounds, Recovered, RecoveryError, recover};
+use crate::recovery::{DuplicateBounds, Recovered, RecoveryError};
 use crate::snapshot::Snapshots;
 use crate::suspects::{Marker, Suspects, Suspicion};
 use std::cell::RefCell;
@@ -30,7 +30,7 @@ use tidegate_schemas::ids::{Epoch, Partition, Position, Revision};
 use tidegate_schemas::limits::{
     EPOCHS_UNDER_WAY_MAX, READ_BYTES_MAX, RECORD_BYTES_MAX, SEALED_BYTES_MAX, SEALING_STOPS_PERCENT, SNAPSHOTS_PERCENT,
 };
-use tidegate_schemas::log::{CommitUnit, EventLog, LogError, LogName, Record};
+use tidegate_schemas::log::{CommitUnit, Entry, EventLog, LogError, LogName, Record};
 use tidegate_schemas::system::SystemTable;
 use tidegate_schemas::time::Micros;
 use timely::worker::Worker;
@@ -123,6 +123,7 @@ pub struct Partitioned {
     graph: Option<Graph>,
     committer: Committer,
     gathering: Gathering,
+    ahead: Ahead,
     marker: Marker,
     account: Account,
     suspicion: Option<Suspicion>,
@@ -135,6 +136,28 @@ pub struct Partitioned {
     last_lag: Instant,
     /// Where requests are missing that were deleted unprocessed: the next commit record tells.
     gaps: Vec<Position>,
+}
+
+/// What was read of `raw` and has no epoch yet: an epoch seldom ends where a read does, and a reader of Kafka that is asked
+/// for a place before its own has to be sent there, and fetches it anew.
+#[derive(Default)]
+struct Ahead {
+    /// Where the first of them, if any, was looked for.
+    from: u64,
+    entries: VecDeque<Entry>,
+}
+
+impl Ahead {
+    /// Whether what comes next is here.
+    fn stands_at(&self, from: u64) -> bool {
+        self.from == from && !self.entries.is_empty()
+    }
+
+    fn next(&mut self) -> Option<Entry> {
+        let entry = self.entries.pop_front()?;
+        self.from = entry.offset + 1;
+        Some(entry)
+    }
 }
 
 /// What the next commit record continues.
@@ -152,15 +175,16 @@ struct Account {
 }
 
 impl Partitioned {
-    /// Takes the partition over.
-    pub fn take_over(
+    /// Goes on with a partition that was taken over.
+    pub fn begin(
         number: Partition,
+        recovered: Recovered,
         around: &Surroundings,
         host: &Rc<RefCell<Host>>,
         marker: &Marker,
         worker: &mut Worker,
     ) -> Result<Self, PartitionError> {
-        let Recovered { owner, last, duplicates } = recover(&*around.log, &around.snapshots, number, around.settings.duplicates)?;
+        let Recovered { owner, last, duplicates } = recovered;
         let account = Account {
             next: last.as_ref().map_or(1, |c| c.epoch + 1),
             recorded_at: last.as_ref().map_or(0, |c| c.recorded_at),
@@ -190,6 +214,7 @@ impl Partitioned {
             graph: Some(graph),
             committer,
             gathering,
+            ahead: Ahead::default(),
             marker: marker.clone(),
             suspicion,
             account,
@@ -300,12 +325,14 @@ impl Partitioned {
     }
 
     fn read(&mut self, known: Revision, now: Instant) -> Result<bool, PartitionError> {
-        let from = self.gathering.wants();
+        if !self.ahead.stands_at(self.gathering.wants()) {
+            let from = self.gathering.wants();
+            self.ahead =
+                Ahead { from, entries: self.around.log.poll(LogName::Raw, self.number, from, READ_BYTES_MAX, Duration::ZERO)?.into() };
+        }
         let mut any = false;
-        for entry in self.around.log.poll(LogName::Raw, self.number, from, READ_BYTES_MAX, Duration::ZERO)? {
-            if !self.gathering.has_room() {
-                break;
-            }
+        while self.gathering.has_room() {
+            let Some(entry) = self.ahead.next() else { break };
             self.gathering.offer(&entry, known, now).map_err(|cause| PartitionError::Envelope { offset: entry.offset, cause })?;
             any = true;
         }

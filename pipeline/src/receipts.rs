@@ -45,6 +45,13 @@ impl Receipts for LogReceipts {
             found.unwrap_or_else(|error| Err(ReceiptFailure::Unavailable(error.to_string())))
         })
     }
+
+    fn is_ahead(&self, tenant: &TenantId, receipt: &Receipt) -> bool {
+        let is_ahead = |&(partition, offset): &(Partition, u64)| {
+            partition < self.log.partitions() && self.commits.is_ahead(partition, tenant, Position { offset, ordinal: 0 })
+        };
+        receipt.is_of(self.log.log_id()) && receipt.records.iter().any(is_ahead)
+    }
 }
 
 struct Search {

@@ -28,6 +28,8 @@ pub struct RecentCommits {
 struct Recent {
     commits: VecDeque<(Arc<CommitRecord>, usize)>,
     bytes: usize,
+    /// Whether the log had none before them.
+    begins: bool,
 }
 
 impl RecentCommits {
@@ -73,6 +75,38 @@ impl RecentCommits {
         commits::covering(&*self.log, partition, tenant, at)
     }
 
+    /// Whether no commit has reached a position of a tenant's, as far as those here tell: they may be a moment behind.
+    pub fn is_ahead(&self, partition: Partition, tenant: &TenantId, at: Position) -> bool {
+        let recent = self.of(partition);
+        recent.commits.back().map_or(recent.begins, |(last, _)| at >= last.range_of(tenant).end)
+    }
+
+    /// The last commit of a partition: of those here, which may be a moment behind, or else of those in the log.
+    ///
+    /// # Errors
+    /// The log cannot be read.
+    pub fn last(&self, partition: Partition) -> Result<Option<Arc<CommitRecord>>, ScanError> {
+        if let Some((last, _)) = self.of(partition).commits.back() {
+            return Ok(Some(Arc::clone(last)));
+        }
+        Ok(commits::last(&*self.log, partition)?.map(Arc::new))
+    }
+
+    /// The first commit that is far enough, where all later ones are: of those here, or else of those in the log.
+    ///
+    /// # Errors
+    /// The log cannot be searched.
+    pub fn first(&self, partition: Partition, is_far: impl Fn(&CommitRecord) -> bool) -> Result<Option<Arc<CommitRecord>>, ScanError> {
+        let recent = self.of(partition);
+        // Where the oldest here is far enough, one before it may be.
+        if recent.commits.front().is_some_and(|(oldest, _)| !is_far(oldest)) {
+            let found = recent.commits.partition_point(|(commit, _)| !is_far(commit));
+            return Ok(recent.commits.get(found).map(|(commit, _)| Arc::clone(commit)));
+        }
+        drop(recent);
+        Ok(commits::first(&*self.log, partition, is_far)?.map(|(_, commit)| Arc::new(commit)))
+    }
+
     /// Takes what is new of a partition; tells whether there was anything.
     fn look(&self, partition: Partition, place: &mut Place) -> bool {
         match self.advance(partition, place) {
@@ -90,7 +124,11 @@ impl RecentCommits {
     fn advance(&self, partition: Partition, place: &mut Place) -> Result<bool, ScanError> {
         let at = match place {
             Place::Unknown(until) if *until > Instant::now() => return Ok(false),
-            Place::Unknown(_) => self.log.bounds(LogName::Commits, partition)?.end,
+            Place::Unknown(_) => {
+                let end = self.log.bounds(LogName::Commits, partition)?.end;
+                self.of(partition).begins = end == 0;
+                end
+            }
             Place::Next(at) => *at,
         };
         *place = Place::Next(at);

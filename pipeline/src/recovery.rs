@@ -13,6 +13,9 @@ use tidegate_schemas::log::{EventLog, LogName, Owner};
 use tidegate_schemas::time::Micros;
 use tidegate_schemas::verdict::Outcome;
 
+/// Partitions that one worker takes over at once: each has a thread, and its snapshot in memory while that is read.
+pub const TAKE_OVERS_MAX: usize = 4;
+
 /// A partition, ready to go on.
 pub struct Recovered {
     /// The right to commit.

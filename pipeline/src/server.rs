@@ -59,6 +59,8 @@ pub fn now() -> Micros {
 pub struct Server {
     /// The log, for whoever accounts.
     pub log: Arc<dyn EventLog>,
+    /// The last commits.
+    pub commits: Arc<RecentCommits>,
     /// Sinks' progress.
     pub sinks: Vec<RunningSink>,
     /// Where the edge listens.
@@ -129,9 +131,15 @@ impl Server {
         let edge = Edge {
             log: Arc::clone(&log),
             catalog: Arc::clone(&follower) as Arc<dyn Catalogs>,
-            receipts: Arc::new(LogReceipts::new(Arc::clone(&log), commits, sinks.clone())),
+            receipts: Arc::new(LogReceipts::new(Arc::clone(&log), Arc::clone(&commits), sinks.clone())),
             clock: now,
-            operations: Arc::new(Process { metrics, log: Arc::clone(&log), follower: Arc::clone(&follower), sinks: sinks.clone() }),
+            operations: Arc::new(Process {
+                metrics,
+                log: Arc::clone(&log),
+                follower: Arc::clone(&follower),
+                commits: Arc::clone(&commits),
+                sinks: sinks.clone(),
+            }),
             settings: config.server.edge_settings(),
         };
         let stop = stops.edge.clone();
@@ -142,7 +150,7 @@ impl Server {
         });
         upkeep(&tasks, &log, Duration::from_millis(config.log.trim_milliseconds.into()), &stops.sinks);
         tracing::info!(%address, log_id = %log.log_id(), data = %data.display(), "serving");
-        Ok(Self { log, sinks, address, processing, delivering, stops, tasks, _open: open })
+        Ok(Self { log, commits, sinks, address, processing, delivering, stops, tasks, _open: open })
     }
 
     /// Ends everything in order. What was acknowledged stays; what is sealed is committed.
@@ -407,6 +415,7 @@ struct Process {
     metrics: PrometheusHandle,
     log: Arc<dyn EventLog>,
     follower: Arc<CatalogFollower>,
+    commits: Arc<RecentCommits>,
     sinks: Vec<RunningSink>,
 }
 
@@ -417,9 +426,10 @@ impl Operations for Process {
     }
 
     fn ready(&self) -> BoxFuture<'_, Readiness> {
-        let (log, sinks, revision) = (Arc::clone(&self.log), self.sinks.clone(), self.follower.current().revision());
+        let (log, commits) = (Arc::clone(&self.log), Arc::clone(&self.commits));
+        let (sinks, revision) = (self.sinks.clone(), self.follower.current().revision());
         Box::pin(async move {
-            let told = tokio::task::spawn_blocking(move || readiness(&*log, &sinks, revision)).await;
+            let told = tokio::task::spawn_blocking(move || readiness(&*log, &commits, &sinks, revision)).await;
             told.unwrap_or_else(|error| Readiness { ready: false, body: serde_json::json!({ "ready": false, "error": error.to_string() }) })
         })
     }
@@ -433,7 +443,7 @@ fn told_of(parked: &[Parked]) -> Option<String> {
 }
 
 /// Asks the log, so it blocks.
-fn readiness(log: &dyn EventLog, sinks: &[RunningSink], revision: Revision) -> Readiness {
+fn readiness(log: &dyn EventLog, commits: &RecentCommits, sinks: &[RunningSink], revision: Revision) -> Readiness {
     let usage = log.usage();
     let told: Vec<_> = sinks
         .iter()
@@ -466,7 +476,7 @@ fn readiness(log: &dyn EventLog, sinks: &[RunningSink], revision: Revision) -> R
         "log": { "bytes": usage.bytes, "budget_bytes": usage.budget, "failing": failing },
         "sinks": told,
         // A log that fails is not asked: answers would take as long as its time-outs.
-        "drained": failing.is_none() && drained(log, sinks).unwrap_or(false),
+        "drained": failing.is_none() && drained(log, commits, sinks).unwrap_or(false),
     });
     Readiness { ready, body }
 }

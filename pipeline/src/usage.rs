@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 /// This process, where a process id is asked for.
 pub const SELF: &str = "self";
@@ -33,6 +34,13 @@ pub fn rss_bytes(process: impl Display) -> (u64, u64) {
         found.unwrap_or(0) * 1024
     };
     (line("VmRSS:"), line("VmHWM:"))
+}
+
+/// CPU time of the calling thread. Asking takes a third of a microsecond.
+pub fn thread_time() -> Duration {
+    // Neither part is ever negative, and nanoseconds are below a second.
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
 /// CPU seconds of the calling thread, to the nanosecond where the system tells it.

@@ -1,8 +1,10 @@
 //! Worker threads: each runs single-threaded timely computations, one dataflow for each partition that it owns.
 //!
-//! A partition that fails is dropped and taken over anew with back-off; its neighbours go on.
+//! A partition that fails is dropped and taken over anew with back-off; its neighbours go on. Taking one over is mostly waiting
+//! for a broker, so it has a thread of its own: several are taken over side by side, and those at work go on meanwhile.
 
-use crate::partition::{Partitioned, Surroundings};
+use crate::partition::{PartitionError, Partitioned, Surroundings};
+use crate::recovery::{Recovered, RecoveryError, TAKE_OVERS_MAX, recover};
 use crate::suspects::Marker;
 use crate::watchdog::Watchdog;
 use std::cell::RefCell;
@@ -63,6 +65,12 @@ impl Workers {
 
 enum Slot {
     Running(Box<Partitioned>),
+    /// It is being taken over.
+    TakingOver {
+        recovery: JoinHandle<Result<Recovered, RecoveryError>>,
+        pause: Duration,
+        tries: u32,
+    },
     /// `tries` counts those that failed in a row.
     Waiting {
         until: Instant,
@@ -85,8 +93,13 @@ fn run(around: &Surroundings, index: usize, watch: Arc<Watch>) {
             tracing::info!(partition = lost, "partition let go");
         }
         let mut worked = false;
+        let mut taking_over = slots.values().filter(|slot| matches!(slot, Slot::TakingOver { .. })).count();
         for partition in mine {
             let state = match slots.remove(&partition) {
+                Some(Slot::Waiting { until, pause, tries }) if until <= Instant::now() && taking_over < TAKE_OVERS_MAX => {
+                    taking_over += 1;
+                    take_over(partition, around, pause, tries + 1)
+                }
                 Some(state) => state,
                 None if around.assignment.begin(partition) => Slot::Waiting { until: Instant::now(), pause: BACK_OFF.0, tries: 0 },
                 None => continue,
@@ -104,12 +117,25 @@ fn run(around: &Surroundings, index: usize, watch: Arc<Watch>) {
     }
 }
 
-/// Ends a partition's dataflow, once what was handed to its committer is committed or has failed.
+/// Ends a partition's dataflow, once what was handed to its committer is committed or has failed. One that is being taken over
+/// is waited for: nobody may fence it after it was given away.
 fn let_go(partition: Partition, slot: Option<Slot>, around: &Surroundings, worker: &mut Worker) {
-    if let Some(Slot::Running(running)) = slot {
-        running.drop_from(worker);
+    match slot {
+        Some(Slot::Running(running)) => running.drop_from(worker),
+        Some(Slot::TakingOver { recovery, .. }) => drop(recovery.join()),
+        Some(Slot::Waiting { .. }) | None => {}
     }
     around.assignment.end(partition);
+}
+
+/// Begins to take a partition over.
+fn take_over(number: Partition, around: &Surroundings, pause: Duration, tries: u32) -> Slot {
+    let (log, snapshots, bounds) = (Arc::clone(&around.log), around.snapshots.clone(), around.settings.duplicates);
+    let recover = move || recover(&*log, &snapshots, number, bounds);
+    match std::thread::Builder::new().name(format!("take-over-{number}")).spawn(recover) {
+        Ok(recovery) => Slot::TakingOver { recovery, pause, tries },
+        Err(error) => failed(number, &error.into(), pause, tries),
+    }
 }
 
 fn turn(
@@ -120,34 +146,39 @@ fn turn(
     marker: &Marker,
     worker: &mut Worker,
 ) -> (Slot, bool) {
-    let (result, pause, tries) = match slot {
-        Slot::Waiting { until, .. } if until > Instant::now() => return (slot, false),
-        Slot::Waiting { pause, tries, .. } => {
-            (Partitioned::take_over(number, around, host, marker, worker).map(|p| (Box::new(p), true)), pause, tries + 1)
+    match slot {
+        Slot::Waiting { .. } => (slot, false),
+        Slot::TakingOver { ref recovery, .. } if !recovery.is_finished() => (slot, false),
+        Slot::TakingOver { recovery, pause, tries } => {
+            // A panic of it is this thread's, as if it had happened here.
+            let recovered = recovery.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            let begun = recovered.map_err(PartitionError::from);
+            match begun.and_then(|recovered| Partitioned::begin(number, recovered, around, host, marker, worker)) {
+                Ok(partition) => (Slot::Running(Box::new(partition)), true),
+                Err(error) => (failed(number, &error, pause, tries), false),
+            }
         }
         Slot::Running(mut partition) => match partition.turn(worker) {
-            Ok(worked) => return (Slot::Running(partition), worked),
+            Ok(worked) => (Slot::Running(partition), worked),
             Err(error) => {
                 partition.drop_from(worker);
-                (Err(error), BACK_OFF.0, 1)
+                (failed(number, &error, BACK_OFF.0, 1), false)
             }
         },
-    };
-    match result {
-        Ok((partition, worked)) => (Slot::Running(partition), worked),
-        Err(error) => {
-            metrics::counter!("tidegate_partition_failures_total").increment(1);
-            // Each time less often: what keeps a partition away can last, and has been said.
-            if tries.is_power_of_two() {
-                tracing::error!(
-                    partition = number,
-                    error = chain(&error),
-                    tries,
-                    pause_seconds = pause.as_secs_f64(),
-                    "partition stopped; it is taken over again"
-                );
-            }
-            (Slot::Waiting { until: Instant::now() + pause, pause: (pause * 2).min(BACK_OFF.1), tries }, false)
-        }
     }
+}
+
+/// Tells why a partition stopped. Each time less often: what keeps one away can last, and has been said.
+fn failed(number: Partition, error: &PartitionError, pause: Duration, tries: u32) -> Slot {
+    metrics::counter!("tidegate_partition_failures_total").increment(1);
+    if tries.is_power_of_two() {
+        tracing::error!(
+            partition = number,
+            error = chain(error),
+            tries,
+            pause_seconds = pause.as_secs_f64(),
+            "partition stopped; it is taken over again"
+        );
+    }
+    Slot::Waiting { until: Instant::now() + pause, pause: (pause * 2).min(BACK_OFF.1), tries }
 }

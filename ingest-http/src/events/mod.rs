@@ -20,7 +20,7 @@ use crate::auth::{self, Caller};
 use crate::edge::Shared;
 use crate::limits::Held;
 use crate::problem::{Problem, Reply};
-use crate::receipts::{Wait, Waited};
+use crate::receipts::{Known, Wait, Waited};
 use crate::routes::Notes;
 use bytes::Bytes;
 use format::Format;
@@ -86,7 +86,7 @@ pub(crate) async fn post(
     let (receipt, accepted) = store(shared, head, body, split, held).await?;
     notes.accepted(&receipt, accepted.events, accepted.refused.len());
     let waited = match wait {
-        Some(Ok(wait)) => wait.wait(shared, &tenant, &receipt).await,
+        Some(Ok(wait)) => wait.wait(shared, &tenant, &receipt, Known::Yes).await,
         Some(Err(why)) => Waited::Unmeetable(why),
         None => Waited::Late,
     };

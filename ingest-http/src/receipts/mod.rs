@@ -4,7 +4,7 @@ mod status;
 mod wait;
 
 pub use status::{EventState, EventStatus, ReceiptState, ReceiptStatus, SinkStatus};
-pub(crate) use wait::{Wait, Waited};
+pub(crate) use wait::{Known, Wait, Waited};
 
 use crate::auth;
 use crate::edge::Shared;
@@ -22,6 +22,13 @@ pub trait Receipts: Send + Sync + 'static {
     /// What became of the request of `receipt`, if it was one of `tenant`. The receipt comes from a client: what it says
     /// must be compared with the records themselves.
     fn look_up<'a>(&'a self, tenant: &'a TenantId, receipt: &'a Receipt) -> BoxFuture<'a, Result<ReceiptStatus, ReceiptFailure>>;
+
+    /// Whether it is known, without a look, that some event of such a request has no verdict yet: a look would be in vain. It says
+    /// nothing about whether there is such a request.
+    fn is_ahead(&self, tenant: &TenantId, receipt: &Receipt) -> bool {
+        let _ = (tenant, receipt);
+        false
+    }
 }
 
 /// Why nothing is known.
@@ -46,7 +53,7 @@ pub(crate) async fn get(shared: &Shared, parts: &Parts, text: &str, notes: &mut 
     notes.tenant = Some(caller.tenant.clone());
     let receipt = text.parse::<Receipt>().ok().filter(|r| r.is_of(edge.log.log_id())).ok_or_else(|| problem(ReceiptFailure::NotFound))?;
     let waited = match Wait::preferred(&parts.headers, edge.settings.wait_max) {
-        Some(Ok(wait)) => wait.wait(shared, &caller.tenant, &receipt).await,
+        Some(Ok(wait)) => wait.wait(shared, &caller.tenant, &receipt, Known::No).await,
         Some(Err(_)) | None => Waited::Late,
     };
     let status = match waited {

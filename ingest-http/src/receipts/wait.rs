@@ -24,6 +24,13 @@ pub(crate) struct Wait {
     sinks: Vec<String>,
 }
 
+/// Whether the request is known to be there: of one that nobody has seen, the first look must tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Known {
+    Yes,
+    No,
+}
+
 /// How waiting ended.
 #[derive(Debug)]
 pub(crate) enum Waited {
@@ -62,28 +69,34 @@ impl Wait {
     }
 
     /// Looks until it is met.
-    pub(crate) async fn wait(&self, shared: &Shared, tenant: &TenantId, receipt: &Receipt) -> Waited {
-        let end = Instant::now() + self.time;
+    pub(crate) async fn wait(&self, shared: &Shared, tenant: &TenantId, receipt: &Receipt, mut known: Known) -> Waited {
+        let (end, receipts) = (Instant::now() + self.time, &shared.edge.receipts);
         let mut pause = LOOK_EVERY.0;
         loop {
-            let Ok(looked) = tokio::time::timeout_at(end, shared.edge.receipts.look_up(tenant, receipt)).await else { return Waited::Late };
-            match looked {
-                Ok(status) if status.is_pending() => {}
-                Ok(status) => match self.lacking(&status) {
-                    Lacking::Nothing => return Waited::Met(status),
-                    Lacking::Rows => {}
-                    Lacking::Sink(detail) => return Waited::Unmeetable(detail),
-                },
-                Err(ReceiptFailure::Unavailable(_)) => {}
-                Err(ReceiptFailure::NotFound | ReceiptFailure::Gone) => return Waited::Late,
+            let is_ahead = known == Known::Yes && receipts.is_ahead(tenant, receipt);
+            if !is_ahead {
+                let Ok(looked) = tokio::time::timeout_at(end, receipts.look_up(tenant, receipt)).await else { return Waited::Late };
+                match looked {
+                    Ok(status) if status.is_pending() => {}
+                    Ok(status) => match self.lacking(&status) {
+                        Lacking::Nothing => return Waited::Met(status),
+                        Lacking::Rows => {}
+                        Lacking::Sink(detail) => return Waited::Unmeetable(detail),
+                    },
+                    Err(ReceiptFailure::Unavailable(_)) => {}
+                    Err(ReceiptFailure::NotFound | ReceiptFailure::Gone) => return Waited::Late,
+                }
+                known = Known::Yes;
             }
             let left = end.saturating_duration_since(Instant::now());
             if left <= LAST_LOOK {
                 return Waited::Late;
             }
-            // The last look ends in time.
+            // To ask whether a look is worth while costs nothing, so that is done often. The last look ends in time.
             tokio::time::sleep(pause.min(left - LAST_LOOK)).await;
-            pause = (pause * 3 / 2).min(LOOK_EVERY.1);
+            if !is_ahead {
+                pause = (pause * 3 / 2).min(LOOK_EVERY.1);
+            }
         }
     }
 

@@ -183,7 +183,7 @@ async fn drive(server: &Server, plan: &FleetPlan, dir: &Path) -> anyhow::Result<
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let seconds = started.elapsed().as_secs_f64();
-    while !drained(&*server.log, &server.sinks)? {
+    while !drained(&*server.log, &server.commits, &server.sinks)? {
         progress.show(server, "waiting for the tables")?;
         tokio::time::sleep(Duration::from_millis(100)).await;
     }

@@ -67,9 +67,12 @@ impl Clients {
         Producer::start(&config, Deliveries(self.context("committer"))).map_err(|e| self.failed("committer", &e))
     }
 
-    /// Reads committed records from a place of its own.
-    pub fn reader(&self) -> Result<BaseConsumer<Context>, LogError> {
-        self.create(self.consumer("500", limits::KAFKA_MESSAGE_BYTES_MAX)?, "reader")
+    /// Reads committed records from a place of its own. What it asks stays with the broker until something new comes, or for so
+    /// long, and everything else that it asks waits behind that, wherever it is sent meanwhile. So one that follows waits for long,
+    /// and is idle; one for stretches soon comes back.
+    pub fn reader(&self, follows: bool) -> Result<BaseConsumer<Context>, LogError> {
+        let wait_milliseconds = if follows { "500" } else { "10" };
+        self.create(self.consumer(wait_milliseconds, limits::KAFKA_MESSAGE_BYTES_MAX)?, "reader")
     }
 
     /// Finds out whether there is a record at all: it learns of an end within milliseconds, and is idle otherwise.
@@ -125,6 +128,9 @@ impl Clients {
         config.set("fetch.wait.max.ms", wait_milliseconds).set("fetch.error.backoff.ms", "100");
         let ahead = self.settings.read_ahead_bytes.max(limits::KAFKA_MESSAGE_BYTES_MAX as u64);
         config.set("queued.max.messages.kbytes", (ahead / 1024).to_string()).set("queued.min.messages", "10000");
+        // One that has fetched enough ahead goes on this soon after somebody took of it: with the second that it waits otherwise,
+        // no partition gives more than this and a second's worth.
+        config.set("fetch.queue.backoff.ms", "5");
         config.set("max.partition.fetch.bytes", fetch_bytes.to_string());
         config.set("fetch.max.bytes", (2 * limits::KAFKA_MESSAGE_BYTES_MAX).to_string());
         Ok(config)

@@ -103,7 +103,7 @@ fn publish(clients: &Arc<Clients>, names: &Names) -> Result<Option<Duration>, Lo
     let before = now();
     let offset = publisher.publish_and_wait(topic, &[(0, meta::nothing("doctor"))])?[0];
     let after = now();
-    let reader = clients.reader()?;
+    let reader = clients.reader(false)?;
     let mut list = TopicPartitionList::with_capacity(1);
     let failed = |e| of_topic("read", topic, &e);
     list.add_partition_offset(topic, 0, Offset::Offset(i64::try_from(offset).unwrap_or(i64::MAX))).map_err(failed)?;

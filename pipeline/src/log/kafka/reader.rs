@@ -1,6 +1,7 @@
 //! One consumer at one place. It belongs to no group: where to read is always said by whoever reads.
 
 use super::client::Context;
+use super::ends::Ends;
 use super::errors::{self, io, of_topic};
 use super::names::{Names, Topic};
 use super::takeover::is_sweep;
@@ -48,12 +49,20 @@ pub struct Reader {
     pub used: Instant,
     /// Whether somebody reads on here: what it fetches ahead will be asked for.
     pub follows: bool,
+    /// Whether its client is one for reading on.
+    pub is_follower: bool,
 }
 
 impl Reader {
     /// A reader that stands nowhere.
-    pub fn new(consumer: BaseConsumer<Context>, names: Arc<Names>) -> Self {
-        Self { consumer, names, at: None, knows: [false; 6], next: 0, held: VecDeque::new(), used: Instant::now(), follows: false }
+    pub fn new(consumer: BaseConsumer<Context>, names: Arc<Names>, is_follower: bool) -> Self {
+        let (held, used) = (VecDeque::new(), Instant::now());
+        Self { consumer, names, at: None, knows: [false; 6], next: 0, held, used, follows: false, is_follower }
+    }
+
+    /// Whether it has nothing to give before the end that was seen last: a marker at most lies between.
+    pub fn is_at_end(&self, ends: &Ends) -> bool {
+        self.held.is_empty() && self.at.is_none_or(|(topic, partition)| self.next + 1 >= ends.known_end(topic, partition))
     }
 
     /// Whether the next record that it gives is the first at or after this place.
@@ -132,6 +141,8 @@ impl Reader {
     fn poll(&self, timeout: Duration) -> Result<Polled, LogError> {
         let Some((topic, partition)) = self.at else { return Ok(Polled::Nothing) };
         let name = self.names.of(topic);
+        // rdkafka waits in whole milliseconds, and spins through what is left of one.
+        let timeout = Duration::from_millis(u64::try_from(timeout.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX));
         match self.consumer.poll(timeout) {
             None => Ok(Polled::Nothing),
             Some(Ok(message)) => {

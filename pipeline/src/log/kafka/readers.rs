@@ -5,8 +5,12 @@
 //!            └▶ bounds: deleted? at the end? ─▶ else one is placed there
 //! ```
 //! A read sees everything that was committed before it began. Between the last record of a transactional topic and its
-//! end lie the markers of transactions, so an end says nothing about a record: where a reader gets none at once, a probe
-//! asks anew from that very place and hears of the end within milliseconds. What it found out is remembered.
+//! end lie the markers of transactions, so an end says nothing about a record: where a reader gets none at once, it is
+//! placed anew and hears of the end within milliseconds. What it found out is remembered.
+//!
+//! Readers are of two kinds. Those of `poll` follow: a question of theirs waits half a second with the broker, and whoever
+//! sent them elsewhere would wait for its end. Those of `read` are sent here and there, and are idle where they have read to
+//! the end. A single record is asked of a probe, which fetches no more.
 
 use super::clients::Clients;
 use super::ends::Ends;
@@ -28,6 +32,8 @@ const POINT_BYTES_MAX: usize = 4096;
 const PROBES_MAX: usize = 4;
 /// A reader that nobody asked for so long is given up.
 const IDLE_MAX: Duration = Duration::from_secs(120);
+/// Whoever follows comes back well within this.
+const ABANDONED: Duration = Duration::from_secs(3);
 /// What is on its way here comes within this.
 const MOMENT: Duration = Duration::from_millis(5);
 const SLICE: Duration = Duration::from_millis(100);
@@ -79,26 +85,27 @@ impl Readers {
             return Ok(Vec::new());
         }
         let mut reader = match standing {
-            Some(reader) if reader.stands_at(topic, partition, from) => reader,
-            Some(mut moved) => {
-                moved.place(topic, partition, from)?;
-                moved
+            Some(mut reader) => {
+                if let Polled::Entry(_) = reader.look(MOMENT)? {
+                    return reader.drain(bytes_max);
+                }
+                // It may have heard of an end before there was what is looked for.
+                reader.place(topic, partition, from)?;
+                reader
             }
             None if bytes_max < POINT_BYTES_MAX => return Ok(self.probe(topic, partition, from, bounds.end)?.into_iter().collect()),
-            None => self.placed(topic, partition, from)?,
+            None => self.placed(topic, partition, from, false)?,
         };
         let deadline = Instant::now() + PATIENCE;
-        let mut sure = !topic.has_gaps();
         loop {
-            match reader.look(if sure { SLICE } else { MOMENT })? {
+            match reader.look(SLICE)? {
                 Polled::Entry(_) => return reader.drain(bytes_max),
                 astray @ (Polled::OutOfRange | Polled::Missing) => self.find(&mut reader, astray, topic, partition, from)?,
-                Polled::End | Polled::Nothing if !sure => {
-                    if self.probe(topic, partition, from, bounds.end)?.is_none() {
-                        return Ok(Vec::new());
-                    }
-                    sure = true;
+                Polled::End if topic.has_gaps() => {
+                    self.note_empty(topic, partition, from..bounds.end);
+                    return Ok(Vec::new());
                 }
+                // There is one, so it comes.
                 Polled::End | Polled::Nothing => {}
             }
             if Instant::now() > deadline {
@@ -115,7 +122,7 @@ impl Readers {
         let (mut reader, timeout) = match self.standing(topic, partition, from, true) {
             Some(reader) => (reader, timeout),
             // Where readers are scarce this one is needed elsewhere soon: what it came for must come before.
-            None => (self.placed(topic, partition, from)?, timeout.max(SLICE)),
+            None => (self.placed(topic, partition, from, true)?, timeout.max(SLICE)),
         };
         loop {
             match reader.look(timeout.saturating_sub(began.elapsed()))? {
@@ -161,7 +168,7 @@ impl Readers {
 
     /// The first record at or after `from`, asked for anew. `end` is an end that was seen before.
     fn probe(&self, topic: Topic, partition: Partition, from: u64, end: u64) -> Result<Option<Entry>, LogError> {
-        let mut probe = Lent { reader: Some(self.lend(true)?), home: self, probe: true };
+        let mut probe = Lent { reader: Some(self.lend(true, false)?), home: self, probe: true };
         probe.place(topic, partition, from)?;
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
@@ -191,27 +198,30 @@ impl Readers {
     /// it would be missed by its follower, and a receipt asks for just the record that comes next.
     fn standing(&self, topic: Topic, partition: Partition, from: u64, follows: bool) -> Option<Lent<'_>> {
         let mut pool = self.pool();
-        let found = pool.readers.iter().position(|r| r.stands_at(topic, partition, from) && (follows || !r.follows))?;
+        let fits = |r: &Reader| if follows { r.follows || r.is_follower } else { !r.follows };
+        let found = pool.readers.iter().position(|r| r.stands_at(topic, partition, from) && fits(r))?;
         Some(Lent { reader: Some(pool.readers.remove(found)), home: self, probe: false })
     }
 
-    fn placed(&self, topic: Topic, partition: Partition, from: u64) -> Result<Lent<'_>, LogError> {
-        let mut reader = Lent { reader: Some(self.lend(false)?), home: self, probe: false };
+    fn placed(&self, topic: Topic, partition: Partition, from: u64, follows: bool) -> Result<Lent<'_>, LogError> {
+        let mut reader = Lent { reader: Some(self.lend(false, follows)?), home: self, probe: false };
         reader.place(topic, partition, from)?;
         metrics::reader("placed");
         Ok(reader)
     }
 
-    /// A reader or probe that nobody uses: one that read a stretch and will not be asked to go on, else a new one where there may
-    /// be more, else the one unused for longest.
-    fn lend(&self, probe: bool) -> Result<Reader, LogError> {
+    /// A reader or probe that nobody uses: one of its kind with which nobody reads on, else a new one where there may be more,
+    /// else the one unused for longest, of its kind if possible.
+    fn lend(&self, probe: bool, follows: bool) -> Result<Reader, LogError> {
         let max = if probe { PROBES_MAX } else { self.clients.settings().readers_max.max(1) as usize };
         let deadline = Instant::now() + PATIENCE;
         let mut pool = self.pool();
         loop {
             let Pool { readers, made, probes, probes_made } = &mut *pool;
             let (idle, made) = if probe { (probes, probes_made) } else { (readers, made) };
-            let unused = idle.iter().position(|r| !r.follows).or((*made >= max && !idle.is_empty()).then_some(0));
+            let is_free = |r: &Reader| r.is_follower == follows && (!r.follows || r.used.elapsed() > ABANDONED);
+            let oldest = || idle.iter().position(|r| r.is_follower == follows).or((!idle.is_empty()).then_some(0));
+            let unused = idle.iter().position(is_free).or_else(|| if *made >= max { oldest() } else { None });
             if let Some(unused) = unused {
                 return Ok(idle.remove(unused));
             }
@@ -226,9 +236,9 @@ impl Readers {
             pool = self.freed.wait_timeout(pool, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         drop(pool);
-        let made = if probe { self.clients.probe() } else { self.clients.reader() };
+        let made = if probe { self.clients.probe() } else { self.clients.reader(follows) };
         metrics::reader("made");
-        made.map(|consumer| Reader::new(consumer, Arc::clone(&self.names))).inspect_err(|_| {
+        made.map(|consumer| Reader::new(consumer, Arc::clone(&self.names), follows)).inspect_err(|_| {
             let mut pool = self.pool();
             *(if probe { &mut pool.probes_made } else { &mut pool.made }) -= 1;
         })
@@ -236,7 +246,7 @@ impl Readers {
 
     fn give_back(&self, mut reader: Reader, probe: bool) {
         reader.used = Instant::now();
-        if probe {
+        if probe || (!reader.is_follower && !reader.follows && reader.is_at_end(&self.ends)) {
             reader.leave();
         }
         let mut pool = self.pool();
