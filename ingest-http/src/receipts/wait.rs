@@ -10,6 +10,8 @@ use tokio::time::Instant;
 
 /// First and longest pause between two looks at a receipt.
 const LOOK_EVERY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
+/// A look is worth while after this, whatever is known without one: that may be behind.
+const LOOK_ANYWAY: Duration = Duration::from_secs(1);
 /// What is left for the last look.
 const LAST_LOOK: Duration = Duration::from_millis(20);
 /// How many sinks a request can name.
@@ -70,10 +72,10 @@ impl Wait {
 
     /// Looks until it is met.
     pub(crate) async fn wait(&self, shared: &Shared, tenant: &TenantId, receipt: &Receipt, mut known: Known) -> Waited {
-        let (end, receipts) = (Instant::now() + self.time, &shared.edge.receipts);
-        let mut pause = LOOK_EVERY.0;
+        let (mut looked_at, receipts) = (Instant::now(), &shared.edge.receipts);
+        let (end, mut pause) = (looked_at + self.time, LOOK_EVERY.0);
         loop {
-            let is_ahead = known == Known::Yes && receipts.is_ahead(tenant, receipt);
+            let is_ahead = known == Known::Yes && looked_at.elapsed() < LOOK_ANYWAY && receipts.is_ahead(tenant, receipt);
             if !is_ahead {
                 let Ok(looked) = tokio::time::timeout_at(end, receipts.look_up(tenant, receipt)).await else { return Waited::Late };
                 match looked {
@@ -86,7 +88,7 @@ impl Wait {
                     Err(ReceiptFailure::Unavailable(_)) => {}
                     Err(ReceiptFailure::NotFound | ReceiptFailure::Gone) => return Waited::Late,
                 }
-                known = Known::Yes;
+                (known, looked_at) = (Known::Yes, Instant::now());
             }
             let left = end.saturating_duration_since(Instant::now());
             if left <= LAST_LOOK {

@@ -117,6 +117,10 @@ impl Ends {
             if !heals || started.elapsed() >= PATIENCE {
                 return Err(self.explained("ask for the end of", name, &error));
             }
+            if errors::is_moving(code) {
+                // The client asks the leader that it knows until it hears of another.
+                let _ = self.look_once(topic);
+            }
             std::thread::sleep(AGAIN);
         }
     }
