@@ -82,7 +82,7 @@ fn verify_reads_all_that_the_log_holds() {
     // Two files at once, one of them with commits: both are named.
     let (_, output) = &files[1];
     let sound: Vec<_> = output.iter().take(2).map(|f| std::fs::read(f).unwrap()).collect();
-    output.iter().take(2).for_each(|f| flip(f, sound[0].len() / 3));
+    output.iter().zip(&sound).for_each(|(f, bytes)| flip(f, bytes.len() / 3));
     let (text, code) = verify(&place);
     assert!(code == 1 && text.contains("output/000000000000.seg") && text.contains("output/000000000001.seg"), "{text}");
     output.iter().zip(&sound).for_each(|(f, bytes)| std::fs::write(f, bytes).unwrap());
