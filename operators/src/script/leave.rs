@@ -135,7 +135,7 @@ fn declared<'a, L: Lent>(
         draft.cells[declared.cell] = match found.get(index) {
             Some(scalar) if declared.field.kind != FieldType::Json => {
                 known += usize::from(!matches!(scalar, Scalar::Null));
-                scalar_cell(declared.field, *scalar, budget)
+                checked_cell(declared.field, *scalar, budget)
             }
             _ => table.member(names::field(index, &declared.field.name), |value| {
                 known += usize::from(!is_null(value));
