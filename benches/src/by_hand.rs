@@ -37,8 +37,8 @@ pub fn apply(bundle: &mut Bundle, workload: Workload) {
 /// The members of an object by their names, in one walk.
 fn members<'v, const N: usize>(object: Value<'v>, names: [&str; N]) -> [Option<Value<'v>>; N] {
     let mut found = [None; N];
-    for (name, value) in object.raw_pairs() {
-        if let Some(at) = names.iter().position(|n| n.as_bytes() == name) {
+    for (name, value) in object.pairs() {
+        if let Some(at) = names.iter().position(|n| **n == *name) {
             found[at] = Some(value);
         }
     }

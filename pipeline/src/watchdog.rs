@@ -10,7 +10,7 @@ use std::time::Duration;
 use tidegate_operators::script::Watch;
 use tidegate_schemas::limits::SCRIPT_CPU_MILLISECONDS_MAX;
 
-/// How often it looks: a script overruns its time by at most this.
+/// How often it looks: a script overruns its time by at most two of these.
 const EVERY: Duration = Duration::from_millis(5);
 
 struct Guarded {
@@ -18,7 +18,8 @@ struct Guarded {
     /// `schedstat` of the thread; its first number is nanoseconds on a CPU.
     schedstat: PathBuf,
     event: u64,
-    since: u64,
+    /// What the thread had used when the event was met the second time; most are met once, and need no look at a file.
+    since: Option<u64>,
 }
 
 /// The thread.
@@ -40,7 +41,7 @@ impl Handle {
             tracing::warn!("scripts have no time limit here: this system does not tell a thread's CPU time");
             return;
         };
-        let guarded = Guarded { watch, schedstat: PathBuf::from("/proc").join(thread).join("schedstat"), event: 0, since: 0 };
+        let guarded = Guarded { watch, schedstat: PathBuf::from("/proc").join(thread).join("schedstat"), event: 0, since: None };
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(guarded);
     }
 }
@@ -91,10 +92,12 @@ fn look(guarded: &mut Guarded) {
         guarded.event = 0;
         return;
     };
-    let Some(used) = fs::read_to_string(&guarded.schedstat).ok().and_then(|t| t.split(' ').next()?.parse::<u64>().ok()) else { return };
     if guarded.event != event {
-        (guarded.event, guarded.since) = (event, used);
-    } else if used - guarded.since > SCRIPT_CPU_MILLISECONDS_MAX as u64 * 1_000_000 {
+        (guarded.event, guarded.since) = (event, None);
+        return;
+    }
+    let Some(used) = fs::read_to_string(&guarded.schedstat).ok().and_then(|t| t.split(' ').next()?.parse::<u64>().ok()) else { return };
+    if used - *guarded.since.get_or_insert(used) > SCRIPT_CPU_MILLISECONDS_MAX as u64 * 1_000_000 {
         guarded.watch.kill(event);
     }
 }

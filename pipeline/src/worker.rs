@@ -22,8 +22,8 @@ use timely::WorkerConfig;
 use timely::communication::Allocator;
 use timely::worker::Worker;
 
-/// A worker without work looks again after this long: the log's latency, a few ms, is of the same order.
-const PAUSE: Duration = Duration::from_millis(3);
+/// First and longest pause of a worker without work: the log's latency, a few ms, is of the same order.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(3), Duration::from_millis(12));
 /// First and longest pause before a failed partition is taken over again.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
 
@@ -86,6 +86,7 @@ fn run(around: &Surroundings, index: usize, watch: Arc<Watch>) {
     let host = Rc::new(RefCell::new(host));
     let mut worker = Worker::new(WorkerConfig::default(), Allocator::Thread(Default::default()), None);
     let mut slots: BTreeMap<Partition, Slot> = BTreeMap::new();
+    let mut pause = PAUSE.0;
     while !around.stop.load(Ordering::Relaxed) {
         let mine = around.assignment.of(index);
         while let Some(lost) = slots.keys().find(|p| !mine.contains(p)).copied() {
@@ -108,8 +109,11 @@ fn run(around: &Surroundings, index: usize, watch: Arc<Watch>) {
             slots.insert(partition, state);
             worked |= did;
         }
-        if !worked {
-            std::thread::sleep(PAUSE);
+        if worked {
+            pause = PAUSE.0;
+        } else {
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(PAUSE.1);
         }
     }
     for (partition, slot) in slots {
@@ -122,7 +126,11 @@ fn run(around: &Surroundings, index: usize, watch: Arc<Watch>) {
 fn let_go(partition: Partition, slot: Option<Slot>, around: &Surroundings, worker: &mut Worker) {
     match slot {
         Some(Slot::Running(running)) => running.drop_from(worker),
-        Some(Slot::TakingOver { recovery, .. }) => drop(recovery.join()),
+        Some(Slot::TakingOver { recovery, .. }) => match recovery.join() {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::warn!(partition, error = chain(&error), "what was being taken over is given away"),
+            Err(_) => tracing::error!(partition, "taking over panicked; the partition is given away"),
+        },
         Some(Slot::Waiting { .. }) | None => {}
     }
     around.assignment.end(partition);

@@ -11,15 +11,17 @@ pub use form::{Form, Forms, Lookup, Part};
 
 use crate::limits::JSON_DEPTH_MAX;
 use bytes::Bytes;
+use bytestring::ByteString;
 use hashbrown::{HashMap, HashSet};
 use std::fmt;
+use std::str::Utf8Error;
 use std::sync::Arc;
 
 /// A parsed value that owns a reference to its bytes.
 #[derive(Clone)]
 pub struct Document {
-    bytes: Bytes,
-    /// Texts that are not in `bytes` as they are: those with escapes.
+    sent: ByteString,
+    /// Texts that are not in `sent` as they are: those with escapes.
     side: String,
     nodes: Vec<Node>,
     /// What it has in common with others, where that was looked for.
@@ -33,7 +35,7 @@ enum Node {
     Int(i64),
     Uint(u64),
     Float(f64),
-    /// In `bytes`.
+    /// In `sent`.
     Text {
         start: u32,
         len: u32,
@@ -102,27 +104,27 @@ pub enum DocumentError {
 impl Document {
     /// Parses one JSON value. Where a key occurs twice the last one counts, as most readers have it.
     pub fn parse(bytes: Bytes) -> Result<Self, DocumentError> {
-        let text = text(&bytes)?;
-        match scan::nodes(text) {
-            Some(nodes) => Ok(Self { bytes, nodes, ..Self::null() }),
-            None => full::document(text).map(|document| Self { bytes, ..document }),
+        let sent = text(bytes)?;
+        match scan::nodes(&sent) {
+            Some(nodes) => Ok(Self { sent, nodes, ..Self::null() }),
+            None => full::document(&sent).map(|document| Self { sent, ..document }),
         }
     }
 
     /// The same, with the document's form where it is usual: several times quicker where it is that of one before.
     pub fn parse_like(bytes: Bytes, forms: &mut Forms) -> Result<Self, DocumentError> {
-        let text = text(&bytes)?;
-        if let Some((nodes, form)) = forms.read(text) {
-            return Ok(Self { bytes, nodes, form: Some(form), ..Self::null() });
+        let sent = text(bytes)?;
+        if let Some((nodes, form)) = forms.read(&sent) {
+            return Ok(Self { sent, nodes, form: Some(form), ..Self::null() });
         }
-        let Some(nodes) = scan::nodes(text) else { return full::document(text).map(|document| Self { bytes, ..document }) };
-        let document = Self { bytes, nodes, ..Self::null() };
+        let Some(nodes) = scan::nodes(&sent) else { return full::document(&sent).map(|document| Self { sent, ..document }) };
+        let document = Self { sent, nodes, ..Self::null() };
         Ok(Self { form: forms.add(&document), ..document })
     }
 
     /// A document that is one `null`: for events that are raw bytes.
     pub fn null() -> Self {
-        Self { bytes: Bytes::new(), side: String::new(), nodes: Vec::new(), form: None }
+        Self { sent: ByteString::new(), side: String::new(), nodes: Vec::new(), form: None }
     }
 
     /// Its form, where that was looked for and is worth keeping.
@@ -145,34 +147,27 @@ impl Document {
         self.root().pointer(pointer)
     }
 
+    #[inline]
     fn text(&self, node: Node) -> &str {
         match node {
-            // The parser gave these ranges out of valid UTF-8, so they are texts; an empty text would be the mildest lie.
-            Node::Text { start, len } => std::str::from_utf8(&self.bytes[start as usize..(start + len) as usize]).unwrap_or_default(),
+            Node::Text { start, len } => &self.sent[start as usize..(start + len) as usize],
             Node::SideText { start, len } => &self.side[start as usize..(start + len) as usize],
             _ => "",
         }
     }
 
-    /// A text's bytes, without asking again whether they are one.
-    fn raw(&self, node: Node) -> &[u8] {
-        match node {
-            Node::Text { start, len } => &self.bytes[start as usize..(start + len) as usize],
-            Node::SideText { start, len } => &self.side.as_bytes()[start as usize..(start + len) as usize],
-            _ => &[],
-        }
-    }
-
     /// Whether a node is this text: lengths tell most of them apart.
-    fn is(&self, node: Node, text: &[u8]) -> bool {
-        matches!(node, Node::Text { len, .. } | Node::SideText { len, .. } if len as usize == text.len()) && self.raw(node) == text
+    fn is(&self, node: Node, text: &str) -> bool {
+        matches!(node, Node::Text { len, .. } | Node::SideText { len, .. } if len as usize == text.len()) && self.text(node) == text
     }
 
     /// A document without nodes is one `null`: every event begins and ends as one.
+    #[inline]
     fn node(&self, at: usize) -> Node {
         self.nodes.get(at).copied().unwrap_or(Node::Null)
     }
 
+    #[inline]
     fn next(&self, at: usize) -> usize {
         match self.node(at) {
             Node::List { end, .. } | Node::Map { end, .. } => end as usize,
@@ -188,6 +183,7 @@ impl<'a> Value<'a> {
     }
 
     /// What it is.
+    #[inline]
     pub fn kind(self) -> Kind<'a> {
         match self.document.node(self.at) {
             Node::Null => Kind::Null,
@@ -224,12 +220,6 @@ impl<'a> Value<'a> {
         self.members().map(move |(at, value)| (document.text(document.nodes[at]), value))
     }
 
-    /// The same with each key as its bytes: cheaper for those who only compare.
-    pub fn raw_pairs(self) -> impl Iterator<Item = (&'a [u8], Value<'a>)> + use<'a> {
-        let document = self.document;
-        self.members().map(move |(at, value)| (document.raw(document.nodes[at]), value))
-    }
-
     /// Places of keys, with their values.
     fn members(self) -> impl Iterator<Item = (usize, Value<'a>)> + use<'a> {
         let (mut at, end) = match self.document.node(self.at) {
@@ -249,8 +239,7 @@ impl<'a> Value<'a> {
 
     /// The member of an object; where a key occurs twice, the last.
     pub fn get(self, key: &str) -> Option<Value<'a>> {
-        let name = key.as_bytes();
-        self.members().filter(|(at, _)| self.document.is(self.document.nodes[*at], name)).last().map(|(_, v)| v)
+        self.members().filter(|(at, _)| self.document.is(self.document.nodes[*at], key)).last().map(|(_, v)| v)
     }
 
     /// The value at an RFC 6901 JSON pointer.
@@ -264,14 +253,6 @@ impl<'a> Value<'a> {
             Kind::List(_) => value.elements().nth(list_index(token)?),
             _ => None,
         })
-    }
-
-    /// A text's bytes, without asking again whether they are one; none for anything else.
-    pub fn raw_text(self) -> Option<&'a [u8]> {
-        match self.document.node(self.at) {
-            node @ (Node::Text { .. } | Node::SideText { .. }) => Some(self.document.raw(node)),
-            _ => None,
-        }
     }
 
     /// The text, where it is one.
@@ -330,7 +311,7 @@ impl<'a> Value<'a> {
 
     /// Places of the keys of an object that count, where a key occurs twice; none where all do.
     fn last_members(self, len: usize) -> Option<HashSet<usize>> {
-        let names: HashMap<&[u8], usize> = self.members().map(|(at, _)| (self.document.raw(self.document.nodes[at]), at)).collect();
+        let names: HashMap<&str, usize> = self.members().map(|(at, _)| (self.document.text(self.document.nodes[at]), at)).collect();
         (names.len() < len).then(|| names.into_values().collect())
     }
 }
@@ -408,8 +389,8 @@ impl DocumentBuilder {
     }
 }
 
-fn text(bytes: &[u8]) -> Result<&str, DocumentError> {
-    std::str::from_utf8(bytes).map_err(|e| DocumentError::Syntax { detail: "invalid UTF-8".into(), offset: e.valid_up_to() })
+fn text(bytes: Bytes) -> Result<ByteString, DocumentError> {
+    bytes.try_into().map_err(|e: Utf8Error| DocumentError::Syntax { detail: "invalid UTF-8".into(), offset: e.valid_up_to() })
 }
 
 /// An index as RFC 6901 writes it: without a sign and without leading zeros, so that a place has one name only.

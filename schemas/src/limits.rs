@@ -68,6 +68,7 @@ limits! {
     SEGMENT_BYTES = 64 << 20, "bytes", "retention deletes whole segments; recovery scans the last one";
     SEGMENTS_INDEXED_MAX = 32, "segments", "indexes of older segments kept in memory for each chain; readers far apart each need one";
     GROUP_COMMIT_BYTES_MAX = 8 << 20, "bytes", "written between two syncs: a waiting publisher waits for no more than this";
+    LOG_NEWEST_BYTES_MAX = 4 << 20, "bytes", "of the newest records of each chain of the embedded log, kept for those who follow it";
     APPEND_QUEUE_BYTES_MAX = 64 << 20, "bytes", "accepted by the log and not yet written; past it a publisher is told that the log is full";
     COMMIT_BYTES_MAX = 256 << 20, "bytes", "epochs committed by one call: they are written as one group";
     LOG_RETRY_MILLISECONDS_MAX = 5_000, "milliseconds", "after a failed write: longest pause before the log is tried again";

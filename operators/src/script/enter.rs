@@ -16,8 +16,8 @@ pub(crate) fn exact(i: i64) -> Option<f64> {
 }
 
 /// Whether scripts get a member of the document.
-pub(crate) fn is_input(inputs: &[String], key: &[u8]) -> bool {
-    inputs.is_empty() || inputs.iter().any(|i| i.as_bytes() == key)
+pub(crate) fn is_input(inputs: &[String], key: &str) -> bool {
+    inputs.is_empty() || inputs.iter().any(|i| i == key)
 }
 
 /// Where the template says that the device's port stands.
@@ -37,8 +37,8 @@ pub(crate) fn payload<'b>(
     let refuse = |detail: String| Rejection::new(StageName::Decode, Code::PayloadInvalid, detail).at(pointer);
     let text: &[u8] = match &declared.at {
         None => &event.bytes,
-        Some(at) => match way.find(&event.document, at).map(Value::raw_text) {
-            Some(Some(text)) => text,
+        Some(at) => match way.find(&event.document, at).map(Value::as_str) {
+            Some(Some(text)) => text.as_bytes(),
             Some(None) => return Err(refuse("the payload is no text".into())),
             None => return Err(refuse("there is no payload".into())),
         },

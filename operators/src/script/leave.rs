@@ -22,6 +22,7 @@ const REASONS_MAX: usize = 16;
 const CODE_BYTES_MAX: usize = 64;
 
 /// What is left of one event's result.
+#[derive(Clone, Copy)]
 pub(crate) struct Budget(usize);
 
 impl Budget {
@@ -56,9 +57,9 @@ pub(crate) trait Lent: Sized {
     fn scalar<R>(&self, f: impl FnOnce(Scalar<'_>) -> R) -> R;
     /// How many elements a table has from 1 on.
     fn len(&self) -> usize;
-    /// How many pairs a table has, counted up to `most`. Where that is all of them, `found` may get what its members are by
-    /// the names of the declared fields, of `occurred_at` and of `event_type`, in this order; else it is left empty.
-    fn count<'a>(&'a self, most: usize, found: &mut Vec<Scalar<'a>>) -> usize;
+    /// How many pairs a table has, counted up to `most`, and whether `meet` was told of all that are members: of each by its
+    /// number among the declared fields, `occurred_at` and `event_type`. Who does not walk in order tells of none.
+    fn count(&self, most: usize, meet: impl FnMut(usize, Scalar<'_>)) -> (usize, bool);
     /// Element `i` of a table, from 1.
     fn element<R>(&self, i: usize, f: impl FnOnce(&Self) -> R) -> R;
     /// The member of a table, or nil.
@@ -114,52 +115,118 @@ fn checked_cell(field: &Field, scalar: Scalar<'_>, budget: &mut Budget) -> Resul
     Ok(cell)
 }
 
-/// What a table has of a row's declared members, and whether it has others. `found` is what counting its pairs gave.
-fn declared<'a, L: Lent>(
-    fields: &Fields<'_>,
-    table: &'a L,
-    found: &[Scalar<'a>],
+/// What walking the pairs of a table gave of a row.
+struct Walked {
+    draft: Draft,
+    /// Pairs, counted up to some number.
     count: usize,
-    budget: &mut Budget,
-) -> Result<(Draft, bool), Problem> {
-    let (mut draft, mut known) = (Draft { cells: fields.empty(), ..Draft::default() }, 0);
-    let names = fields.declared.len();
-    for (index, declared) in fields.declared.iter().enumerate() {
-        // Most are.
-        if let Some(cell) = found.get(index).and_then(|scalar| plain(declared.field, *scalar)) {
-            budget.take(SCALAR_BYTES)?;
-            draft.cells[declared.cell] = cell;
-            known += 1;
-            continue;
+    /// Those that are declared members, null ones left out.
+    known: usize,
+    /// Members that have to be looked at once more, by their numbers in the walk; none where that is all of them.
+    left: Option<Vec<usize>>,
+}
+
+impl Walked {
+    /// Nothing of a table that has so many pairs.
+    fn nothing(fields: &Fields<'_>, count: usize) -> Self {
+        Self { draft: Draft { cells: fields.empty(), ..Draft::default() }, count, known: 0, left: None }
+    }
+
+    fn of(fields: &Fields<'_>, table: &impl Lent, most: usize, budget: &mut Budget) -> Self {
+        let (before, mut walked) = (*budget, Self { left: Some(Vec::new()), ..Self::nothing(fields, 0) });
+        match table.count(most, |member, scalar| walked.meet(fields, member, scalar, budget)) {
+            (count, true) => Self { count, ..walked },
+            (count, false) => {
+                *budget = before;
+                Self::nothing(fields, count)
+            }
         }
-        draft.cells[declared.cell] = match found.get(index) {
-            Some(scalar) if declared.field.kind != FieldType::Json => {
-                known += usize::from(!matches!(scalar, Scalar::Null));
-                checked_cell(declared.field, *scalar, budget)
-            }
-            _ => table.member(names::field(index, &declared.field.name), |value| {
-                known += usize::from(!is_null(value));
-                field_cell(declared.field, value, budget)
-            }),
-        }?;
     }
-    for (at, name) in [(names, names::OCCURRED_AT), (names + 1, names::EVENT_TYPE)] {
-        let mut take = |scalar: Scalar<'_>| {
-            known += usize::from(!matches!(scalar, Scalar::Null) && fields.index(name.text).is_none());
-            if at == names {
-                draft.occurred_at = occurred_at(scalar)?;
-            } else {
-                draft.event_type = event_type(scalar)?;
+
+    /// Takes a member whose value is right: what is wrong is told in the order of the fields.
+    #[inline]
+    fn meet(&mut self, fields: &Fields<'_>, member: usize, scalar: Scalar<'_>, budget: &mut Budget) {
+        let is_taken = match fields.declared.get(member) {
+            Some(declared) => {
+                // Most are plain.
+                let cell = match plain(declared.field, scalar) {
+                    Some(cell) => budget.take(SCALAR_BYTES).map(|()| cell),
+                    None if matches!(scalar, Scalar::Null) => return,
+                    None if declared.field.kind == FieldType::Json => return self.leave(member),
+                    None => checked_cell(declared.field, scalar, budget),
+                };
+                self.known += usize::from(cell.is_ok());
+                cell.map(|cell| self.draft.cells[declared.cell] = cell)
             }
-            Ok(())
+            None => self.named(fields, member, scalar),
         };
-        match found.get(at) {
-            Some(scalar) => take(*scalar),
-            None => table.member(name, |value| value.scalar(take)),
-        }?;
+        if is_taken.is_err() {
+            self.leave(member);
+        }
     }
-    // A null counts among the others, where it is looked at and left.
-    Ok((draft, known < count))
+
+    /// Takes `occurred_at` or `event_type`, which come behind the declared fields.
+    fn named(&mut self, fields: &Fields<'_>, member: usize, scalar: Scalar<'_>) -> Result<(), Problem> {
+        let name = if member == fields.declared.len() {
+            self.draft.occurred_at = occurred_at(scalar)?;
+            names::OCCURRED_AT
+        } else {
+            self.draft.event_type = event_type(scalar)?;
+            names::EVENT_TYPE
+        };
+        self.known += usize::from(!matches!(scalar, Scalar::Null) && fields.index(name.text).is_none());
+        Ok(())
+    }
+
+    fn leave(&mut self, member: usize) {
+        self.left.get_or_insert_default().push(member);
+    }
+
+    /// Looks at what is left; how many members are known then.
+    fn finish(mut self, fields: &Fields<'_>, table: &impl Lent, budget: &mut Budget) -> Result<(Draft, usize), Problem> {
+        let left = self.left.take();
+        let is_left = |member| left.as_ref().is_none_or(|left| left.contains(&member));
+        let names = fields.declared.len();
+        for (member, declared) in fields.declared.iter().enumerate() {
+            let cell = &mut self.draft.cells[declared.cell];
+            if !matches!(cell, Cell::Null) {
+                continue;
+            }
+            *cell = if is_left(member) {
+                table.member(names::field(member, &declared.field.name), |value| {
+                    self.known += usize::from(!is_null(value));
+                    field_cell(declared.field, value, budget)
+                })?
+            } else {
+                absent(declared.field)?
+            };
+        }
+        for (member, name) in [(names, names::OCCURRED_AT), (names + 1, names::EVENT_TYPE)] {
+            if is_left(member) {
+                table.member(name, |value| value.scalar(|scalar| self.named(fields, member, scalar)))?;
+            }
+        }
+        Ok((self.draft, self.known))
+    }
+}
+
+/// What a table has of a row's declared members, and how many of its pairs they are. `before` is the budget before the walk.
+fn declared(
+    fields: &Fields<'_>,
+    table: &impl Lent,
+    walked: Walked,
+    before: Budget,
+    budget: &mut Budget,
+) -> Result<(Draft, usize), Problem> {
+    let count = walked.count;
+    match walked.finish(fields, table, budget) {
+        // Which member finds nothing left must not depend on the order of the walk.
+        Err(problem) if problem.code == Code::OutputTooLarge => {
+            *budget = before;
+            Walked::nothing(fields, count).finish(fields, table, budget)
+        }
+        finished => finished,
+    }
 }
 
 /// The row that was decoded: its declared members, and nothing of the others.
@@ -170,9 +237,9 @@ pub(crate) fn decoded<L: Lent>(fields: &Fields<'_>, event: &Event, table: Option
         }
         return Ok(fields.row(event, Draft { cells: fields.empty(), ..Draft::default() }));
     };
-    let mut found = Vec::new();
-    let count = table.count(RESULT_FIELDS_MAX, &mut found);
-    Ok(fields.row(event, declared(fields, table, &found, count, budget)?.0))
+    let before = *budget;
+    let walked = Walked::of(fields, table, RESULT_FIELDS_MAX, budget);
+    Ok(fields.row(event, declared(fields, table, walked, before, budget)?.0))
 }
 
 /// A row, or a list of rows.
@@ -218,8 +285,9 @@ fn is_index(key: Scalar<'_>, len: usize) -> bool {
 }
 
 fn row(fields: &Fields<'_>, event: &Event, table: &impl Lent, budget: &mut Budget) -> Result<Row, Problem> {
-    let mut found = Vec::with_capacity(fields.declared.len() + 2);
-    let count = table.count(RESULT_FIELDS_MAX + 1, &mut found);
+    let before = *budget;
+    let walked = Walked::of(fields, table, RESULT_FIELDS_MAX + 1, budget);
+    let count = walked.count;
     if count == 0 {
         // Neither a row nor `nil`: taken as either, something would be made up, or lost in silence.
         let detail = "transform returned an empty table: return nil to leave an event out, or a row with a value";
@@ -228,8 +296,9 @@ fn row(fields: &Fields<'_>, event: &Event, table: &impl Lent, budget: &mut Budge
     if count > RESULT_FIELDS_MAX {
         return Err(Problem::new(Code::OutputTooLarge, format!("a row of more than {RESULT_FIELDS_MAX} fields")));
     }
-    let (mut draft, has_others) = declared(fields, table, &found, count, budget)?;
-    if has_others {
+    let (mut draft, known) = declared(fields, table, walked, before, budget)?;
+    // A null counts among the others, where it is looked at and left.
+    if known < count {
         let mut nameless = None;
         table.each(|key, _, _| {
             nameless = least(nameless, key);

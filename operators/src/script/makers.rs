@@ -165,25 +165,24 @@ impl Writer<'_> {
     }
 
     /// Writes the name of a member: plainly where it is an identifier, of which Luau makes a template of the table.
-    fn name(&mut self, name: &[u8]) {
-        let is_plain = name.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'_') && !name.first().is_none_or(u8::is_ascii_digit);
-        match std::str::from_utf8(name) {
-            Ok(name) if is_plain && !KEYWORDS.contains(&name) => self.text.push_str(name),
-            _ => {
-                self.text.push_str("[\"");
-                for byte in name {
-                    // Writing to a String cannot fail.
-                    let _ = write!(self.text, "\\{byte:03}");
-                }
-                self.text.push_str("\"]");
-            }
+    fn name(&mut self, name: &str) {
+        let is_plain =
+            name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') && !name.bytes().next().is_none_or(|b| b.is_ascii_digit());
+        if is_plain && !KEYWORDS.contains(&name) {
+            return self.text.push_str(name);
         }
+        self.text.push_str("[\"");
+        for byte in name.bytes() {
+            // Writing to a String cannot fail.
+            let _ = write!(self.text, "\\{byte:03}");
+        }
+        self.text.push_str("\"]");
     }
 
     /// Writes a table of the members up to a place, of which those count that `is_wanted` names.
-    fn members(&mut self, from: usize, end: usize, level: usize, is_wanted: impl Fn(&[u8]) -> bool, with_decoded: bool) -> Option<usize> {
+    fn members(&mut self, from: usize, end: usize, level: usize, is_wanted: impl Fn(&str) -> bool, with_decoded: bool) -> Option<usize> {
         let form = self.form;
-        let mut names: Vec<&[u8]> = if with_decoded { vec![DECODED.as_bytes()] } else { Vec::new() };
+        let mut names: Vec<&str> = if with_decoded { vec![DECODED] } else { Vec::new() };
         self.text.push('{');
         let mut at = from;
         while at < end {

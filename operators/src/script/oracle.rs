@@ -96,13 +96,13 @@ fn event(lua: &Lua, event: &Event, inputs: &[String], is_decoded: bool) -> mlua:
     // As large as the other driver makes it: the order in which a script meets the members depends on it.
     let root = event.document.root();
     let len = match root.kind() {
-        Kind::Map(_) => root.pairs().filter(|(key, _)| is_input(inputs, key.as_bytes())).count(),
+        Kind::Map(_) => root.pairs().filter(|(key, _)| is_input(inputs, key)).count(),
         _ => 1,
     };
     let with_decoded = is_decoded || event.decoded.is_some();
     let table = lua.create_table_with_capacity(0, len + usize::from(with_decoded))?;
     if matches!(root.kind(), Kind::Map(_)) {
-        for (key, member) in root.pairs().filter(|(key, _)| is_input(inputs, key.as_bytes())) {
+        for (key, member) in root.pairs().filter(|(key, _)| is_input(inputs, key)) {
             table.raw_set(key, value(lua, member)?)?;
         }
     } else {
@@ -190,8 +190,8 @@ impl Lent for Safe {
         self.0.as_table().map_or(0, Table::raw_len)
     }
 
-    fn count<'a>(&'a self, most: usize, _: &mut Vec<Scalar<'a>>) -> usize {
-        self.0.as_table().map_or(0, |table| table.pairs::<Value, Value>().take(most).count())
+    fn count(&self, most: usize, _: impl FnMut(usize, Scalar<'_>)) -> (usize, bool) {
+        (self.0.as_table().map_or(0, |table| table.pairs::<Value, Value>().take(most).count()), false)
     }
 
     fn element<R>(&self, i: usize, f: impl FnOnce(&Self) -> R) -> R {

@@ -39,6 +39,8 @@ use tidegate_schemas::verdict::StageName;
 /// Slots of the stack: a document's levels take up to three each while it is pushed, a result's two while it is read (within
 /// a row, within a list of rows); the rest is for the stages' own values.
 const ROOM: c_int = 3 * JSON_DEPTH_MAX as c_int + 2 * RESULT_DEPTH_MAX as c_int + 64;
+/// Pairs of a table on the stack before they are taken off together.
+const PAIRS: usize = 8;
 /// What the interrupt raises. Nobody sees it: the meter knows better.
 const SPENT: &str = "out of steps or time";
 
@@ -56,8 +58,8 @@ pub(crate) struct Crossing {
 pub(crate) struct Pins {
     table: Table,
     /// Of documents, in the order in which they came.
-    names: Vec<Box<[u8]>>,
-    by_name: HashMap<Box<[u8]>, usize>,
+    names: Vec<Box<str>>,
+    by_name: HashMap<Box<str>, usize>,
     makers: Makers,
     /// Where the documents' names begin.
     first: usize,
@@ -175,7 +177,7 @@ impl Pins {
     }
 
     /// The place of a name where it is pinned. `next` is where it is looked for first.
-    fn find(&self, name: &[u8], next: &mut usize) -> Option<usize> {
+    fn find(&self, name: &str, next: &mut usize) -> Option<usize> {
         let at = match self.names.get(*next) {
             Some(known) if **known == *name => *next,
             _ => *self.by_name.get(name)?,
@@ -184,11 +186,11 @@ impl Pins {
         Some(at)
     }
 
-    fn has_room_for(&self, name: &[u8]) -> bool {
+    fn has_room_for(&self, name: &str) -> bool {
         self.names.len() < SCRIPT_NAMES_KEPT && name.len() <= SCRIPT_NAME_BYTES_KEPT
     }
 
-    fn add(&mut self, name: &[u8]) {
+    fn add(&mut self, name: &str) {
         self.by_name.insert(name.into(), self.names.len());
         self.names.push(name.into());
     }
@@ -521,7 +523,7 @@ impl Frame<'_> {
     }
 
     /// A member's name, found at `place` or not at all; it is pinned where there is room.
-    unsafe fn push_name(&mut self, l: *mut lua_State, name: &[u8], place: Option<usize>) {
+    unsafe fn push_name(&mut self, l: *mut lua_State, name: &str, place: Option<usize>) {
         // SAFETY: as the `impl` says; nothing here waits to be dropped. A name is known once its string is in its place.
         unsafe {
             match place {
@@ -529,7 +531,7 @@ impl Frame<'_> {
                     lua_rawgeti_(l, PINNED, (self.pins.first + at) as c_int);
                 }
                 None => {
-                    lua_pushlstring_(l, name.as_ptr().cast(), name.len());
+                    push_text(l, name);
                     if self.pins.has_room_for(name) {
                         lua_pushvalue(l, -1);
                         lua_rawseti_(l, PINNED, (self.pins.first + self.pins.names.len()) as c_int);
@@ -563,12 +565,12 @@ impl Frame<'_> {
     unsafe fn push_object(&mut self, l: *mut lua_State, object: Value<'_>, more: usize, inputs: &[String]) {
         let members = match object.kind() {
             Kind::Map(len) if inputs.is_empty() => len,
-            _ => object.raw_pairs().filter(|(name, _)| is_input(inputs, name)).count(),
+            _ => object.pairs().filter(|(name, _)| is_input(inputs, name)).count(),
         };
         // SAFETY: as the `impl` says; iterators over a document hold references only.
         unsafe {
             lua_createtable(l, 0, (members + more) as c_int);
-            for (name, value) in object.raw_pairs().filter(|(name, _)| is_input(inputs, name)) {
+            for (name, value) in object.pairs().filter(|(name, _)| is_input(inputs, name)) {
                 let at = self.pins.find(name, &mut self.next);
                 self.push_name(l, name, at);
                 self.push_value(l, value);
@@ -616,10 +618,8 @@ unsafe fn push_text(l: *mut lua_State, text: &str) {
 unsafe fn push_scalar(l: *mut lua_State, digits: &mut String, value: Value<'_>) {
     // SAFETY: the document's texts and the digits are references, nothing is to be dropped where this raises.
     unsafe {
-        if let Some(text) = value.raw_text() {
-            return lua_pushlstring_(l, text.as_ptr().cast(), text.len());
-        }
         match value.kind() {
+            Kind::Text(text) => return push_text(l, text),
             Kind::Bool(b) => return lua_pushboolean(l, c_int::from(b)),
             Kind::Float(f) => return lua_pushnumber(l, f),
             Kind::Int(i) => match exact(i) {
@@ -627,7 +627,7 @@ unsafe fn push_scalar(l: *mut lua_State, digits: &mut String, value: Value<'_>) 
                 None => write_digits(digits, format_args!("{i}")),
             },
             Kind::Uint(u) => write_digits(digits, format_args!("{u}")),
-            Kind::Null | Kind::Text(_) | Kind::List(_) | Kind::Map(_) => return lua_pushlightuserdata(l, ptr::null_mut::<c_void>()),
+            Kind::Null | Kind::List(_) | Kind::Map(_) => return lua_pushlightuserdata(l, ptr::null_mut::<c_void>()),
         }
         push_text(l, digits);
     }
@@ -730,32 +730,31 @@ impl Lent for Slot<'_> {
         if self.is_table() { unsafe { lua_objlen(self.l, self.at) } } else { 0 }
     }
 
-    fn count<'a>(&'a self, most: usize, found: &mut Vec<Scalar<'a>>) -> usize {
+    fn count(&self, most: usize, mut meet: impl FnMut(usize, Scalar<'_>)) -> (usize, bool) {
         if !self.is_table() {
-            return 0;
+            return (0, true);
         }
-        found.clear();
-        found.resize(self.pins.fields.len(), Scalar::Null);
         let (mut order, mut count, mut place) = (self.pins.order.borrow_mut(), 0, 0);
-        // SAFETY: the slot's value is on the stack, which has room for a pair, and `place` is one that the walk gave. Texts stay
-        // in the table for as long as it is lent, which is longer than `found` (rule 3).
+        // SAFETY: the slot's value is on the stack, which has room for some pairs, and `place` is one that the walk gave. Values
+        // stay on the stack for as long as the closure has them.
         unsafe {
             let top = Top::of(self.l);
-            let (key, value) = (top.at + 1, top.at + 2);
             while count < most {
+                let key = top.at + 1 + 2 * (count % PAIRS) as c_int;
                 place = lua_rawiter(self.l, self.at, place);
                 if place < 0 {
-                    return count;
+                    return (count, true);
                 }
                 if let Some(field) = self.pins.field(lua_topointer(self.l, key), count, &mut order) {
-                    found[field] = Slot { at: value, ..*self }.lent_scalar();
+                    meet(field, Slot { at: key + 1, ..*self }.lent_scalar());
                 }
-                lua_settop(self.l, top.at);
                 count += 1;
+                if count % PAIRS == 0 {
+                    lua_settop(self.l, top.at);
+                }
             }
         }
-        found.clear();
-        count
+        (count, false)
     }
 
     fn element<R>(&self, i: usize, f: impl FnOnce(&Self) -> R) -> R {

@@ -35,7 +35,12 @@ pub fn main(args: &Args) -> anyhow::Result<ExitCode> {
     let metrics = telemetry::metrics();
     runtime()?.block_on(async {
         let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-        let server = Server::start(&config, metrics, args.accept_gap).await?;
+        // What starts may wait for a broker that is away. Nothing was acknowledged yet, so there is nothing to end in order.
+        let server = tokio::select! {
+            server = Server::start(&config, metrics, args.accept_gap) => server?,
+            _ = interrupt.recv() => ended_early(),
+            _ = terminate.recv() => ended_early(),
+        };
         // The one line that a program may wait for.
         println!("{}", serde_json::json!({ "serving": format!("http://{}", server.address), "pid": std::process::id() }));
         tokio::select! {
@@ -53,6 +58,12 @@ pub fn main(args: &Args) -> anyhow::Result<ExitCode> {
         tracing::error!(why, "ends at once: what was acknowledged is in the log, and what was not committed is done again");
         std::process::exit(1)
     })
+}
+
+/// Threads that wait for a broker are not waited for.
+fn ended_early() -> ! {
+    tracing::info!("told to stop while it started");
+    std::process::exit(0)
 }
 
 /// What ends once the edge gave its requests up gets this long.

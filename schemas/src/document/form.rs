@@ -18,7 +18,7 @@ pub struct Form {
     /// Those of such a document, with nulls for its scalars. Names stand in `text`.
     nodes: Box<[Node]>,
     /// A document's text without its scalars.
-    text: Box<[u8]>,
+    text: Box<str>,
     /// In their order.
     scalars: Box<[Hole]>,
 }
@@ -37,7 +37,7 @@ pub enum Part<'f> {
     /// A scalar.
     Scalar,
     /// The name of the member whose value comes next.
-    Name(&'f [u8]),
+    Name(&'f str),
     /// A list; its elements follow up to the place where it ends.
     List(usize),
     /// An object; its members follow up to the place where it ends.
@@ -62,38 +62,40 @@ pub struct Lookup {
 impl Form {
     /// The form of what was scanned; none where it is too large to keep.
     fn of(document: &Document) -> Option<Self> {
-        let (bytes, mut nodes) = (&document.bytes[..], document.nodes.clone());
+        let (sent, mut nodes) = (&*document.sent, document.nodes.clone());
         if nodes.len() > DOCUMENT_FORM_NODES_MAX {
             return None;
         }
-        let (mut text, mut scalars) = (Vec::with_capacity(bytes.len()), Vec::new());
+        let (mut text, mut scalars) = (String::with_capacity(sent.len()), Vec::new());
         let (mut at, mut node) = (0, 0);
-        while let Some(byte) = bytes.get(at) {
-            let token = match byte {
-                b'"' => match nodes.get(node) {
-                    Some(Node::Text { len, .. }) => *len as usize + 2,
-                    _ => return None,
-                },
-                b'{' | b'[' | b'}' | b']' | b',' | b':' | b' ' | b'\n' | b'\r' | b'\t' => 1,
-                _ => bytes[at..].iter().position(|b| matches!(b, b'}' | b']' | b',' | 0..=b' ')).unwrap_or(bytes.len() - at),
-            };
-            let (begin, is_name) = (at, *byte == b'"' && bytes[at + token..].trim_ascii_start().first() == Some(&b':'));
-            at += token;
+        while let Some(byte) = sent.as_bytes().get(at) {
+            let begin = at;
             match byte {
-                b'{' | b'[' => node += 1,
-                b'}' | b']' | b',' | b':' | b' ' | b'\n' | b'\r' | b'\t' => {}
-                _ if is_name => {
-                    nodes[node] = Node::Text { start: text.len() as u32 + 1, len: token as u32 - 2 };
+                b'{' | b'[' => {
+                    at += 1;
                     node += 1;
                 }
+                b'}' | b']' | b',' | b':' | b' ' | b'\n' | b'\r' | b'\t' => at += 1,
                 _ => {
-                    *nodes.get_mut(node)? = Node::Null;
-                    scalars.push(Hole { at: text.len(), node });
+                    let is_name;
+                    (at, is_name) = match nodes.get(node)? {
+                        Node::Text { len, .. } => {
+                            let end = at + *len as usize + 2;
+                            (end, sent.get(end..)?.trim_ascii_start().starts_with(':'))
+                        }
+                        _ => (sent[at..].find(|c| matches!(c, '}' | ']' | ',' | '\0'..=' ')).map_or(sent.len(), |len| at + len), false),
+                    };
+                    if !is_name {
+                        nodes[node] = Node::Null;
+                        scalars.push(Hole { at: text.len(), node });
+                        node += 1;
+                        continue;
+                    }
+                    nodes[node] = Node::Text { start: text.len() as u32 + 1, len: (at - begin - 2) as u32 };
                     node += 1;
-                    continue;
                 }
             }
-            text.extend_from_slice(&bytes[begin..at]);
+            text.push_str(&sent[begin..at]);
         }
         Some(Self { nodes: nodes.into(), text: text.into(), scalars: scalars.into() })
     }
@@ -104,16 +106,16 @@ impl Form {
         if nodes.len() > DOCUMENT_FORM_NODES_MAX {
             return None;
         }
-        let (mut of, mut text) = (vec![Node::Null; nodes.len()], Vec::new());
+        let (mut of, mut text) = (vec![Node::Null; nodes.len()], String::new());
         for (at, node) in nodes.iter().enumerate() {
             match node {
                 Node::List { .. } | Node::Map { .. } => of[at] = *node,
                 _ => continue,
             }
             for (at, _) in (Value { document, at }).members() {
-                let name = document.raw(nodes[at]);
+                let name = document.text(nodes[at]);
                 of[at] = Node::Text { start: text.len() as u32, len: name.len() as u32 };
-                text.extend_from_slice(name);
+                text.push_str(name);
             }
         }
         Some(Self { nodes: of.into(), text: text.into(), scalars: Box::default() })
@@ -137,7 +139,7 @@ impl Form {
         for hole in self.scalars.iter().copied().chain([Hole { at: self.text.len(), node: self.nodes.len() }]) {
             // How much further what lies before a scalar stands than in the form: the length of all scalars before it.
             let shift = (scan.at - begin) as u32;
-            scan.literal(&self.text[begin..hole.at])?;
+            scan.literal(&self.text.as_bytes()[begin..hole.at])?;
             if nodes.is_empty() {
                 nodes.extend_from_slice(&self.nodes);
             }

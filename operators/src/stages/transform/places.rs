@@ -21,8 +21,8 @@ struct Step {
     /// Which pointers end here.
     ends: Vec<usize>,
     /// Members by name, in the order in which they were added: most documents have them in the same.
-    next: Vec<(Box<[u8]>, Step)>,
-    by_name: HashMap<Box<[u8]>, usize>,
+    next: Vec<(Box<str>, Step)>,
+    by_name: HashMap<Box<str>, usize>,
 }
 
 impl Places {
@@ -38,7 +38,7 @@ impl Places {
         self.len += 1;
         if let Some(steps) = steps {
             for name in steps {
-                step = step.member(name.into_bytes().into());
+                step = step.member(name.into());
             }
             step.ends.push(number);
         }
@@ -70,7 +70,7 @@ impl Places {
 }
 
 impl Step {
-    fn member(&mut self, name: Box<[u8]>) -> &mut Self {
+    fn member(&mut self, name: Box<str>) -> &mut Self {
         let at = *self.by_name.entry(name.clone()).or_insert(self.next.len());
         if at == self.next.len() {
             self.next.push((name, Self::default()));
@@ -86,7 +86,7 @@ impl Step {
         match value.kind() {
             Kind::Map(_) => {
                 let mut expected = 0;
-                for (key, value) in value.raw_pairs() {
+                for (key, value) in value.pairs() {
                     let at = match self.next.get(expected) {
                         Some((name, _)) if **name == *key => Some(expected),
                         _ => self.by_name.get(key).copied(),
@@ -101,7 +101,7 @@ impl Step {
             }
             Kind::List(_) => {
                 for (index, step) in &self.next {
-                    if let Some(value) = std::str::from_utf8(index).ok().and_then(|i| value.elements().nth(i.parse().ok()?)) {
+                    if let Some(value) = index.parse().ok().and_then(|i| value.elements().nth(i)) {
                         step.find(value, found);
                     }
                 }

@@ -6,7 +6,7 @@ use super::health::Health;
 use super::layout::{Chain, PROGRESS};
 use super::opening::{self, Resume};
 use super::scan::{self, Place};
-use super::segments::Segments;
+use super::segments::{Appended, Segments};
 use super::wire::{self, GROUP_HEAD, GroupHead, Previous, RECORD_HEAD, RecordHead, SegmentHead};
 use super::{failed, metrics, now};
 use std::fs::File;
@@ -109,7 +109,7 @@ impl Appender {
     }
 
     fn try_append<'a>(&mut self, records: impl Iterator<Item = &'a Placed>) -> Result<Vec<u64>, LogError> {
-        let (mut offsets, mut found) = (Vec::new(), Vec::new());
+        let (mut offsets, mut appended) = (Vec::new(), Vec::new());
         let width = self.segments.chain.width(self.segments.partitions);
         self.buffer.clear();
         self.buffer.resize(GROUP_HEAD, 0);
@@ -124,25 +124,26 @@ impl Appender {
             let (length, crc) = (body.len() as u32, crc32fast::hash(body));
             let head = RecordHead { length, crc, lane: placed.lane as u8, partition: placed.partition as u16, offset };
             self.buffer[at..at + RECORD_HEAD].copy_from_slice(&head.encode());
-            let (next, place) = if progress { (offset, None) } else { (offset + 1, Some(Place { position: at as u32, length })) };
+            let place = Place { position: at as u32, length };
+            let (next, record) = if progress { (offset, None) } else { (offset + 1, Some((place, placed.record.clone()))) };
             self.next[slot] = next;
-            found.push((slot, next, place));
+            appended.push(Appended { slot, next, record });
             offsets.push(offset);
         }
-        if found.is_empty() {
+        if appended.is_empty() {
             return Ok(offsets);
         }
         if self.end + self.buffer.len() as u64 > self.segment_bytes && self.end > self.head_bytes() {
             self.rotate()?;
         }
-        self.write(&mut found)?;
+        self.write(appended)?;
         Ok(offsets)
     }
 
-    fn write(&mut self, found: &mut [(usize, u64, Option<Place>)]) -> Result<(), LogError> {
+    fn write(&mut self, mut appended: Vec<Appended>) -> Result<(), LogError> {
         self.time = self.time.max(now());
         let body = (self.buffer.len() - GROUP_HEAD) as u32;
-        let head = GroupHead { position: self.end, body, records: found.len() as u32, time: self.time, previous: self.link };
+        let head = GroupHead { position: self.end, body, records: appended.len() as u32, time: self.time, previous: self.link };
         let head = head.encode(self.head.salt);
         self.buffer[..GROUP_HEAD].copy_from_slice(&head);
         let mut link = crc32fast::Hasher::new();
@@ -153,10 +154,8 @@ impl Appender {
             let length = u32::from_le_bytes([self.buffer[at], self.buffer[at + 1], self.buffer[at + 2], self.buffer[at + 3]]);
             at += RECORD_HEAD + length as usize;
         }
-        for (_, _, place) in found.iter_mut() {
-            if let Some(place) = place {
-                place.position += self.end as u32;
-            }
+        for (place, _) in appended.iter_mut().filter_map(|a| a.record.as_mut()) {
+            place.position += self.end as u32;
         }
         let doing = |what: &str| format!("{what} {}", opening::path(&self.segments.dir, self.head.id).display());
         self.pass(0);
@@ -164,12 +163,12 @@ impl Appender {
         self.pass(1);
         let sync = Instant::now();
         self.file.sync_data().map_err(|e| failed(doing("sync"), &e))?;
-        metrics::group(self.segments.chain, self.buffer.len(), found.len(), sync.elapsed());
+        metrics::group(self.segments.chain, self.buffer.len(), appended.len(), sync.elapsed());
         self.pass(2);
         self.end += self.buffer.len() as u64;
         self.link = link.finalize();
         self.note();
-        self.segments.grown(found, self.end, self.time);
+        self.segments.grown(appended, self.end, self.time);
         if self.buffer.capacity() > 2 * limits::GROUP_COMMIT_BYTES_MAX {
             // An epoch far above the usual was written; its memory is not kept.
             self.buffer = Vec::new();

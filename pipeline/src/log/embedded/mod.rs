@@ -26,6 +26,7 @@ mod health;
 mod inspect;
 mod layout;
 mod metrics;
+mod newest;
 mod opening;
 mod owners;
 mod retention;

@@ -4,6 +4,7 @@
 //! kept while it is in use: memory does not grow with the log.
 
 use super::layout::{self, Chain};
+use super::newest::Newest;
 use super::opening::{Mode, open_file, path};
 use super::scan::{self, Index, Place, Tail, Walk};
 use super::wire::{self, RECORD_HEAD, RecordHead, SegmentHead};
@@ -19,8 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tidegate_schemas::limits;
-use tidegate_schemas::log::Entry;
-use tidegate_schemas::log::LogError;
+use tidegate_schemas::log::{Entry, LogError, Record};
 
 /// Records of one read that stand this close together are fetched in one piece.
 const GAP: u64 = 4 << 10;
@@ -44,8 +44,19 @@ struct State {
     next: Vec<u64>,
     active: Arc<File>,
     index: Index,
+    /// What this process appended last.
+    newest: Newest,
     /// Indexes of older segments, the least recently used first.
     loaded: VecDeque<Arc<Loaded>>,
+}
+
+/// What the writer made durable.
+pub struct Appended {
+    pub slot: usize,
+    /// The next durable offset of the slot.
+    pub next: u64,
+    /// The record before it; none in the lane that holds no records.
+    pub record: Option<(Place, Record)>,
 }
 
 /// One segment.
@@ -88,11 +99,24 @@ pub enum ReadError {
     Failed(LogError),
 }
 
+impl State {
+    /// The first offset of a slot that was not deleted.
+    fn start(&self, slot: usize) -> u64 {
+        self.list.front().map_or(0, |s| s.first[slot])
+    }
+
+    /// Records from an offset on that need no file; none where the first of them does.
+    fn newest(&self, slot: usize, from: u64, bytes_max: usize) -> Option<Vec<Entry>> {
+        (from >= self.start(slot)).then(|| self.newest.read(slot, from, bytes_max))?
+    }
+}
+
 impl Segments {
     /// As found at the start: the last of `list` is active.
     pub fn new(chain: Chain, partitions: u32, dir: &Path, list: VecDeque<Segment>, active: Arc<File>, walk: Walk) -> Self {
         let bytes = AtomicU64::new(list.iter().map(|s| s.end).sum());
-        let state = State { list, next: walk.next, active, index: walk.index, loaded: VecDeque::new() };
+        let newest = Newest::new(walk.next.len());
+        let state = State { list, next: walk.next, active, index: walk.index, newest, loaded: VecDeque::new() };
         Self { chain, partitions, dir: dir.to_owned(), state: Mutex::new(state), changed: Condvar::new(), bytes }
     }
 
@@ -119,7 +143,7 @@ impl Segments {
     pub fn bounds(&self, lane: usize, partition: u32) -> Range<u64> {
         let slot = self.slot(lane, partition);
         let state = self.lock();
-        state.list.front().map_or(0, |s| s.first[slot])..state.next[slot]
+        state.start(slot)..state.next[slot]
     }
 
     /// Next durable offsets of a lane, by partition.
@@ -148,6 +172,9 @@ impl Segments {
     /// Durable records of a lane from `from` on: one at least where there is one, then as many as fit into `bytes_max`.
     pub fn read(&self, lane: usize, partition: u32, from: u64, bytes_max: usize) -> Result<Vec<Entry>, ReadError> {
         let slot = self.slot(lane, partition);
+        if let Some(entries) = self.lock().newest(slot, from, bytes_max) {
+            return Ok(entries);
+        }
         let (mut entries, mut next, mut left) = (Vec::new(), from, bytes_max);
         loop {
             let (file, id, places) = match self.places(slot, next, left, entries.is_empty()) {
@@ -171,7 +198,7 @@ impl Segments {
         loop {
             let (id, end, pinned, next) = {
                 let mut state = self.lock();
-                let start = state.list.front().map_or(0, |s| s.first[slot]);
+                let start = state.start(slot);
                 if from < start {
                     return Err(ReadError::Gone(start));
                 }
@@ -260,11 +287,14 @@ impl Segments {
     }
 
     /// The writer made a group durable.
-    pub fn grown(&self, found: &[(usize, u64, Option<Place>)], end: u64, time: i64) {
+    pub fn grown(&self, appended: Vec<Appended>, end: u64, time: i64) {
         let mut state = self.lock();
-        for (slot, next, place) in found {
-            state.next[*slot] = *next;
-            state.index.0[*slot].extend(*place);
+        for Appended { slot, next, record } in appended {
+            state.next[slot] = next;
+            if let Some((place, record)) = record {
+                state.index.0[slot].push(place);
+                state.newest.push(slot, Entry { offset: next - 1, record }, place.length);
+            }
         }
         if let Some(active) = state.list.back_mut() {
             self.bytes.fetch_add(end - active.end, Ordering::Relaxed);

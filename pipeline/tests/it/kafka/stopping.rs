@@ -1,8 +1,30 @@
-//! A process ends when it is told to, though its broker is gone and a commit waits for it.
+//! A process ends when it is told to, though its broker is gone: one that waits to start, and one whose commit waits.
 
 use super::{broker, cluster};
-use crate::support::{Options, Place, terminate, wait_for};
+use crate::support::{BINARY, Options, Place, terminate, wait_for};
+use std::net::TcpListener;
+use std::process::{Command, Stdio};
 use std::time::Duration;
+
+#[test]
+fn a_process_ends_though_its_broker_does_not_let_it_start() {
+    // Takes connections and says nothing.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let brokers = format!("[log]\nkind = \"kafka\"\n\n[log.kafka]\nbrokers = [\"{}\"]\n", silent.local_addr().unwrap());
+    let place = Place::new(&brokers);
+    let log = place.path("server.log");
+    let mut command = Command::new(BINARY);
+    command.args(["run", "--config"]).arg(place.path("tidegate.toml"));
+    command.stdout(Stdio::null()).stderr(std::fs::File::create(&log).unwrap());
+    let mut child = command.spawn().unwrap();
+    // Who connects listens to signals.
+    let _connection = silent.accept().unwrap();
+    terminate(child.id());
+    let status = wait_for("the end", Duration::from_secs(60), || child.try_wait().unwrap());
+    let log = std::fs::read_to_string(&log).unwrap();
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(log.contains("told to stop while it started"), "{log}");
+}
 
 #[test]
 fn a_process_ends_though_its_broker_is_gone() {

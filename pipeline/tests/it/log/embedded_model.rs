@@ -125,8 +125,10 @@ fn run(steps: Vec<Step>) {
         apply(step, &mut log, &mut model, &mut owners, dir.path());
         model.check(&log, trimmed);
     }
+    let beside = EmbeddedLog::read_only(dir.path()).unwrap();
     for name in LogName::ALL {
         for partition in 0..if name == LogName::Control { 1 } else { 3 } {
+            model.check_read(&beside, name, partition, log.bounds(name, partition).unwrap().start, usize::MAX);
             model.check_read(&log, name, partition, log.bounds(name, partition).unwrap().start, usize::MAX);
             let all = log.read(name, partition, log.bounds(name, partition).unwrap().start, usize::MAX).unwrap().len() as u64;
             assert_eq!(all, model.end(name, partition) - model.starts[&(name, partition)]);
@@ -213,7 +215,13 @@ fn apply(step: Step, log: &mut Arc<EmbeddedLog>, model: &mut Model, owners: &mut
         Step::Read { log: of, partition, back, bytes } => {
             let name = LogName::ALL[of];
             let partition = if name == LogName::Control { 0 } else { partition };
-            model.check_read(log, name, partition, model.end(name, partition).saturating_sub(back), bytes);
+            let from = model.end(name, partition).saturating_sub(back);
+            model.check_read(log, name, partition, from, bytes);
+            // The owner has what it wrote last in memory; whoever reads beside it has the files only.
+            let beside = EmbeddedLog::read_only(dir).unwrap();
+            model.check_read(&beside, name, partition, from, bytes);
+            let offsets = |log: &EmbeddedLog| log.read(name, partition, from, bytes).map(|read| read.iter().map(|e| e.offset).collect());
+            assert_eq!(offsets(log).ok(), offsets(&beside).ok().map(|read: Vec<u64>| read));
         }
     }
 }
