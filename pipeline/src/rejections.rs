@@ -16,7 +16,7 @@ use tidegate_schemas::ids::{Epoch, Partition};
 use tidegate_schemas::log::{EventLog, LogName};
 use tidegate_schemas::system::SystemTable;
 use tidegate_schemas::time::Micros;
-use tidegate_schemas::verdict::{Verdict, duplicate_key};
+use tidegate_schemas::verdict::{DuplicateKeys, Verdict};
 
 /// A rejection that waits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -147,7 +147,7 @@ impl Open<'_> {
             return;
         }
         let place = (refused.offset, refused.index);
-        self.keys.entry(duplicate_key(log.log_id(), tenant, source, refused.event_id)).or_default().push(place);
+        self.keys.entry(DuplicateKeys::of(log.log_id(), tenant, source).key(refused.event_id)).or_default().push(place);
         self.waiting.insert(place, Waiting::new(self.partition, row, refused));
     }
 

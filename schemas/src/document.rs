@@ -40,6 +40,11 @@ enum Node {
         start: u32,
         len: u32,
     },
+    /// In the form's text: the name of a member.
+    Name {
+        start: u32,
+        len: u32,
+    },
     /// In `side`.
     SideText {
         start: u32,
@@ -152,13 +157,14 @@ impl Document {
         match node {
             Node::Text { start, len } => &self.sent[start as usize..(start + len) as usize],
             Node::SideText { start, len } => &self.side[start as usize..(start + len) as usize],
+            Node::Name { start, len } => self.form.as_ref().map_or("", |form| form.name(start, len)),
             _ => "",
         }
     }
 
     /// Whether a node is this text: lengths tell most of them apart.
     fn is(&self, node: Node, text: &str) -> bool {
-        matches!(node, Node::Text { len, .. } | Node::SideText { len, .. } if len as usize == text.len()) && self.text(node) == text
+        matches!(node, Node::Text { len, .. } | Node::SideText { len, .. } | Node::Name { len, .. } if len as usize == text.len()) && self.text(node) == text
     }
 
     /// A document without nodes is one `null`: every event begins and ends as one.
@@ -191,7 +197,7 @@ impl<'a> Value<'a> {
             Node::Int(i) => Kind::Int(i),
             Node::Uint(u) => Kind::Uint(u),
             Node::Float(f) => Kind::Float(f),
-            node @ (Node::Text { .. } | Node::SideText { .. }) => Kind::Text(self.document.text(node)),
+            node @ (Node::Text { .. } | Node::SideText { .. } | Node::Name { .. }) => Kind::Text(self.document.text(node)),
             Node::List { len, .. } => Kind::List(len as usize),
             Node::Map { len, .. } => Kind::Map(len as usize),
         }

@@ -2,6 +2,8 @@
 
 use crate::ids::{LogId, Position, TenantId};
 use serde::{Deserialize, Serialize};
+use siphasher::sip128::{Hasher128, SipHasher24};
+use std::hash::Hasher;
 
 /// The four ends of an event; received = the sum of them, always.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -188,19 +190,32 @@ pub struct Outcome {
     pub index: u32,
     /// What became of it.
     pub verdict: Verdict,
-    /// Key of (tenant, source, event id); see [`crate::verdict::duplicate_key`].
+    /// Key of (tenant, source, event id); see [`DuplicateKeys`].
     pub key: [u8; 16],
 }
 
-/// The key under which an event is known as seen: SipHash-2-4 with 128 bits, keyed by the log's id, over tenant, source
-/// and event id, each with its length. Keyed, so that no sender can make two ids collide.
-pub fn duplicate_key(log: LogId, tenant: &str, source: &str, event_id: &str) -> [u8; 16] {
-    use siphasher::sip128::{Hasher128, SipHasher24};
-    use std::hash::Hasher;
-    let mut hasher = SipHasher24::new_with_key(&log.0);
-    for part in [tenant, source, event_id] {
-        hasher.write(&(part.len() as u32).to_le_bytes());
-        hasher.write(part.as_bytes());
+/// Makes the keys under which events of one source are known as seen: SipHash-2-4 with 128 bits, keyed by the log's id, over
+/// tenant, source and event id, each with its length. Keyed, so that no sender can make two ids collide.
+#[derive(Clone, Debug)]
+pub struct DuplicateKeys(SipHasher24);
+
+impl DuplicateKeys {
+    /// Of a tenant's source.
+    pub fn of(log: LogId, tenant: &str, source: &str) -> Self {
+        let mut hasher = SipHasher24::new_with_key(&log.0);
+        [tenant, source].into_iter().for_each(|part| add(&mut hasher, part));
+        Self(hasher)
     }
-    hasher.finish128().as_bytes()
+
+    /// Of an event.
+    pub fn key(&self, event_id: &str) -> [u8; 16] {
+        let mut hasher = self.0;
+        add(&mut hasher, event_id);
+        hasher.finish128().as_bytes()
+    }
+}
+
+fn add(hasher: &mut SipHasher24, part: &str) {
+    hasher.write(&(part.len() as u32).to_le_bytes());
+    hasher.write(part.as_bytes());
 }

@@ -1,8 +1,7 @@
 //! What an event looks like to Luau, whoever brings it in.
 
 use crate::event::Event;
-use crate::script::tide::BASE64;
-use base64::Engine;
+use crate::script::tide::encoded::from_base64;
 use tidegate_schemas::definition::{Encoding, Payload};
 use tidegate_schemas::document::{Lookup, Value};
 use tidegate_schemas::verdict::{Code, Rejection, StageName};
@@ -46,7 +45,7 @@ pub(crate) fn payload<'b>(
     scratch.clear();
     match declared.encoding {
         Encoding::None => return Ok(Some(text)),
-        Encoding::Base64 => BASE64.decode_vec(text, scratch).map_err(|e| refuse(format!("not base64: {e}").to_lowercase()))?,
+        Encoding::Base64 => from_base64(text, scratch).map_err(|e| refuse(format!("not base64: {e}").to_lowercase()))?,
         Encoding::Hex => {
             scratch.resize(text.len() / 2, 0);
             hex::decode_to_slice(text, scratch).map_err(|e| refuse(format!("not hex: {e}").to_lowercase()))?;

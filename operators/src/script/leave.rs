@@ -146,22 +146,35 @@ impl Walked {
     /// Takes a member whose value is right: what is wrong is told in the order of the fields.
     #[inline]
     fn meet(&mut self, fields: &Fields<'_>, member: usize, scalar: Scalar<'_>, budget: &mut Budget) {
+        if let Some(declared) = fields.declared.get(member)
+            && let Some(cell) = plain(declared.field, scalar)
+            && let Some(left) = budget.0.checked_sub(SCALAR_BYTES)
+        {
+            budget.0 = left;
+            self.draft.cells[declared.cell] = cell;
+            self.known += 1;
+        } else {
+            self.meet_other(fields, member, scalar, budget);
+        }
+    }
+
+    #[inline(never)]
+    fn meet_other(&mut self, fields: &Fields<'_>, member: usize, scalar: Scalar<'_>, budget: &mut Budget) {
         let is_taken = match fields.declared.get(member) {
-            Some(declared) => {
-                // Most are plain.
-                let cell = match plain(declared.field, scalar) {
-                    Some(cell) => budget.take(SCALAR_BYTES).map(|()| cell),
-                    None if matches!(scalar, Scalar::Null) => return,
-                    None if declared.field.kind == FieldType::Json => return self.leave(member),
-                    None => checked_cell(declared.field, scalar, budget),
-                };
-                self.known += usize::from(cell.is_ok());
-                cell.map(|cell| self.draft.cells[declared.cell] = cell)
-            }
-            None => self.named(fields, member, scalar),
+            Some(_) if matches!(scalar, Scalar::Null) => true,
+            Some(declared) if declared.field.kind == FieldType::Json => false,
+            Some(declared) => match checked_cell(declared.field, scalar, budget) {
+                Ok(cell) => {
+                    self.draft.cells[declared.cell] = cell;
+                    self.known += 1;
+                    true
+                }
+                Err(_) => false,
+            },
+            None => self.named(fields, member, scalar).is_ok(),
         };
-        if is_taken.is_err() {
-            self.leave(member);
+        if !is_taken {
+            self.left.get_or_insert_default().push(member);
         }
     }
 
@@ -176,10 +189,6 @@ impl Walked {
         };
         self.known += usize::from(!matches!(scalar, Scalar::Null) && fields.index(name.text).is_none());
         Ok(())
-    }
-
-    fn leave(&mut self, member: usize) {
-        self.left.get_or_insert_default().push(member);
     }
 
     /// Looks at what is left; how many members are known then.

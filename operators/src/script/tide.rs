@@ -2,6 +2,7 @@
 //! `tide/natives.rs` where Luau would be slow or cannot.
 
 mod crc;
+pub(crate) mod encoded;
 mod natives;
 mod patterns;
 mod random;
@@ -10,16 +11,10 @@ pub(crate) use random::{Random, seed};
 
 use crate::script::error::escaped;
 use crate::script::meter::Meter;
-use base64::alphabet::STANDARD;
-use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use mlua::{Lua, Table, Value};
 use std::rc::Rc;
 use tidegate_schemas::limits::{SCRIPT_LOG_BYTES_MAX, SCRIPT_STRING_BYTES_MAX};
 use tidegate_schemas::verdict::cut;
-
-/// RFC 4648 base64, padded or not.
-pub(crate) const BASE64: GeneralPurpose =
-    GeneralPurpose::new(&STANDARD, GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent));
 
 /// What the prelude needs from the host.
 pub(crate) fn natives(lua: &Lua, meter: &Rc<Meter>) -> mlua::Result<Table> {

@@ -17,7 +17,7 @@ use tidegate_schemas::limits::{ASSET_ID_BYTES_MAX, BUNDLE_EVENTS_MAX, EVENT_ID_B
 use tidegate_schemas::locate;
 use tidegate_schemas::row::Origin;
 use tidegate_schemas::time::Micros;
-use tidegate_schemas::verdict::{Code, Rejection, StageName, duplicate_key};
+use tidegate_schemas::verdict::{Code, DuplicateKeys, Rejection, StageName};
 
 /// The key of an event that ended before its id was known: it is never looked up and enters no state.
 pub const NO_KEY: [u8; 16] = [0; 16];
@@ -55,8 +55,8 @@ pub fn apply(slices: &[Slice], catalog: &Catalog, log: LogId, seen: Seen<'_>) ->
         let mut record = OpenRecord {
             slice,
             catalog,
-            log,
             seen,
+            keys: DuplicateKeys::of(log, slice.envelope.tenant.as_str(), slice.envelope.source.as_str()),
             key: catalog.key(slice.envelope.credential.as_str()).cloned(),
             source,
             receipt: slice.envelope.receipt.to_string(),
@@ -118,8 +118,8 @@ struct Ways {
 struct OpenRecord<'a> {
     slice: &'a Slice,
     catalog: &'a Catalog,
-    log: LogId,
     seen: Seen<'a>,
+    keys: DuplicateKeys,
     key: Option<Arc<ApiKey>>,
     source: Option<Arc<PinnedSource>>,
     receipt: String,
@@ -225,7 +225,7 @@ impl OpenRecord<'_> {
             Some(id) => id,
             None => self.derived_id(event),
         };
-        event.key = duplicate_key(self.log, source.tenant.as_str(), source.source.id.as_str(), &event.origin.event_id);
+        event.key = self.keys.key(&event.origin.event_id);
         if (self.seen)(&event.key) {
             event.go(Progress::Duplicate);
             return Ok(None);

@@ -91,7 +91,7 @@ impl Form {
                         node += 1;
                         continue;
                     }
-                    nodes[node] = Node::Text { start: text.len() as u32 + 1, len: (at - begin - 2) as u32 };
+                    nodes[node] = Node::Name { start: text.len() as u32 + 1, len: (at - begin - 2) as u32 };
                     node += 1;
                 }
             }
@@ -114,7 +114,7 @@ impl Form {
             }
             for (at, _) in (Value { document, at }).members() {
                 let name = document.text(nodes[at]);
-                of[at] = Node::Text { start: text.len() as u32, len: name.len() as u32 };
+                of[at] = Node::Name { start: text.len() as u32, len: name.len() as u32 };
                 text.push_str(name);
             }
         }
@@ -124,7 +124,7 @@ impl Form {
     /// Whether this is the form of a document that was built.
     fn is_of(&self, document: &Document) -> bool {
         let is_alike = |(ours, theirs): (&Node, &Node)| match (ours, theirs) {
-            (Node::Text { start, len }, _) => document.is(*theirs, &self.text[*start as usize..(*start + *len) as usize]),
+            (Node::Name { start, len }, _) => document.is(*theirs, self.name(*start, *len)),
             (Node::Null, theirs) => !matches!(theirs, Node::List { .. } | Node::Map { .. }),
             (ours, theirs) => ours == theirs,
         };
@@ -134,33 +134,34 @@ impl Form {
     /// The nodes of a text that has this form; none where it has not, or where a scalar is not usual.
     fn read(&self, text: &str) -> Option<Vec<Node>> {
         let mut scan = Scan::new(text);
+        let (literals, mut begin) = (self.text.as_bytes(), 0);
+        // No memory is taken for a text that begins otherwise.
         let mut nodes = Vec::new();
-        let (mut begin, mut next) = (0, 0);
-        for hole in self.scalars.iter().copied().chain([Hole { at: self.text.len(), node: self.nodes.len() }]) {
-            // How much further what lies before a scalar stands than in the form: the length of all scalars before it.
-            let shift = (scan.at - begin) as u32;
-            scan.literal(&self.text.as_bytes()[begin..hole.at])?;
+        for hole in &self.scalars {
+            scan.literal(&literals[begin..hole.at])?;
             if nodes.is_empty() {
                 nodes.extend_from_slice(&self.nodes);
             }
-            for node in &mut nodes[next..hole.node] {
-                if let Node::Text { start, .. } = node {
-                    *start += shift;
-                }
-            }
-            match nodes.get_mut(hole.node) {
-                Some(node) => *node = scan.scalar()?,
-                None => return scan.is_at_end().then_some(nodes),
-            }
-            (begin, next) = (hole.at, hole.node + 1);
+            nodes[hole.node] = scan.scalar()?;
+            begin = hole.at;
         }
-        None
+        scan.literal(&literals[begin..])?;
+        if nodes.is_empty() {
+            nodes.extend_from_slice(&self.nodes);
+        }
+        scan.is_at_end().then_some(nodes)
+    }
+
+    /// A member's name.
+    #[inline]
+    pub(super) fn name(&self, start: u32, len: u32) -> &str {
+        &self.text[start as usize..(start + len) as usize]
     }
 
     /// What stands at a place.
     pub fn part(&self, at: usize) -> Part<'_> {
         match self.nodes.get(at) {
-            Some(Node::Text { start, len }) => Part::Name(&self.text[*start as usize..(*start + *len) as usize]),
+            Some(Node::Name { start, len }) => Part::Name(self.name(*start, *len)),
             Some(Node::List { end, .. }) => Part::List(*end as usize),
             Some(Node::Map { end, .. }) => Part::Map(*end as usize),
             _ => Part::Scalar,

@@ -2,10 +2,9 @@
 //! wrong, or nil and its values: the Luau around it raises errors at the script's line.
 
 use crate::script::meter::Meter;
-use crate::script::tide::BASE64;
+use crate::script::tide::encoded::{from_base64, to_base64};
 use crate::script::tide::crc;
 use crate::script::tide::patterns::Patterns;
-use base64::Engine;
 use mlua::{Lua, String as LuaString, Table, Value};
 use std::io::{Read, Seek, SeekFrom};
 use std::rc::Rc;
@@ -24,7 +23,7 @@ fn outcome<T>(result: Result<T, String>) -> Outcome<T> {
 /// Bytes to text and back, checks, time.
 pub(super) fn bytes(lua: &Lua, natives: &Table) -> mlua::Result<()> {
     natives.raw_set("hex_encode", lua.create_function(|_, part: (Value, usize, usize)| Ok(hex::encode(of(&part))))?)?;
-    natives.raw_set("base64_encode", lua.create_function(|_, part: (Value, usize, usize)| Ok(BASE64.encode(of(&part))))?)?;
+    natives.raw_set("base64_encode", lua.create_function(|_, part: (Value, usize, usize)| Ok(to_base64(&of(&part))))?)?;
     natives.raw_set(
         "hex_decode",
         lua.create_function(|lua, text: LuaString| match hex::decode(text.as_bytes()) {
@@ -34,9 +33,12 @@ pub(super) fn bytes(lua: &Lua, natives: &Table) -> mlua::Result<()> {
     )?;
     natives.raw_set(
         "base64_decode",
-        lua.create_function(|lua, text: LuaString| match BASE64.decode(text.as_bytes()) {
-            Ok(bytes) => outcome(Ok(lua.create_buffer(bytes)?)),
-            Err(e) => outcome(Err(e.to_string().to_lowercase())),
+        lua.create_function(|lua, text: LuaString| {
+            let mut bytes = Vec::new();
+            outcome(match from_base64(&text.as_bytes(), &mut bytes) {
+                Ok(()) => Ok(lua.create_buffer(bytes)?),
+                Err(e) => Err(e.to_string().to_lowercase()),
+            })
         })?,
     )?;
     let checks = lua.create_table()?;

@@ -2,7 +2,8 @@
 //! `TIDEGATE_CLUSTER_SECONDS=3600` goes on for an hour; CI takes two minutes.
 
 use super::broker::{self, Broker};
-use crate::crash::{FAST, Fleet, check, there_once};
+use crate::clickhouse::{self, engine};
+use crate::crash::{FAST, Fleet, Ledger, check, there_once};
 use crate::doctor::doctor;
 use crate::objects;
 use crate::s3;
@@ -115,9 +116,15 @@ fn watch_stalls(config: &Path, stop: &Arc<AtomicBool>) -> std::thread::JoinHandl
 
 #[test]
 fn processes_come_and_go_and_every_event_is_there_once() {
-    let Some(mut broker) = broker::own() else { return };
-    let place = place(&broker, "tables");
-    come_and_go(&mut broker, &place, 90);
+    let (Some(mut broker), Some(engine)) = (broker::own(), engine::shared()) else { return };
+    let database = engine::database();
+    let both = format!("{}\n[sink.parquet]\npath = \"tables\"\n{}", settings(&broker, "cluster."), engine.settings(&database));
+    let place = Place::with_server(STATE, &both);
+    clickhouse::sign_in(&place);
+    let ledger = come_and_go(&mut broker, &place, 90);
+    clickhouse::there_once(engine, &database, &ledger);
+    let sums = clickhouse::verified(&place);
+    assert_eq!(sums["parquet"], sums["clickhouse"]);
 }
 
 /// The same where tables and snapshots are in a bucket whose server loses answers and fails.
@@ -127,14 +134,14 @@ fn processes_come_and_go_over_a_failing_bucket() {
     let place = objects::place_with(s3, "cluster", STATE, &settings(&broker, "cluster."));
     let (_, bucket) = place.bucket.clone().unwrap();
     s3.faults(&bucket, 0, (3, 3, 3));
-    come_and_go(&mut broker, &place, 45);
+    drop(come_and_go(&mut broker, &place, 45));
     let mut local = Vec::new();
     files(place.root.path(), &mut local);
     local.retain(|f| !f.components().any(|c| c.as_os_str().to_string_lossy().starts_with("copy-")));
     assert!(!local.iter().any(|f| f.extension().is_some_and(|e| e == "state" || e == "parquet")), "{local:?}");
 }
 
-fn come_and_go(broker: &mut Broker, place: &Place, seconds: u64) {
+fn come_and_go(broker: &mut Broker, place: &Place, seconds: u64) -> Ledger {
     let seconds: u64 = std::env::var("TIDEGATE_CLUSTER_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(seconds);
     let mut cluster = Cluster::start(place, &["ingest,process,sink"; 3]);
     let (fleet, stop, mut random) = (Fleet::new(12), Arc::new(AtomicBool::new(false)), Random(seed()));
@@ -167,7 +174,7 @@ fn come_and_go(broker: &mut Broker, place: &Place, seconds: u64) {
     cluster.drain();
     println!("longest stall of each partition: {:?}", stalls.join().unwrap());
     (0..3).for_each(|i| cluster.take(i).stop());
-    let ledger = fleet.ledger.lock().unwrap();
+    let ledger = std::mem::take(&mut *fleet.ledger.lock().unwrap());
     // What is delivered is looked at without its faults.
     if let (Some((_, bucket)), Some(s3)) = (&place.bucket, s3::shared()) {
         s3.faults(bucket, 0, (0, 0, 0));
@@ -176,6 +183,7 @@ fn come_and_go(broker: &mut Broker, place: &Place, seconds: u64) {
     check(place, &tables, &ledger);
     println!("{} acknowledged events are there once", ledger.acknowledged.len());
     assert!(ledger.acknowledged.len() as u64 > seconds * 10, "the fleet hardly sent anything");
+    ledger
 }
 
 /// A process that is suspended at a step of a delivery, whose partitions go to another, and that then goes on where it was: what
