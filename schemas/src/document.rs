@@ -164,7 +164,8 @@ impl Document {
 
     /// Whether a node is this text: lengths tell most of them apart.
     fn is(&self, node: Node, text: &str) -> bool {
-        matches!(node, Node::Text { len, .. } | Node::SideText { len, .. } | Node::Name { len, .. } if len as usize == text.len()) && self.text(node) == text
+        matches!(node, Node::Text { len, .. } | Node::SideText { len, .. } | Node::Name { len, .. } if len as usize == text.len())
+            && self.text(node) == text
     }
 
     /// A document without nodes is one `null`: every event begins and ends as one.

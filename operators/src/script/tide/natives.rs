@@ -2,8 +2,8 @@
 //! wrong, or nil and its values: the Luau around it raises errors at the script's line.
 
 use crate::script::meter::Meter;
-use crate::script::tide::encoded::{from_base64, to_base64};
 use crate::script::tide::crc;
+use crate::script::tide::encoded::{from_base64, to_base64};
 use crate::script::tide::patterns::Patterns;
 use mlua::{Lua, String as LuaString, Table, Value};
 use std::io::{Read, Seek, SeekFrom};
