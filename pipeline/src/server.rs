@@ -34,7 +34,7 @@ use tidegate_schemas::BoxFuture;
 use tidegate_schemas::definition::{Definition, Quarantine};
 use tidegate_schemas::ids::{Partition, Revision};
 use tidegate_schemas::limits;
-use tidegate_schemas::log::EventLog;
+use tidegate_schemas::log::{EventLog, LogError};
 use tidegate_schemas::sink::Sink;
 use tidegate_schemas::system::SystemTable;
 use tidegate_schemas::time::Micros;
@@ -264,7 +264,20 @@ async fn start_sinks(
         let assign = move || open.assign(Work::Sink(name), Delivering { partitions, progress });
         assigners.push(tokio::task::spawn_blocking(assign).await??);
     }
+    let (log, known) = (Arc::clone(&open.log), running.iter().map(|s| s.sink.name()).collect::<Vec<_>>());
+    tokio::task::spawn_blocking(move || warn_of_removed(&*log, &known)).await??;
     Ok((running, assigners))
+}
+
+/// What a sink has not delivered stays in the log, until the log is full.
+fn warn_of_removed(log: &dyn EventLog, known: &[&str]) -> Result<(), LogError> {
+    for sink in log.sinks()?.iter().filter(|sink| !known.contains(&sink.as_str())) {
+        tracing::warn!(
+            sink,
+            "this sink is not configured any more, and what it has not delivered is kept for it: `tidegate sink remove {sink}` lets go of it"
+        );
+    }
+    Ok(())
 }
 
 /// Partitions of a sink's driver. Two drivers at once do no harm: what they write is the same.

@@ -287,6 +287,12 @@ pub trait EventLog: Send + Sync + 'static {
     /// Stores a sink's cursor durably. What lies before every sink's cursor may be deleted.
     fn store_cursor(&self, sink: &str, partition: Partition, cursor: SinkCursor) -> Result<(), LogError>;
 
+    /// Names of the sinks that have a cursor, in order.
+    fn sinks(&self) -> Result<Vec<String>, LogError>;
+
+    /// Forgets a sink's cursors, durably: it holds nothing any more. One that comes back begins where the log does.
+    fn forget_sink(&self, sink: &str) -> Result<(), LogError>;
+
     /// Keeps everything from `from` on in this log and partition, under a name; a later call replaces it, `None` lifts it.
     /// Holds live as long as the process: who needs one says so before it reads.
     fn hold(&self, name: &str, log: LogName, partition: Partition, from: Option<u64>);

@@ -117,6 +117,12 @@ impl EventLog for MemoryLog {
     fn store_cursor(&self, _: &str, _: Partition, _: SinkCursor) -> Result<(), LogError> {
         Ok(())
     }
+    fn sinks(&self) -> Result<Vec<String>, LogError> {
+        Ok(Vec::new())
+    }
+    fn forget_sink(&self, _: &str) -> Result<(), LogError> {
+        Ok(())
+    }
     fn hold(&self, _: &str, _: LogName, _: Partition, _: Option<u64>) {}
     fn trim(&self) -> Result<u64, LogError> {
         Ok(0)

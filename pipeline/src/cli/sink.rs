@@ -33,6 +33,13 @@ enum Command {
     Resume(Meant),
     /// Give up what waits of parked tables, as a recorded gap, then go on with them.
     Drop(Meant),
+    /// Forget how far a sink has come that is not configured any more, so that the log keeps nothing for it.
+    Remove {
+        /// The sink: parquet, clickhouse.
+        sink: String,
+        #[command(flatten)]
+        which: super::Which,
+    },
     /// The statements that let each tenant's role read its own rows of ClickHouse, and nobody else's.
     Policies {
         #[command(flatten)]
@@ -62,13 +69,16 @@ pub fn main(args: &Args) -> anyhow::Result<ExitCode> {
         Command::List { which, json } => list(&which.load()?, *json),
         Command::Resume(meant) => ask(meant, Wish::Resume),
         Command::Drop(meant) => ask(meant, Wish::Drop),
+        Command::Remove { sink, which } => remove(sink, &which.load()?),
         Command::Policies { which, apply } => show_policies(&which.load()?, *apply),
     }
 }
 
 #[derive(Serialize)]
 struct Listed {
-    sink: &'static str,
+    sink: String,
+    /// Whether the configuration has it; the log keeps for others too what they have not delivered.
+    configured: bool,
     partitions: Vec<Place>,
     parked: Vec<Survey>,
 }
@@ -86,9 +96,11 @@ struct Place {
 fn list(config: &Config, json: bool) -> anyhow::Result<ExitCode> {
     let log = log::open_to_read(config)?;
     let mut listed = Vec::new();
-    for sink in enabled(config) {
-        let parked = survey(&config.parked(sink), sink, log.log_id()).context("parked rows")?;
-        listed.push(Listed { sink, partitions: places(&*log, sink)?, parked });
+    let known = enabled(config);
+    let others = log.sinks()?.into_iter().filter(|sink| !known.contains(&sink.as_str()));
+    for sink in known.iter().map(|sink| (*sink).to_owned()).chain(others) {
+        let parked = survey(&config.parked(&sink), &sink, log.log_id()).context("parked rows")?;
+        listed.push(Listed { configured: known.contains(&sink.as_str()), partitions: places(&*log, &sink)?, parked, sink });
     }
     if json {
         println!("{}", serde_json::to_string(&serde_json::json!({ "sinks": listed }))?);
@@ -97,11 +109,14 @@ fn list(config: &Config, json: bool) -> anyhow::Result<ExitCode> {
     for sink in &listed {
         let behind: u64 = sink.partitions.iter().map(|p| p.records).sum();
         println!(
-            "{}: {} partitions, {behind} records behind its cursors, {} tables parked",
+            "{}: {} partitions, {behind} records from its cursors on, which stand at edges: a restart reads them again; {} tables parked",
             sink.sink,
             sink.partitions.len(),
             sink.parked.len()
         );
+        if !sink.configured {
+            println!("  NOT CONFIGURED: these records are kept for it until `tidegate sink remove {}`", sink.sink);
+        }
         for place in &sink.partitions {
             let epoch = place.epoch.map_or("none yet".to_owned(), |e| e.to_string());
             println!("  partition {}: epoch {epoch}, {} records", place.partition, place.records);
@@ -132,6 +147,23 @@ fn ask(meant: &Meant, wish: Wish) -> anyhow::Result<ExitCode> {
         println!("asked: {found}");
     }
     println!("a running server does it within seconds, another one when it starts; `tidegate sink list` shows what is left");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn remove(sink: &str, config: &Config) -> anyhow::Result<ExitCode> {
+    if enabled(config).contains(&sink) {
+        anyhow::bail!("{sink} is enabled in this configuration: disable it (sink.{sink}.enabled = false) wherever it runs, then remove it");
+    }
+    let known = log::open_to_read(config)?.sinks()?;
+    if !known.iter().any(|name| name == sink) {
+        eprintln!("{sink} holds nothing of this log; {} do", known.join(", "));
+        return Ok(ExitCode::FAILURE);
+    }
+    let log = log::open_to_change(config).context("stop the server that has it first")?;
+    let records: u64 = places(&*log, sink)?.iter().map(|p| p.records).sum();
+    log.forget_sink(sink)?;
+    println!("{sink} is removed: {records} records from its cursors on are not kept for it any more");
+    println!("configured again it begins with what the log still holds; rows that it had parked stay in {}", config.parked(sink).display());
     Ok(ExitCode::SUCCESS)
 }
 

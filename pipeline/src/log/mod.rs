@@ -68,6 +68,14 @@ pub fn open_to_read(config: &Config) -> anyhow::Result<Arc<dyn EventLog>> {
     })
 }
 
+/// The log for a change to what is kept of it. Refused where it is embedded and a process has it.
+pub fn open_to_change(config: &Config) -> anyhow::Result<Arc<dyn EventLog>> {
+    match config.log.kind {
+        LogKind::Embedded => Ok(open(config, false)?.log),
+        LogKind::Kafka => open_to_read(config),
+    }
+}
+
 fn kafka_options(config: &Config) -> kafka::Options {
     let log = &config.log;
     kafka::Options {

@@ -127,6 +127,57 @@ fn both_sinks_hold_the_same_and_say_so() {
     }
 }
 
+/// A sink that is added gets what the log still holds, and the log keeps for one that is not configured any more what it has not
+/// delivered, until somebody removes it.
+#[test]
+fn a_sink_comes_later_and_goes() {
+    let Some(engine) = shared() else { return };
+    let database = engine::database();
+    let alone = FAST.replace("horizon_seconds = 0", "horizon_seconds = 600");
+    let (mut place, fleet) = (Place::new(&alone), Fleet::new(4));
+    sign_in(&place);
+    let run = |place: &Place| {
+        let server = place.start(&Options::default());
+        let stop = Arc::new(AtomicBool::new(false));
+        let senders = fleet.drive(&server.address, &place.keys, &stop);
+        std::thread::sleep(Duration::from_millis(1_000));
+        stop.store(true, Ordering::Relaxed);
+        senders.into_iter().for_each(|s| s.join().unwrap());
+        server.drain();
+        server
+    };
+    let tidegate = |place: &Place, words: &[&str]| {
+        let output = Command::new(BINARY).args(words).arg("--config").arg(place.path("tidegate.toml")).output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (output.status.success(), text(output.stdout) + &text(output.stderr))
+    };
+    run(&place).stop();
+    let before = fleet.ledger.lock().unwrap().acknowledged.len();
+    place.configure(format!("{alone}{}", engine.settings(&database)));
+    let refused = tidegate(&place, &["sink", "remove", "clickhouse"]);
+    assert!(!refused.0 && refused.1.contains("sink.clickhouse.enabled = false"), "{refused:?}");
+    run(&place).stop();
+    there_once(engine, &database, &fleet.ledger.lock().unwrap());
+    assert!(before > 20 && fleet.ledger.lock().unwrap().acknowledged.len() > before);
+    let sums = verified(&place);
+    assert_eq!(sums["parquet"], sums["clickhouse"]);
+
+    place.configure(alone);
+    let server = run(&place);
+    let told = std::fs::read_to_string(&server.log).unwrap();
+    assert!(told.contains("tidegate sink remove clickhouse"), "{told}");
+    let (_, listed) = tidegate(&place, &["sink", "list"]);
+    assert!(listed.contains("NOT CONFIGURED"), "{listed}");
+    let refused = tidegate(&place, &["sink", "remove", "clickhouse"]);
+    assert!(!refused.0 && refused.1.contains("stop the server"), "{refused:?}");
+    server.stop();
+    let removed = tidegate(&place, &["sink", "remove", "clickhouse"]);
+    assert!(removed.0 && removed.1.contains("clickhouse is removed"), "{removed:?}");
+    let again = tidegate(&place, &["sink", "remove", "clickhouse"]);
+    assert!(!again.0 && again.1.contains("parquet"), "{again:?}");
+    assert!(!tidegate(&place, &["sink", "list"]).1.contains("NOT CONFIGURED"));
+}
+
 #[test]
 fn connections_are_encrypted_to_a_server_that_is_known() {
     let Some(engine) = engine::encrypted() else { return };

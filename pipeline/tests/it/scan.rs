@@ -64,6 +64,12 @@ impl EventLog for Late {
     fn store_cursor(&self, sink: &str, partition: Partition, cursor: SinkCursor) -> Result<(), LogError> {
         self.inner.store_cursor(sink, partition, cursor)
     }
+    fn sinks(&self) -> Result<Vec<String>, LogError> {
+        self.inner.sinks()
+    }
+    fn forget_sink(&self, sink: &str) -> Result<(), LogError> {
+        self.inner.forget_sink(sink)
+    }
     fn hold(&self, name: &str, log: LogName, partition: Partition, from: Option<u64>) {
         self.inner.hold(name, log, partition, from);
     }

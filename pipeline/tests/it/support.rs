@@ -63,6 +63,12 @@ impl Place {
         }
     }
 
+    /// Replaces the settings that were appended.
+    pub fn configure(&mut self, extra: String) {
+        self.extra = extra;
+        self.write_config();
+    }
+
     fn write_config(&self) {
         // A process that ends in order ends so however slow the machine is.
         let patience = if self.server.contains("shutdown_seconds_max") { "" } else { "shutdown_seconds_max = 120\n" };

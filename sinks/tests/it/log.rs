@@ -179,6 +179,16 @@ impl EventLog for MemoryLog {
         Ok(())
     }
 
+    fn sinks(&self) -> Result<Vec<String>, LogError> {
+        let state = self.state.lock().unwrap();
+        Ok(state.cursors.iter().map(|(sink, ..)| sink.clone()).collect::<std::collections::BTreeSet<_>>().into_iter().collect())
+    }
+
+    fn forget_sink(&self, sink: &str) -> Result<(), LogError> {
+        self.state.lock().unwrap().cursors.retain(|(s, ..)| s != sink);
+        Ok(())
+    }
+
     fn hold(&self, _: &str, _: LogName, _: Partition, _: Option<u64>) {}
 
     fn trim(&self) -> Result<u64, LogError> {

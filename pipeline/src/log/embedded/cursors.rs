@@ -17,8 +17,10 @@ const FILE: &str = "cursors.json";
 #[serde(deny_unknown_fields)]
 struct Stored {
     log_id: LogId,
-    sinks: BTreeMap<String, BTreeMap<Partition, SinkCursor>>,
+    sinks: Sinks,
 }
+
+type Sinks = BTreeMap<String, BTreeMap<Partition, SinkCursor>>;
 
 /// The cursors of all sinks.
 pub struct Cursors {
@@ -50,11 +52,29 @@ impl Cursors {
         self.lock().sinks.get(sink)?.get(&partition).copied()
     }
 
+    /// Names of the sinks that have one.
+    pub fn sinks(&self) -> Vec<String> {
+        self.lock().sinks.keys().cloned().collect()
+    }
+
     /// Stores one durably.
     pub fn put(&self, sink: &str, partition: Partition, cursor: SinkCursor) -> Result<(), LogError> {
+        self.change(|sinks| {
+            sinks.entry(sink.to_owned()).or_default().insert(partition, cursor);
+        })
+    }
+
+    /// Forgets those of a sink durably.
+    pub fn forget(&self, sink: &str) -> Result<(), LogError> {
+        self.change(|sinks| {
+            sinks.remove(sink);
+        })
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Sinks)) -> Result<(), LogError> {
         let mut stored = self.lock();
         let mut changed = stored.clone();
-        changed.sinks.entry(sink.to_owned()).or_default().insert(partition, cursor);
+        change(&mut changed.sinks);
         let text = serde_json::to_vec(&changed).map_err(|e| LogError::Io { doing: "write cursors".into(), detail: e.to_string() })?;
         fault::point("cursor.before_store");
         layout::replace(&self.dir, FILE, &text)?;

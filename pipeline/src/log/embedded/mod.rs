@@ -374,6 +374,15 @@ impl EventLog for EmbeddedLog {
         self.cursors.put(sink, partition, cursor)
     }
 
+    fn sinks(&self) -> Result<Vec<String>, LogError> {
+        Ok(self.cursors.sinks())
+    }
+
+    fn forget_sink(&self, sink: &str) -> Result<(), LogError> {
+        self.writing("forget a sink")?;
+        self.cursors.forget(sink)
+    }
+
     fn hold(&self, name: &str, log: LogName, partition: Partition, from: Option<u64>) {
         self.holds.set(name, log, partition, from);
     }

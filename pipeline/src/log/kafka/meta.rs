@@ -15,7 +15,7 @@ use super::names::{Names, Topic};
 use super::publisher::Publisher;
 use super::readers::Readers;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tidegate_schemas::fault;
@@ -112,6 +112,27 @@ impl Meta {
         Ok(())
     }
 
+    /// Names of the sinks that have a cursor.
+    pub fn sinks(&self) -> Result<Vec<String>, LogError> {
+        let state = self.refreshed()?;
+        let said = state.said.iter().filter(|(_, writers)| !writers.is_empty());
+        let names = said.filter_map(|(subject, _)| Some(subject.strip_prefix("cursor/")?.rsplit_once('/')?.0.to_owned()));
+        Ok(names.collect::<BTreeSet<_>>().into_iter().collect())
+    }
+
+    /// Takes back what anybody said of a sink's cursors.
+    pub fn forget_sink(&self, sink: &str) -> Result<(), LogError> {
+        let state = self.refreshed()?;
+        let subjects = state.said.iter().filter(|(subject, _)| subject.strip_prefix("cursor/").is_some_and(|s| is_of(s, sink)));
+        let keys = subjects.flat_map(|(subject, writers)| writers.keys().map(move |writer| format!("{subject}/{writer}")));
+        let nothing: Vec<_> = keys.map(|key| (0, record(&key, "meta", Vec::new()))).collect();
+        drop(state);
+        if nothing.is_empty() {
+            return Ok(());
+        }
+        self.publisher.publish_and_wait(self.names.of(Topic::Meta), &nothing).map(drop)
+    }
+
     /// The lowest cursors of a partition, for `clean` and `audit`; `None` where no sink has one.
     pub fn lowest(&self, partition: Partition) -> Result<Option<(u64, u64)>, LogError> {
         let state = self.refreshed()?;
@@ -195,6 +216,11 @@ impl Meta {
         state.said.entry(subject.to_owned()).or_default().insert(writer.to_owned(), (said, offset));
         Ok(())
     }
+}
+
+/// Whether a cursor's sink and partition are of this sink.
+fn is_of(subject: &str, sink: &str) -> bool {
+    subject.rsplit_once('/').is_some_and(|(of, _)| of == sink)
 }
 
 fn cursor_of(sink: &str, partition: Partition) -> String {

@@ -374,6 +374,14 @@ impl EventLog for KafkaLog {
         self.meta.store_cursor(sink, partition, cursor)
     }
 
+    fn sinks(&self) -> Result<Vec<String>, LogError> {
+        self.meta.sinks()
+    }
+
+    fn forget_sink(&self, sink: &str) -> Result<(), LogError> {
+        self.meta.forget_sink(sink)
+    }
+
     fn hold(&self, name: &str, log: LogName, partition: Partition, from: Option<u64>) {
         self.holds.set(name, log, partition, from);
     }

@@ -71,6 +71,12 @@ impl EventLog for ControlLog {
     fn store_cursor(&self, _: &str, _: Partition, _: SinkCursor) -> Result<(), LogError> {
         Err(LogError::Closed)
     }
+    fn sinks(&self) -> Result<Vec<String>, LogError> {
+        Ok(Vec::new())
+    }
+    fn forget_sink(&self, _: &str) -> Result<(), LogError> {
+        Ok(())
+    }
     fn hold(&self, _: &str, _: LogName, _: Partition, _: Option<u64>) {}
     fn trim(&self) -> Result<u64, LogError> {
         Ok(0)

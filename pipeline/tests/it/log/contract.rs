@@ -284,6 +284,23 @@ fn cursors(harness: &mut dyn Harness) {
         assert_eq!(log.cursor("parquet", 1).unwrap(), None);
         assert_eq!(log.cursor("parquet", 2).unwrap(), Some(cursor(2)));
         assert_eq!(log.cursor("clickhouse", 0).unwrap(), Some(cursor(3)));
+        assert_eq!(log.sinks().unwrap(), ["clickhouse", "parquet"]);
+        drop(log);
+        harness.reopen();
+    }
+    // Who is forgotten may come back, with a lower cursor than it had.
+    let log = harness.log();
+    log.forget_sink("parquet").unwrap();
+    log.forget_sink("nobody").unwrap();
+    drop(log);
+    for epoch in [None, Some(1)] {
+        let log = harness.log();
+        if let Some(epoch) = epoch {
+            log.store_cursor("parquet", 0, cursor(epoch)).unwrap();
+        }
+        assert_eq!(log.cursor("parquet", 0).unwrap(), epoch.map(cursor));
+        assert_eq!((log.cursor("parquet", 2).unwrap(), log.cursor("clickhouse", 0).unwrap()), (None, Some(cursor(3))));
+        assert_eq!(log.sinks().unwrap().len(), 1 + usize::from(epoch.is_some()));
         drop(log);
         harness.reopen();
     }
@@ -358,6 +375,7 @@ fn output_retention(harness: &mut dyn Harness) {
         assert_eq!(texts(log, LogName::Commits, 2, commits[0].0, 100), commits);
         assert_eq!(texts(log, LogName::Commits, 2, commits[11].0, 1 << 20), commits[11..]);
     };
+    log.store_cursor("gone", 2, place(0)).unwrap();
     log.store_cursor("slow", 2, place(0)).unwrap();
     log.store_cursor("fast", 2, place(30)).unwrap();
     log.trim().unwrap();
@@ -373,6 +391,9 @@ fn output_retention(harness: &mut dyn Harness) {
     log.trim().unwrap();
     assert!(texts(&*log, LogName::Audit, 2, written[25].audit.start, 5000).len() == 15, "held");
     log.hold("snapshot", LogName::Audit, 2, None);
+    log.trim().unwrap();
+    assert!(log.bounds(LogName::Clean, 2).unwrap().start <= written[0].clean.start, "kept for a sink");
+    log.forget_sink("gone").unwrap();
     log.trim().unwrap();
     intact(&*log, 30);
     let start = log.bounds(LogName::Clean, 2).unwrap().start;
