@@ -1,6 +1,7 @@
 //! Which partitions this process works on, and which worker each is with: all of an embedded log, and what the consumer
 //! group gives of a shared one.
 
+use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -18,6 +19,18 @@ pub struct Assignment {
 struct State {
     worker_of: BTreeMap<Partition, usize>,
     running: BTreeSet<Partition>,
+    stopped: BTreeMap<Partition, Stopped>,
+}
+
+/// Why a partition stands still, until it has gone on for a while.
+#[derive(Debug, Clone, Serialize)]
+pub struct Stopped {
+    /// Which.
+    pub partition: Partition,
+    /// Tries in a row that failed.
+    pub tries: u32,
+    /// How the last of them did.
+    pub failure: String,
 }
 
 impl Assignment {
@@ -62,9 +75,27 @@ impl Assignment {
         self.lock().running.insert(partition)
     }
 
+    /// A partition stands still, and is tried again.
+    pub fn stopped(&self, stopped: Stopped) {
+        self.lock().stopped.insert(stopped.partition, stopped);
+    }
+
+    /// A partition goes on.
+    pub fn goes_on(&self, partition: Partition) {
+        self.lock().stopped.remove(&partition);
+    }
+
+    /// What stands still.
+    pub fn all_stopped(&self) -> Vec<Stopped> {
+        self.lock().stopped.values().cloned().collect()
+    }
+
     /// A worker has let go of a partition.
     pub fn end(&self, partition: Partition) {
-        self.lock().running.remove(&partition);
+        let mut state = self.lock();
+        state.running.remove(&partition);
+        state.stopped.remove(&partition);
+        drop(state);
         self.changed.notify_all();
     }
 

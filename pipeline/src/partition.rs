@@ -201,7 +201,7 @@ impl Partitioned {
             Some(last) => Gathering::after(around.settings.epoch, last),
             None => Gathering::new(around.settings.epoch, Position::default()),
         };
-        let gaps = if around.settings.accept_gap { skip_gap(&*around.log, number, &mut gathering)? } else { Vec::new() };
+        let gaps = skip_gap(&*around.log, number, &mut gathering, around.settings.accept_gap)?;
         let graph = Graph::new(worker, Shared::new(Rc::clone(host), duplicates, quarantines, time, marker.clone()), account.next);
         let suspicion = Suspicion::begin(&around.suspects, number);
         graph.set_single(suspicion.is_some());
@@ -278,6 +278,12 @@ impl Partitioned {
         self.around.settings.snapshot_bytes.min(share)
     }
 
+    /// Records of `raw` that are not processed, as far as the log tells.
+    pub fn lag(&self) -> u64 {
+        let end = self.around.log.bounds(LogName::Raw, self.number).map_or(0, |bounds| bounds.end);
+        end.saturating_sub(self.gathering.oldest().offset)
+    }
+
     fn tell(&self, lag: u64, sealed: usize, sealed_bytes: u64) {
         let partition = self.number.to_string();
         metrics::gauge!("tidegate_raw_lag_records", "partition" => partition.clone()).set(lag as f64);
@@ -286,9 +292,9 @@ impl Partitioned {
         metrics::gauge!("tidegate_epochs_sealed_bytes", "partition" => partition).set(sealed_bytes as f64);
     }
 
-    /// Ends the partition's part of the dataflow.
-    pub fn drop_from(mut self, worker: &mut Worker) {
-        self.tell(0, 0, 0);
+    /// Ends the partition's part of the dataflow. `lag` is what is told from then on: of one that is somebody else's, nothing.
+    pub fn drop_from(mut self, worker: &mut Worker, lag: u64) {
+        self.tell(lag, 0, 0);
         if let Some(graph) = self.graph.take() {
             graph.drop_from(worker);
         }
@@ -449,9 +455,16 @@ impl Partitioned {
     }
 }
 
-/// Goes on behind what was deleted unprocessed; tells the places where something is missing.
-fn skip_gap(log: &dyn EventLog, partition: Partition, gathering: &mut Gathering) -> Result<Vec<Position>, LogError> {
-    let start = log.bounds(LogName::Raw, partition)?.start;
+/// Goes on behind what was deleted unprocessed, where that is accepted; tells the places where something is missing. A reader
+/// does not always tell of it.
+fn skip_gap(log: &dyn EventLog, partition: Partition, gathering: &mut Gathering, accept: bool) -> Result<Vec<Position>, LogError> {
+    let (from, start) = (gathering.wants(), log.bounds(LogName::Raw, partition)?.start);
+    if from < start && !accept {
+        return Err(LogError::Gone { log: LogName::Raw.as_str(), partition, from, start });
+    }
+    if !accept {
+        return Ok(Vec::new());
+    }
     let gaps = gathering.skip_to(Position { offset: start, ordinal: 0 });
     if let Some(from) = gaps.iter().map(|at| at.offset).min() {
         tracing::warn!(partition, from, start, "requests that were never processed are gone: going on behind them");

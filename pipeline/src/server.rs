@@ -6,7 +6,7 @@
 //!          └──▶ sinks
 //! ```
 
-use crate::assignment::Assignment;
+use crate::assignment::{Assignment, Stopped};
 use crate::config::{Config, Role};
 use crate::definitions::{CatalogFollower, ControlStore, Extent, Publisher, check, socket};
 use crate::delivery::{RunningSink, drained};
@@ -97,7 +97,9 @@ impl Server {
         let open = Arc::new(tokio::task::spawn_blocking(move || log::open(&opened, accept_gap)).await??);
         let log = Arc::clone(&open.log);
         // Before anything is published or started: what cannot be reached shall change nothing.
-        let listener = TcpListener::bind(config.server.listen).await.with_context(|| format!("address {}", config.server.listen))?;
+        let listener = TcpListener::bind(config.server.listen)
+            .await
+            .with_context(|| format!("server.listen, or --listen: address {}", config.server.listen))?;
         let address = listener.local_addr()?;
         let follower = {
             let log = Arc::clone(&log);
@@ -110,11 +112,13 @@ impl Server {
         let (stops, tasks) = (Stops::default(), TaskTracker::new());
         follow(&tasks, &follower, &stops.threads);
         let (sinks, delivering) = start_sinks(config, &open, accept_gap, &tasks, &stops.sinks).await?;
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let assignment = Arc::new(Assignment::new(config.process.workers(log.partitions(), cores) as usize));
         let processing = match config.server.roles.contains(&Role::Process) {
             true => {
                 let (told, quarantines) = mpsc::channel(limits::QUARANTINES_TOLD_MAX);
                 tasks.spawn(quarantine::publish(quarantines, publisher.clone(), stops.edge.clone()));
-                Some(start_workers(config, &open, accept_gap, &follower, &sinks, &stops.threads, told).await?)
+                Some(start_workers(config, &open, accept_gap, &follower, (&assignment, &sinks), &stops.threads, told).await?)
             }
             false => None,
         };
@@ -139,6 +143,7 @@ impl Server {
                 follower: Arc::clone(&follower),
                 commits: Arc::clone(&commits),
                 sinks: sinks.clone(),
+                assignment: Arc::clone(&assignment),
             }),
             settings: config.server.edge_settings(),
         };
@@ -313,7 +318,7 @@ async fn start_workers(
     open: &Arc<OpenLog>,
     accept_gap: bool,
     follower: &Arc<CatalogFollower>,
-    sinks: &[RunningSink],
+    (assignment, sinks): (&Arc<Assignment>, &[RunningSink]),
     stop: &Arc<AtomicBool>,
     quarantines: mpsc::Sender<Quarantine>,
 ) -> anyhow::Result<(Workers, Assigner)> {
@@ -321,9 +326,7 @@ async fn start_workers(
     let folder = config.state().join("state");
     std::fs::create_dir_all(&folder).with_context(|| format!("folder {}", folder.display()))?;
     let store = config.s3.open(&config.snapshots())?.below().context("process.snapshots")?;
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let process = &config.process;
-    let assignment = Arc::new(Assignment::new(process.workers(log.partitions(), cores) as usize));
+    let (process, assignment) = (&config.process, Arc::clone(assignment));
     let suspects = Suspects::open(&folder, assignment.workers()).with_context(|| format!("folder {}", folder.display()))?;
     let sinks = sinks.iter().map(|s| s.sink.name()).collect();
     let takes = Processing { log: Arc::clone(log), assignment: Arc::clone(&assignment), sinks };
@@ -430,6 +433,7 @@ struct Process {
     follower: Arc<CatalogFollower>,
     commits: Arc<RecentCommits>,
     sinks: Vec<RunningSink>,
+    assignment: Arc<Assignment>,
 }
 
 impl Operations for Process {
@@ -441,8 +445,9 @@ impl Operations for Process {
     fn ready(&self) -> BoxFuture<'_, Readiness> {
         let (log, commits) = (Arc::clone(&self.log), Arc::clone(&self.commits));
         let (sinks, revision) = (self.sinks.clone(), self.follower.current().revision());
+        let stopped = self.assignment.all_stopped();
         Box::pin(async move {
-            let told = tokio::task::spawn_blocking(move || readiness(&*log, &commits, &sinks, revision)).await;
+            let told = tokio::task::spawn_blocking(move || readiness(&*log, &commits, &sinks, &stopped, revision)).await;
             told.unwrap_or_else(|error| Readiness { ready: false, body: serde_json::json!({ "ready": false, "error": error.to_string() }) })
         })
     }
@@ -456,7 +461,7 @@ fn told_of(parked: &[Parked]) -> Option<String> {
 }
 
 /// Asks the log, so it blocks.
-fn readiness(log: &dyn EventLog, commits: &RecentCommits, sinks: &[RunningSink], revision: Revision) -> Readiness {
+fn readiness(log: &dyn EventLog, commits: &RecentCommits, sinks: &[RunningSink], stopped: &[Stopped], revision: Revision) -> Readiness {
     let usage = log.usage();
     let told: Vec<_> = sinks
         .iter()
@@ -487,6 +492,7 @@ fn readiness(log: &dyn EventLog, commits: &RecentCommits, sinks: &[RunningSink],
         "reason": reason,
         "catalog_revision": revision,
         "log": { "bytes": usage.bytes, "budget_bytes": usage.budget, "failing": failing },
+        "partitions": { "stopped": stopped },
         "sinks": told,
         // A log that fails is not asked: answers would take as long as its time-outs.
         "drained": failing.is_none() && drained(log, commits, sinks).unwrap_or(false),

@@ -3,6 +3,7 @@
 //! A partition that fails is dropped and taken over anew with back-off; its neighbours go on. Taking one over is mostly waiting
 //! for a broker, so it has a thread of its own: several are taken over side by side, and those at work go on meanwhile.
 
+use crate::assignment::Stopped;
 use crate::partition::{PartitionError, Partitioned, Surroundings};
 use crate::recovery::{Recovered, RecoveryError, TAKE_OVERS_MAX, recover};
 use crate::suspects::Marker;
@@ -26,6 +27,9 @@ use timely::worker::Worker;
 const PAUSE: (Duration, Duration) = (Duration::from_millis(3), Duration::from_millis(12));
 /// First and longest pause before a failed partition is taken over again.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
+
+/// A partition that has run for so long after a failure goes on as if there had been none.
+const STEADY: Duration = Duration::from_secs(5);
 
 /// The worker threads of a process.
 pub struct Workers {
@@ -64,19 +68,12 @@ impl Workers {
 }
 
 enum Slot {
-    Running(Box<Partitioned>),
+    /// `pause` and `tries` are those of before, until it has run for a while.
+    Running { partition: Box<Partitioned>, since: Instant, pause: Duration, tries: u32 },
     /// It is being taken over.
-    TakingOver {
-        recovery: JoinHandle<Result<Recovered, RecoveryError>>,
-        pause: Duration,
-        tries: u32,
-    },
+    TakingOver { recovery: JoinHandle<Result<Recovered, RecoveryError>>, pause: Duration, tries: u32 },
     /// `tries` counts those that failed in a row.
-    Waiting {
-        until: Instant,
-        pause: Duration,
-        tries: u32,
-    },
+    Waiting { until: Instant, pause: Duration, tries: u32 },
 }
 
 fn run(around: &Surroundings, index: usize, watch: Arc<Watch>) {
@@ -125,7 +122,7 @@ fn run(around: &Surroundings, index: usize, watch: Arc<Watch>) {
 /// is waited for: nobody may fence it after it was given away.
 fn let_go(partition: Partition, slot: Option<Slot>, around: &Surroundings, worker: &mut Worker) {
     match slot {
-        Some(Slot::Running(running)) => running.drop_from(worker),
+        Some(Slot::Running { partition: running, .. }) => running.drop_from(worker, 0),
         Some(Slot::TakingOver { recovery, .. }) => match recovery.join() {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => tracing::warn!(partition, error = chain(&error), "what was being taken over is given away"),
@@ -133,6 +130,7 @@ fn let_go(partition: Partition, slot: Option<Slot>, around: &Surroundings, worke
         },
         Some(Slot::Waiting { .. }) | None => {}
     }
+    stopped(partition, false);
     around.assignment.end(partition);
 }
 
@@ -142,7 +140,7 @@ fn take_over(number: Partition, around: &Surroundings, pause: Duration, tries: u
     let recover = move || recover(&*log, &snapshots, number, bounds);
     match std::thread::Builder::new().name(format!("take-over-{number}")).spawn(recover) {
         Ok(recovery) => Slot::TakingOver { recovery, pause, tries },
-        Err(error) => failed(number, &error.into(), pause, tries),
+        Err(error) => failed(number, &error.into(), pause, tries, around),
     }
 }
 
@@ -162,23 +160,37 @@ fn turn(
             let recovered = recovery.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             let begun = recovered.map_err(PartitionError::from);
             match begun.and_then(|recovered| Partitioned::begin(number, recovered, around, host, marker, worker)) {
-                Ok(partition) => (Slot::Running(Box::new(partition)), true),
-                Err(error) => (failed(number, &error, pause, tries), false),
+                Ok(partition) => (Slot::Running { partition: Box::new(partition), since: Instant::now(), pause, tries: tries - 1 }, true),
+                Err(error) => (failed(number, &error, pause, tries, around), false),
             }
         }
-        Slot::Running(mut partition) => match partition.turn(worker) {
-            Ok(worked) => (Slot::Running(partition), worked),
+        Slot::Running { mut partition, since, mut pause, mut tries } => match partition.turn(worker) {
+            Ok(worked) => {
+                if tries > 0 && since.elapsed() > STEADY {
+                    (pause, tries) = (BACK_OFF.0, 0);
+                    around.assignment.goes_on(number);
+                    stopped(number, false);
+                }
+                (Slot::Running { partition, since, pause, tries }, worked)
+            }
             Err(error) => {
-                partition.drop_from(worker);
-                (failed(number, &error, BACK_OFF.0, 1), false)
+                let lag = partition.lag();
+                partition.drop_from(worker, lag);
+                (failed(number, &error, pause, tries + 1, around), false)
             }
         },
     }
 }
 
+fn stopped(number: Partition, is_stopped: bool) {
+    metrics::gauge!("tidegate_partition_stopped", "partition" => number.to_string()).set(f64::from(u8::from(is_stopped)));
+}
+
 /// Tells why a partition stopped. Each time less often: what keeps one away can last, and has been said.
-fn failed(number: Partition, error: &PartitionError, pause: Duration, tries: u32) -> Slot {
+fn failed(number: Partition, error: &PartitionError, pause: Duration, tries: u32, around: &Surroundings) -> Slot {
     metrics::counter!("tidegate_partition_failures_total").increment(1);
+    stopped(number, true);
+    around.assignment.stopped(Stopped { partition: number, tries, failure: chain(error) });
     if tries.is_power_of_two() {
         tracing::error!(
             partition = number,

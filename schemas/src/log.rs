@@ -182,7 +182,9 @@ pub enum LogError {
         generation: u64,
     },
     /// What was to be read is deleted.
-    #[error("offsets from {from} on of {log} {partition} are gone: the log starts at {start}")]
+    #[error(
+        "offsets from {from} on of {log} {partition} are gone: the log starts at {start}; `tidegate run --accept-gap` goes on there, once"
+    )]
     Gone {
         /// Name of the log.
         log: &'static str,

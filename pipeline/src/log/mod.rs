@@ -50,7 +50,8 @@ pub fn open(config: &Config, accept_gap: bool) -> anyhow::Result<OpenLog> {
             let lock = lock(data)?;
             let place = data.join("log-id");
             let expected = known_id(&place)?;
-            let options = kafka::Options { expected, accept_gap, ..kafka_options(config) };
+            // A folder that knows a log looks for that one: under a wrong prefix nothing is made.
+            let options = kafka::Options { expected, accept_gap, create: expected.is_none(), ..kafka_options(config) };
             let log = KafkaLog::open(options).context("log on Kafka")?;
             if expected.is_none() {
                 fs::write(&place, log.log_id().to_string()).with_context(|| format!("file {}", place.display()))?;

@@ -1,5 +1,6 @@
 //! The log on a real Apache Kafka.
 
+mod away;
 pub mod broker;
 pub mod cluster;
 mod group;

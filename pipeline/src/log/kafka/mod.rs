@@ -288,7 +288,7 @@ fn absent(names: &Names) -> LogError {
     LogError::Unfit {
         place: format!("topic {}", names.of(Topic::Meta)),
         detail: "there is no log under this log.kafka.topic_prefix".into(),
-        remedy: "name the prefix that processes run with, or start one: it makes the topics".into(),
+        remedy: "name the prefix that processes run with, or start one with a new data folder: it makes the topics".into(),
     }
 }
 
