@@ -4,32 +4,37 @@
 use crate::workload::Workload;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use std::sync::Arc;
 use tidegate_operators::event::{Bundle, Event, Progress};
 use tidegate_schemas::document::{Kind, Value};
-use tidegate_schemas::row::{Cell, Row};
+use tidegate_schemas::row::Cell;
 use tidegate_schemas::time;
 use tidegate_schemas::verdict::{Code, Rejection, StageName};
 
 /// What an event of a workload becomes: the cells of its row in the order of its table, and its own time.
-type Made = Option<(Vec<Cell>, Option<i64>)>;
+type Made<'v, const N: usize> = Option<([Cell<'v>; N], Option<i64>)>;
 
 /// Takes a bundle from its documents to its rows. What the workload's checks refuse is a rejection.
 pub fn apply(bundle: &mut Bundle, workload: Workload) {
-    let make = match workload {
-        Workload::W1 => w1,
-        Workload::W2 => w2,
-        Workload::W3 => w3,
-    };
-    let Some(event_type) = bundle.plan.as_ref().map(|p| std::sync::Arc::from(p.template.template.id.as_str())) else { return };
-    for event in &mut bundle.events {
+    match workload {
+        Workload::W1 => each(bundle, w1),
+        Workload::W2 => each(bundle, w2),
+        Workload::W3 => each(bundle, w3),
+    }
+}
+
+fn each<const N: usize>(bundle: &mut Bundle, make: impl Fn(&Event) -> Made<'_, N>) {
+    let Bundle { plan: Some(plan), events, rows, .. } = bundle else { return };
+    let event_type = Arc::from(plan.template.template.id.as_str());
+    for event in events {
         event.progress = match make(event) {
-            Some((cells, occurred_at)) => Progress::Transformed(vec![Row {
-                occurred_at: occurred_at.or(event.occurred_at).unwrap_or(event.origin.received_at),
-                event_type: std::sync::Arc::clone(&event_type),
-                cells,
-                attributes: Vec::new(),
-            }]),
-            None => Progress::Rejected(Rejection::new(StageName::Validate, Code::OutOfRange, "")),
+            Some((cells, occurred_at)) => {
+                let first = rows.len() as u32;
+                cells.into_iter().enumerate().for_each(|(column, cell)| rows.set(column, cell));
+                rows.end(occurred_at.or(event.occurred_at).unwrap_or(event.origin.received_at), &event_type, Vec::new());
+                Progress::Transformed(first..first + 1)
+            }
+            None => Progress::Rejected(Rejection::new(StageName::Validate, Code::OutOfRange, "").into()),
         };
     }
 }
@@ -53,13 +58,13 @@ fn text<'v>(value: Option<Value<'v>>, most: usize) -> Option<&'v str> {
     value?.as_str().filter(|t| (1..=most).contains(&t.len()))
 }
 
-fn w1(event: &Event) -> Made {
+fn w1(event: &Event) -> Made<'_, 12> {
     let names = ["temperature", "humidity", "pressure", "battery", "rssi", "snr", "seq", "site", "fw", "loc"];
     let [temperature, humidity, pressure, battery, rssi, snr, seq, site, fw, loc] = members(event.document.root(), names);
     let [lat, lon, alt] = members(loc?, ["lat", "lon", "alt"]);
     let all = f64::NEG_INFINITY..=f64::INFINITY;
     let place = |value| number(value, *all.start(), *all.end()).map(Cell::F64);
-    let cells = vec![
+    let cells = [
         Cell::F64(number(temperature, -40.0, 85.0)?),
         Cell::F64(number(humidity, 0.0, 100.0)?),
         Cell::F64(number(pressure, 300.0, 1_200.0)?),
@@ -76,7 +81,7 @@ fn w1(event: &Event) -> Made {
     Some((cells, None))
 }
 
-fn w2(event: &Event) -> Made {
+fn w2(event: &Event) -> Made<'_, 11> {
     let [port, data] = members(event.document.root(), ["fPort", "data"]);
     let mut p = [0; 32];
     let len = STANDARD.decode_slice(data?.as_str()?, &mut p).ok()?;
@@ -88,7 +93,7 @@ fn w2(event: &Event) -> Made {
         return None;
     }
     let when = |there: bool, cell| if there { cell } else { Cell::Null };
-    let cells = vec![
+    let cells = [
         Cell::I64(p[0].into()),
         Cell::F64(temperature),
         Cell::F64(humidity),
@@ -104,7 +109,7 @@ fn w2(event: &Event) -> Made {
     Some((cells, None))
 }
 
-fn w3(event: &Event) -> Made {
+fn w3(event: &Event) -> Made<'_, 14> {
     let names = ["id", "device", "tenant", "type", "ts", "seq", "battery", "rssi", "snr", "active", "location", "readings", "payload"];
     let [id, device, tenant, kind, ts, seq, battery, rssi, snr, active, location, readings, payload] =
         members(event.document.root(), names);
@@ -135,7 +140,7 @@ fn w3(event: &Event) -> Made {
     }
     let t = f64::from(i16::from_be_bytes([p[2], p[3]])) / 100.0;
     let rounded = |n: f64| (n + 0.5).floor();
-    let cells = vec![
+    let cells = [
         Cell::Text(device.into()),
         Cell::Timestamp(time::from_millis(ts)?),
         Cell::F64(rounded(t * 100.0) / 100.0),

@@ -6,7 +6,7 @@ use crate::workload::Random;
 use anyhow::Context;
 use std::path::Path;
 use std::sync::Arc;
-use tidegate_schemas::block::RowsBuilder;
+use tidegate_schemas::block::{Head, RowsBuilder};
 use tidegate_schemas::catalog::Catalog;
 use tidegate_schemas::ids::Position;
 use tidegate_schemas::row::{Cell, Origin, Row};
@@ -72,8 +72,8 @@ impl Sensor {
             Cell::I64(-70 - random.below(12) as i64),
             rounded(7.0 + random.decimal(-2, 2, 10), 10.0),
             Cell::I64(sequence as i64),
-            Cell::Text(self.site.clone()),
-            Cell::Text(self.firmware.clone()),
+            Cell::Text(self.site.to_string().into()),
+            Cell::Text(self.firmware.to_string().into()),
             Cell::F64(self.place[0]),
             Cell::F64(self.place[1]),
             Cell::F64(self.place[2]),
@@ -109,7 +109,9 @@ pub fn fill(folder: &Path, catalog: &Catalog, rows: u64) -> anyhow::Result<Commi
                 received_at: told_at(n) + WAY,
             };
             let row = sensor.row(told_at(n), n / ASSETS, &mut random);
-            builder.push(TENANT, &sensor.organization, "w1", "w1@1", &origin, 0, &row)?;
+            let organization = &*sensor.organization;
+            let head = Head { tenant: TENANT, organization, source: "w1", template: "w1@1", origin: &origin, number: 0 };
+            builder.push(head, &row)?;
         }
         log.commit(&of, builder.finish()?)?;
     }

@@ -1,12 +1,14 @@
 //! Events under way: what the stages pass on to one another.
 
 use crate::script::Note;
+use std::ops::Range;
 use std::sync::Arc;
 use tidegate_schemas::block::ScriptRun;
 use tidegate_schemas::catalog::{PinnedAsset, PinnedSource, PinnedTemplate};
 use tidegate_schemas::document::Document;
 use tidegate_schemas::envelope::Envelope;
 use tidegate_schemas::row::{Origin, Row};
+use tidegate_schemas::rows::Rows;
 use tidegate_schemas::table::Table;
 use tidegate_schemas::time::Micros;
 use tidegate_schemas::verdict::{Rejection, StageName};
@@ -47,14 +49,14 @@ pub struct Event {
 pub enum Progress {
     /// The next stage that has to look at it: stages before it are done, those after it are not.
     At(StageName),
-    /// It has its rows.
-    Transformed(Vec<Row>),
+    /// It has its rows: these of its bundle.
+    Transformed(Range<u32>),
     /// A script left it out on purpose.
     Filtered,
     /// It was seen in an earlier epoch.
     Duplicate,
-    /// It was refused.
-    Rejected(Rejection),
+    /// It was refused. Few are, and an event is moved often.
+    Rejected(Box<Rejection>),
 }
 
 /// Events of one source and one template version that pass the stages together, in raw order.
@@ -66,8 +68,39 @@ pub struct Bundle {
     pub plan: Option<Plan>,
     /// The events.
     pub events: Vec<Event>,
+    /// What the events became, in the columns of the plan's table.
+    pub rows: Rows,
     /// What the scripts did so far, by stage.
     pub runs: Vec<ScriptRun>,
+}
+
+impl Bundle {
+    /// Events that have no rows yet; `room` for so many.
+    pub fn new(source: Option<Arc<PinnedSource>>, plan: Option<Plan>, events: Vec<Event>, room: usize) -> Self {
+        let rows = plan.as_ref().map_or_else(Rows::default, |plan| Rows::new(&plan.table, room));
+        Self { source, plan, events, rows, runs: Vec::new() }
+    }
+
+    /// The rows of one of its events by themselves; none where it has none.
+    pub fn rows_of(&self, event: &Event) -> Option<Vec<Row>> {
+        match &event.progress {
+            Progress::Transformed(rows) => Some(self.rows.range(rows.clone())),
+            _ => None,
+        }
+    }
+
+    /// Takes over the events of another bundle of this source and plan, and what they became.
+    pub fn append(&mut self, other: &mut Self) {
+        let moved = self.rows.len() as u32;
+        other.rows.range(0..other.rows.len() as u32).iter().for_each(|row| self.rows.push(row));
+        self.events.extend(other.events.drain(..).map(|mut event| {
+            if let Progress::Transformed(rows) = &mut event.progress {
+                *rows = rows.start + moved..rows.end + moved;
+            }
+            event
+        }));
+        self.runs.append(&mut other.runs);
+    }
 }
 
 /// A template version with its table.
@@ -111,6 +144,6 @@ impl Event {
 
     /// Ends its way with a rejection.
     pub fn reject(&mut self, rejection: Rejection) {
-        self.go(Progress::Rejected(rejection));
+        self.go(Progress::Rejected(Box::new(rejection)));
     }
 }

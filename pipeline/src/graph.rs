@@ -228,11 +228,10 @@ impl Shared {
         }
         for event in std::mem::take(&mut bundle.events) {
             let at = event.origin.at;
-            let mut one = Bundle { source: bundle.source.clone(), plan: bundle.plan.clone(), events: vec![event], runs: Vec::new() };
+            let mut one = Bundle::new(bundle.source.clone(), bundle.plan.clone(), vec![event], 1);
             self.marker.enter(Noted::Event { partition, at, events });
             self.timed(&mut one, name, stage, context)?;
-            bundle.events.append(&mut one.events);
-            bundle.runs.append(&mut one.runs);
+            bundle.append(&mut one);
         }
         Ok(())
     }

@@ -153,7 +153,7 @@ pub struct CommitRecord {
     pub clean: Range<u64>,
     /// Offsets in `audit`.
     pub audit: Range<u64>,
-    /// SHA-256 over the output, durations left out, in hex.
+    /// BLAKE3 over the output, durations left out, in hex.
     pub output_hash: String,
     /// Faults to honour.
     pub faults: Vec<Fault>,

@@ -23,6 +23,7 @@ pub mod locate;
 pub mod log;
 pub mod receipt;
 pub mod row;
+pub mod rows;
 pub mod secret;
 pub mod sink;
 pub mod store;

@@ -1,12 +1,13 @@
-//! A row of a tenant's table, before it becomes columns.
+//! Values of a tenant's table, and what a row has of its event.
 
 use crate::ids::Position;
 use crate::time::Micros;
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// One value of a declared field.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Cell {
+pub enum Cell<'a> {
     /// Absent.
     Null,
     /// `bool`
@@ -16,7 +17,7 @@ pub enum Cell {
     /// `f64`
     F64(f64),
     /// `text`, and `json` as its text.
-    Text(Box<str>),
+    Text(Cow<'a, str>),
     /// `timestamp`
     Timestamp(Micros),
 }
@@ -36,7 +37,7 @@ pub struct Origin {
     pub received_at: Micros,
 }
 
-/// One row. Its table gives the order of `cells`.
+/// One row by itself, as tests and tools look at it. Its table gives the order of `cells`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
     /// The device's own time, else received-at.
@@ -44,7 +45,7 @@ pub struct Row {
     /// What kind of event it is, else the template's id.
     pub event_type: Arc<str>,
     /// As many as the table has fields, in its order.
-    pub cells: Vec<Cell>,
+    pub cells: Vec<Cell<'static>>,
     /// Undeclared fields, each as JSON text or plain text.
     pub attributes: Vec<(Box<str>, Box<str>)>,
 }

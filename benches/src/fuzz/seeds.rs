@@ -11,7 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use tidegate_operators::duplicates::Duplicates;
 use tidegate_schemas::block::{
-    Attribution, EpochHeader, OutcomesBlock, RejectionRow, RejectionsBuilder, RowsBuilder, ScriptRun, encode, script_runs,
+    Attribution, EpochHeader, Head, OutcomesBlock, RejectionRow, RejectionsBuilder, RowsBuilder, ScriptRun, encode, script_runs,
 };
 use tidegate_schemas::commit::{CommitRecord, Counts, Fault, SnapshotRef, TableRows, TenantCounts};
 use tidegate_schemas::definition::{Chain, Change, Definition};
@@ -350,7 +350,8 @@ fn blocks(made: &mut Made) -> anyhow::Result<()> {
     };
     let mut rows = RowsBuilder::new(of.clone(), &table, 0);
     for tenant in ["acme", "acme", "other"] {
-        rows.push(tenant, "v/c", "lns", "t@1", &origin, 0, &row)?;
+        let head = Head { tenant, organization: "v/c", source: "lns", template: "t@1", origin: &origin, number: 0 };
+        rows.push(head, &row)?;
     }
     let rejection = Rejection::new(StageName::Decode, Code::PayloadInvalid, "not hex").at("/p");
     let mut rejections = RejectionsBuilder::new(of.clone());

@@ -8,9 +8,10 @@ pub(crate) use container::{Containers, document};
 use crate::event::Event;
 use crate::script::driver::{Name, names};
 use crate::script::enter::exact;
-use crate::stages::transform::fields::{Draft, Fields, Problem, Scalar, absent, cell, event_type, occurred_at, plain};
+use crate::stages::transform::fields::{Declared, Draft, Fields, Problem, Scalar, absent, cell, event_type, occurred_at, plain};
 use tidegate_schemas::limits::{REJECTION_DETAIL_BYTES_MAX, RESULT_FIELDS_MAX, RESULT_ROWS_MAX};
-use tidegate_schemas::row::{Cell, Row};
+use tidegate_schemas::row::Cell;
+use tidegate_schemas::rows::Rows;
 use tidegate_schemas::table::{Field, FieldType};
 use tidegate_schemas::verdict::{Code, Rejection, StageName, cut};
 
@@ -82,18 +83,23 @@ fn is_null(value: &impl Lent) -> bool {
     value.scalar(|scalar| matches!(scalar, Scalar::Null))
 }
 
-/// The cell of a declared field.
-fn field_cell(field: &Field, value: &impl Lent, budget: &mut Budget) -> Result<Cell, Problem> {
+/// Sets a declared field of the row under way.
+fn set(declared: Declared<'_>, value: &impl Lent, budget: &mut Budget, rows: &mut Rows) -> Result<(), Problem> {
+    let field = declared.field;
     if field.kind == FieldType::Json && !is_null(value) {
         let text = json(value, budget).map_err(|p| p.below(&field.name))?;
-        return Ok(Cell::Text(text.into()));
+        rows.set(declared.cell, Cell::Text(text.into()));
+        return Ok(());
     }
-    value.scalar(|scalar| scalar_cell(field, scalar, budget))
+    value.scalar(|scalar| {
+        rows.set(declared.cell, scalar_cell(field, scalar, budget)?);
+        Ok(())
+    })
 }
 
 /// The cell of a declared field that is not of type `json`.
 #[inline]
-fn scalar_cell(field: &Field, scalar: Scalar<'_>, budget: &mut Budget) -> Result<Cell, Problem> {
+fn scalar_cell<'a>(field: &Field, scalar: Scalar<'a>, budget: &mut Budget) -> Result<Cell<'a>, Problem> {
     if let Some(cell) = plain(field, scalar) {
         budget.take(SCALAR_BYTES)?;
         return Ok(cell);
@@ -101,7 +107,7 @@ fn scalar_cell(field: &Field, scalar: Scalar<'_>, budget: &mut Budget) -> Result
     checked_cell(field, scalar, budget)
 }
 
-fn checked_cell(field: &Field, scalar: Scalar<'_>, budget: &mut Budget) -> Result<Cell, Problem> {
+fn checked_cell<'a>(field: &Field, scalar: Scalar<'a>, budget: &mut Budget) -> Result<Cell<'a>, Problem> {
     let cell = match (field.kind, scalar) {
         (_, Scalar::Null) => return absent(field),
         // Where a number cannot hold the integer, a text does.
@@ -115,7 +121,8 @@ fn checked_cell(field: &Field, scalar: Scalar<'_>, budget: &mut Budget) -> Resul
     Ok(cell)
 }
 
-/// What walking the pairs of a table gave of a row.
+/// What walking the pairs of a table gave of a row, beside what it set of the row under way.
+#[derive(Default)]
 struct Walked {
     draft: Draft,
     /// Pairs, counted up to some number.
@@ -128,44 +135,45 @@ struct Walked {
 
 impl Walked {
     /// Nothing of a table that has so many pairs.
-    fn nothing(fields: &Fields<'_>, count: usize) -> Self {
-        Self { draft: Draft { cells: fields.empty(), ..Draft::default() }, count, known: 0, left: None }
+    fn nothing(count: usize, rows: &mut Rows) -> Self {
+        rows.cancel();
+        Self { count, ..Self::default() }
     }
 
-    fn of(fields: &Fields<'_>, table: &impl Lent, most: usize, budget: &mut Budget) -> Self {
-        let (before, mut walked) = (*budget, Self { left: Some(Vec::new()), ..Self::nothing(fields, 0) });
-        match table.count(most, |member, scalar| walked.meet(fields, member, scalar, budget)) {
+    fn of(fields: &Fields<'_>, table: &impl Lent, most: usize, budget: &mut Budget, rows: &mut Rows) -> Self {
+        let (before, mut walked) = (*budget, Self { left: Some(Vec::new()), ..Self::default() });
+        match table.count(most, |member, scalar| walked.meet(fields, member, scalar, budget, rows)) {
             (count, true) => Self { count, ..walked },
             (count, false) => {
                 *budget = before;
-                Self::nothing(fields, count)
+                Self::nothing(count, rows)
             }
         }
     }
 
     /// Takes a member whose value is right: what is wrong is told in the order of the fields.
     #[inline]
-    fn meet(&mut self, fields: &Fields<'_>, member: usize, scalar: Scalar<'_>, budget: &mut Budget) {
+    fn meet(&mut self, fields: &Fields<'_>, member: usize, scalar: Scalar<'_>, budget: &mut Budget, rows: &mut Rows) {
         if let Some(declared) = fields.declared.get(member)
             && let Some(cell) = plain(declared.field, scalar)
             && let Some(left) = budget.0.checked_sub(SCALAR_BYTES)
         {
             budget.0 = left;
-            self.draft.cells[declared.cell] = cell;
+            rows.set(declared.cell, cell);
             self.known += 1;
         } else {
-            self.meet_other(fields, member, scalar, budget);
+            self.meet_other(fields, member, scalar, budget, rows);
         }
     }
 
     #[inline(never)]
-    fn meet_other(&mut self, fields: &Fields<'_>, member: usize, scalar: Scalar<'_>, budget: &mut Budget) {
+    fn meet_other(&mut self, fields: &Fields<'_>, member: usize, scalar: Scalar<'_>, budget: &mut Budget, rows: &mut Rows) {
         let is_taken = match fields.declared.get(member) {
             Some(_) if matches!(scalar, Scalar::Null) => true,
             Some(declared) if declared.field.kind == FieldType::Json => false,
             Some(declared) => match checked_cell(declared.field, scalar, budget) {
                 Ok(cell) => {
-                    self.draft.cells[declared.cell] = cell;
+                    rows.set(declared.cell, cell);
                     self.known += 1;
                     true
                 }
@@ -192,23 +200,22 @@ impl Walked {
     }
 
     /// Looks at what is left; how many members are known then.
-    fn finish(mut self, fields: &Fields<'_>, table: &impl Lent, budget: &mut Budget) -> Result<(Draft, usize), Problem> {
+    fn finish(mut self, fields: &Fields<'_>, table: &impl Lent, budget: &mut Budget, rows: &mut Rows) -> Result<(Draft, usize), Problem> {
         let left = self.left.take();
         let is_left = |member| left.as_ref().is_none_or(|left| left.contains(&member));
         let names = fields.declared.len();
         for (member, declared) in fields.declared.iter().enumerate() {
-            let cell = &mut self.draft.cells[declared.cell];
-            if !matches!(cell, Cell::Null) {
+            if rows.is_set(declared.cell) {
                 continue;
             }
-            *cell = if is_left(member) {
+            if is_left(member) {
                 table.member(names::field(member, &declared.field.name), |value| {
                     self.known += usize::from(!is_null(value));
-                    field_cell(declared.field, value, budget)
-                })?
+                    set(*declared, value, budget, rows)
+                })?;
             } else {
-                absent(declared.field)?
-            };
+                absent(declared.field)?;
+            }
         }
         for (member, name) in [(names, names::OCCURRED_AT), (names + 1, names::EVENT_TYPE)] {
             if is_left(member) {
@@ -226,36 +233,46 @@ fn declared(
     walked: Walked,
     before: Budget,
     budget: &mut Budget,
+    rows: &mut Rows,
 ) -> Result<(Draft, usize), Problem> {
     let count = walked.count;
-    match walked.finish(fields, table, budget) {
+    match walked.finish(fields, table, budget, rows) {
         // Which member finds nothing left must not depend on the order of the walk.
         Err(problem) if problem.code == Code::OutputTooLarge => {
             *budget = before;
-            Walked::nothing(fields, count).finish(fields, table, budget)
+            Walked::nothing(count, rows).finish(fields, table, budget, rows)
         }
         finished => finished,
     }
 }
 
-/// The row that was decoded: its declared members, and nothing of the others.
-pub(crate) fn decoded<L: Lent>(fields: &Fields<'_>, event: &Event, table: Option<&L>, budget: &mut Budget) -> Result<Row, Problem> {
-    let Some(table) = table else {
-        for declared in &fields.declared {
-            absent(declared.field)?;
+/// Appends the row that was decoded: its declared members, and nothing of the others. After a problem, here and in [`rows`], the
+/// caller takes back what was appended.
+pub(crate) fn decoded<L: Lent>(
+    fields: &Fields<'_>,
+    event: &Event,
+    table: Option<&L>,
+    budget: &mut Budget,
+    rows: &mut Rows,
+) -> Result<(), Problem> {
+    let mut draft = Draft::default();
+    match table {
+        None => fields.declared.iter().try_for_each(|declared| absent(declared.field).map(drop))?,
+        Some(table) => {
+            let before = *budget;
+            let walked = Walked::of(fields, table, RESULT_FIELDS_MAX, budget, rows);
+            draft = declared(fields, table, walked, before, budget, rows)?.0;
         }
-        return Ok(fields.row(event, Draft { cells: fields.empty(), ..Draft::default() }));
-    };
-    let before = *budget;
-    let walked = Walked::of(fields, table, RESULT_FIELDS_MAX, budget);
-    Ok(fields.row(event, declared(fields, table, walked, before, budget)?.0))
+    }
+    fields.end(event, draft, rows);
+    Ok(())
 }
 
-/// A row, or a list of rows.
-pub(crate) fn rows(fields: &Fields<'_>, event: &Event, table: &impl Lent, budget: &mut Budget) -> Result<Vec<Row>, Problem> {
+/// Appends a row, or a list of rows.
+pub(crate) fn rows(fields: &Fields<'_>, event: &Event, table: &impl Lent, budget: &mut Budget, rows: &mut Rows) -> Result<(), Problem> {
     let len = table.len();
     if len == 0 {
-        return Ok(vec![row(fields, event, table, budget)?]);
+        return row(fields, event, table, budget, rows);
     }
     if len > RESULT_ROWS_MAX {
         return Err(Problem::new(Code::OutputTooLarge, format!("{len} rows, above {RESULT_ROWS_MAX}")));
@@ -275,27 +292,26 @@ pub(crate) fn rows(fields: &Fields<'_>, event: &Event, table: &impl Lent, budget
         let detail = format!("transform returned a list of rows that has the field {name} as well: return a row, or a list of rows");
         return Err(Problem::new(Code::ResultInvalid, detail));
     }
-    let mut rows = Vec::with_capacity(len);
     for i in 1..=len {
         let made = table.element(i, |element| {
             if element.is_table() {
-                row(fields, event, element, budget)
+                row(fields, event, element, budget, rows)
             } else {
                 Err(Problem::new(Code::ResultInvalid, format!("a row is a table, not {}", element.name())))
             }
         });
-        rows.push(made.map_err(|p| p.below(&(i - 1).to_string()))?);
+        made.map_err(|p| p.below(&(i - 1).to_string()))?;
     }
-    Ok(rows)
+    Ok(())
 }
 
 fn is_index(key: Scalar<'_>, len: usize) -> bool {
     matches!(key, Scalar::Int(i) if i >= 1 && i as u64 <= len as u64)
 }
 
-fn row(fields: &Fields<'_>, event: &Event, table: &impl Lent, budget: &mut Budget) -> Result<Row, Problem> {
+fn row(fields: &Fields<'_>, event: &Event, table: &impl Lent, budget: &mut Budget, rows: &mut Rows) -> Result<(), Problem> {
     let before = *budget;
-    let walked = Walked::of(fields, table, RESULT_FIELDS_MAX + 1, budget);
+    let walked = Walked::of(fields, table, RESULT_FIELDS_MAX + 1, budget, rows);
     let count = walked.count;
     if count == 0 {
         // Neither a row nor `nil`: taken as either, something would be made up, or lost in silence.
@@ -305,7 +321,7 @@ fn row(fields: &Fields<'_>, event: &Event, table: &impl Lent, budget: &mut Budge
     if count > RESULT_FIELDS_MAX {
         return Err(Problem::new(Code::OutputTooLarge, format!("a row of more than {RESULT_FIELDS_MAX} fields")));
     }
-    let (mut draft, known) = declared(fields, table, walked, before, budget)?;
+    let (mut draft, known) = declared(fields, table, walked, before, budget, rows)?;
     // A null counts among the others, where it is looked at and left.
     if known < count {
         let mut nameless = None;
@@ -318,7 +334,8 @@ fn row(fields: &Fields<'_>, event: &Event, table: &impl Lent, budget: &mut Budge
         }
         table.each(|key, value, _| key_text(key, |name| attribute(fields, name, value, &mut draft, budget)).unwrap_or(Ok(())))?;
     }
-    Ok(fields.row(event, draft))
+    fields.end(event, draft, rows);
+    Ok(())
 }
 
 /// An undeclared field of a row; null is none.

@@ -16,18 +16,19 @@ use crate::script::{Host, metrics};
 use crate::stages::transform::fields::{Fields, Problem};
 use mlua::Lua;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use tidegate_schemas::block::ScriptRun;
 use tidegate_schemas::catalog::{PinnedSource, PinnedTemplate};
 use tidegate_schemas::commit::Fault;
 use tidegate_schemas::document::{Document, Lookup};
 use tidegate_schemas::ids::TenantId;
 use tidegate_schemas::limits::{RESULT_BYTES_MAX_HARD, SCRIPT_MEMORY_BYTES_HARD, SCRIPT_STEPS_HARD};
-use tidegate_schemas::row::Row;
+use tidegate_schemas::rows::Rows;
 use tidegate_schemas::verdict::{Code, Rejection, StageName};
 
 /// What came of one event.
 enum Outcome {
-    Rows(Vec<Row>),
+    Rows(Range<u32>),
     Filtered,
     Rejected(Rejection),
     /// A stage outside Luau comes next.
@@ -48,7 +49,7 @@ struct Work<'a> {
 
 /// Runs all events that are at `from`, a script stage, through it and the script stages that follow without a gap.
 pub(crate) fn fused(bundle: &mut Bundle, host: &mut Host, context: &EpochContext, from: StageName) {
-    let Bundle { source: Some(source), plan: Some(plan), events, runs } = bundle else { return };
+    let Bundle { source: Some(source), plan: Some(plan), events, rows, runs } = bundle else { return };
     let (template, limits) = (&plan.template, plan.template.template.limits);
     let fields = Fields::new(&template.template.fields, &plan.table, template.template.id.as_str());
     let work = Work {
@@ -78,7 +79,8 @@ pub(crate) fn fused(bundle: &mut Bundle, host: &mut Host, context: &EpochContext
             }
         }
         Ok(compiled) => {
-            let mut session = Session { state: host.take_state(work.tenant, work.allowance.memory), slot: None, given: Given::default() };
+            let state = host.take_state(work.tenant, work.allowance.memory);
+            let mut session = Session { state, slot: None, given: Given::default(), rows };
             for event in events.iter_mut().filter(|e| e.is_at(from)) {
                 let outcome = session.event(host, &work, compiled, event);
                 account.add(host, from, event, &outcome);
@@ -98,7 +100,7 @@ fn conclude(event: &mut Event, outcome: Outcome) {
     let progress = match outcome {
         Outcome::Rows(rows) => Progress::Transformed(rows),
         Outcome::Filtered => Progress::Filtered,
-        Outcome::Rejected(rejection) => Progress::Rejected(rejection),
+        Outcome::Rejected(rejection) => Progress::Rejected(Box::new(rejection)),
         Outcome::Later(stage, decoded) => {
             if decoded.is_some() {
                 event.decoded = decoded.map(Box::new);
@@ -110,10 +112,12 @@ fn conclude(event: &mut Event, outcome: Outcome) {
 }
 
 /// A tenant's state while a bundle passes.
-struct Session {
+struct Session<'a> {
     state: State,
     slot: Option<Slot>,
     given: Given,
+    /// What the events become.
+    rows: &'a mut Rows,
 }
 
 /// What the host finds of one event after the other.
@@ -127,7 +131,7 @@ struct Given {
     known: Containers,
 }
 
-impl Session {
+impl Session<'_> {
     /// One event; what failed for want of memory or time is tried once more, memory in a fresh state.
     fn event(&mut self, host: &mut Host, work: &Work<'_>, compiled: &Compiled, event: &mut Event) -> Outcome {
         let before = event.steps;
@@ -189,7 +193,7 @@ impl Session {
         match self.slot.insert(slot) {
             Slot::Broken(rejection) => Ok(Outcome::Rejected(rejection.clone())),
             Slot::Ready(environment) => {
-                let outcome = call(&mut self.state, environment, host, work, event, &mut self.given);
+                let outcome = call(&mut self.state, environment, host, work, event, &mut self.given, self.rows);
                 event.steps = host.meter.steps();
                 outcome
             }
@@ -205,6 +209,7 @@ fn call(
     work: &Work<'_>,
     event: &Event,
     given: &mut Given,
+    rows: &mut Rows,
 ) -> Result<Outcome, (Spent, StageName)> {
     let declared = work.template.template.payload.as_ref();
     let (mut payload, mut f_port) = (None, None);
@@ -236,9 +241,9 @@ fn call(
     };
     #[cfg(feature = "oracle")]
     if host.by_oracle {
-        return oracle::cross(&environment.functions, &crossed, |ended| settle(meter, &state.lua, work, event, ended, known));
+        return oracle::cross(&environment.functions, &crossed, |ended| settle(meter, &state.lua, work, event, ended, known, rows));
     }
-    raw::cross(&state.crossing, &mut environment.pins, &crossed, |ended| settle(meter, &state.lua, work, event, ended, known))
+    raw::cross(&state.crossing, &mut environment.pins, &crossed, |ended| settle(meter, &state.lua, work, event, ended, known, rows))
 }
 
 /// The stages have ended: what was spent goes before what was returned.
@@ -249,6 +254,7 @@ fn settle<L: Lent>(
     event: &Event,
     ended: mlua::Result<Ended<L>>,
     known: &mut Containers,
+    rows: &mut Rows,
 ) -> Result<Outcome, (Spent, StageName)> {
     // The stage has to be asked before the meter forgets it.
     let stage = meter.stage().unwrap_or(work.from);
@@ -256,12 +262,12 @@ fn settle<L: Lent>(
         (Some(spent), _) => Err((spent, stage)),
         (None, Err(error)) if is_memory(&error) => Err((Spent::Memory, stage)),
         (None, Err(error)) => Ok(Outcome::Rejected(describe(stage, &error).into_rejection())),
-        (None, Ok(ended)) => Ok(outcome(work, event, ended, known)),
+        (None, Ok(ended)) => Ok(outcome(work, event, ended, known, rows)),
     }
 }
 
 /// Reads what the stages returned.
-fn outcome<L: Lent>(work: &Work<'_>, event: &Event, ended: Ended<L>, known: &mut Containers) -> Outcome {
+fn outcome<L: Lent>(work: &Work<'_>, event: &Event, ended: Ended<L>, known: &mut Containers, rows: &mut Rows) -> Outcome {
     let mut budget = Budget::new(work.result_bytes);
     let rejected = |problem: Problem, stage| Outcome::Rejected(problem.into_rejection(stage));
     match ended {
@@ -272,14 +278,16 @@ fn outcome<L: Lent>(work: &Work<'_>, event: &Event, ended: Ended<L>, known: &mut
         Ended::Errors(errors) => Outcome::Rejected(leave::errors(&errors)),
         Ended::Refused(verdict, why) => Outcome::Rejected(leave::reasons(&verdict, &why)),
         Ended::Filtered => Outcome::Filtered,
-        Ended::Rows(table) => match leave::rows(&work.fields, event, &table, &mut budget) {
-            Ok(rows) => Outcome::Rows(rows),
-            Err(problem) => rejected(problem, StageName::Transform),
-        },
-        Ended::Decoded(table) => match leave::decoded(&work.fields, event, table.as_ref(), &mut budget) {
-            Ok(row) => Outcome::Rows(vec![row]),
-            Err(problem) => rejected(problem, StageName::Transform),
-        },
+        Ended::Rows(table) => {
+            let first = rows.len();
+            let made = leave::rows(&work.fields, event, &table, &mut budget, rows);
+            made_rows(made, first, rows)
+        }
+        Ended::Decoded(table) => {
+            let first = rows.len();
+            let made = leave::decoded(&work.fields, event, table.as_ref(), &mut budget, rows);
+            made_rows(made, first, rows)
+        }
         Ended::Later(data) => {
             let stage = match work.run.transform {
                 Transforming::Later(stage) => stage,
@@ -289,6 +297,17 @@ fn outcome<L: Lent>(work: &Work<'_>, event: &Event, ended: Ended<L>, known: &mut
                 Ok(decoded) => Outcome::Later(stage, decoded),
                 Err(problem) => rejected(problem.below("data"), StageName::Decode),
             }
+        }
+    }
+}
+
+/// The rows that were appended, or none where one of them cannot be.
+fn made_rows(made: Result<(), Problem>, first: usize, rows: &mut Rows) -> Outcome {
+    match made {
+        Ok(()) => Outcome::Rows(first as u32..rows.len() as u32),
+        Err(problem) => {
+            rows.truncate(first);
+            Outcome::Rejected(problem.into_rejection(StageName::Transform))
         }
     }
 }

@@ -92,8 +92,7 @@ impl State {
     pub(crate) fn new(native: bool, forms_after: usize, is_shared: bool, meter: &Rc<Meter>) -> mlua::Result<Self> {
         let libraries = StdLib::TABLE | StdLib::STRING | StdLib::MATH | StdLib::BIT | StdLib::BUFFER | StdLib::UTF8;
         let lua = Lua::new_with(libraries, LuaOptions::new())?;
-        // What is native is said where it is loaded: for a cold tenant the translation costs more than it saves.
-        lua.enable_jit(false);
+        lua.enable_jit(native);
         let (goal, speed, step) = COLLECTOR;
         lua.gc_inc(goal, speed, step);
         let globals = lua.globals();
@@ -101,6 +100,8 @@ impl State {
         let empty = lua.create_table()?;
         empty.set_readonly(true);
         let input = lua.load(prelude()?).set_name("=tidegate").set_mode(ChunkMode::Binary).call((&globals, natives))?;
+        // What else is native is said where it is loaded: for a cold tenant the translation costs more than it saves.
+        lua.enable_jit(false);
         let crossing = Crossing::new(&lua, input)?;
         lua.sandbox(true)?;
         let (environments, attributes) = (HashMap::new(), HashMap::new());

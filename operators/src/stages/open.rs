@@ -6,7 +6,6 @@ use crate::stages::transform::fields::{Scalar, timestamp};
 use bytes::Bytes;
 use hashbrown::HashMap;
 use std::borrow::Cow;
-use std::fmt::Write;
 use std::sync::Arc;
 use tidegate_schemas::catalog::{Catalog, PinnedSource, PinnedTemplate};
 use tidegate_schemas::definition::{ApiKey, Asset, Place};
@@ -59,7 +58,7 @@ pub fn apply(slices: &[Slice], catalog: &Catalog, log: LogId, seen: Seen<'_>) ->
             keys: DuplicateKeys::of(log, slice.envelope.tenant.as_str(), slice.envelope.source.as_str()),
             key: catalog.key(slice.envelope.credential.as_str()).cloned(),
             source,
-            receipt: slice.envelope.receipt.to_string(),
+            derived: DerivedId(format!("{}-", slice.envelope.receipt)),
             nobody: Arc::from(""),
             last_template: None,
             ways,
@@ -96,7 +95,7 @@ impl Gathered {
                 self.room -= room;
                 let mut events = Vec::with_capacity(room);
                 events.push(event);
-                self.bundles.push(Bundle { source: source.cloned(), plan, events, runs: Vec::new() });
+                self.bundles.push(Bundle::new(source.cloned(), plan, events, room));
             }
         }
     }
@@ -122,12 +121,30 @@ struct OpenRecord<'a> {
     keys: DuplicateKeys,
     key: Option<Arc<ApiKey>>,
     source: Option<Arc<PinnedSource>>,
-    receipt: String,
+    derived: DerivedId,
     /// Stands for ids that are not known.
     nobody: Arc<str>,
     /// Most records name one template only.
     last_template: Option<(NodeId, String, Plan)>,
     ways: &'a mut Ways,
+}
+
+/// Ids of events whose senders gave them none, by receipt and index.
+struct DerivedId(String);
+
+impl DerivedId {
+    /// One that was released keeps what it had.
+    fn of(&mut self, event: &Event) -> Arc<str> {
+        let released = event.envelope.release.as_ref().and_then(|r| r.events.get(event.origin.at.ordinal as usize));
+        if let Some(released) = released {
+            return released.id.as_str().into();
+        }
+        let begin = self.0.len();
+        self.0.push_str(itoa::Buffer::new().format(event.origin.index));
+        let id = self.0.as_str().into();
+        self.0.truncate(begin);
+        id
+    }
 }
 
 impl OpenRecord<'_> {
@@ -138,7 +155,7 @@ impl OpenRecord<'_> {
         let Some(span) = envelope.events.get(ordinal as usize).copied() else {
             let refused = &envelope.refused[ordinal as usize - accepted];
             let mut event = self.blank(at, refused.span);
-            event.origin.event_id = self.derived_id(&event);
+            event.origin.event_id = self.derived.of(&event);
             event.reject(Rejection {
                 stage: StageName::Ingest,
                 code: refused.code.clone(),
@@ -153,25 +170,10 @@ impl OpenRecord<'_> {
             Ok(plan) => (event, plan),
             Err(rejection) => {
                 if event.origin.event_id.is_empty() {
-                    event.origin.event_id = self.derived_id(&event);
+                    event.origin.event_id = self.derived.of(&event);
                 }
                 event.reject(rejection);
                 (event, None)
-            }
-        }
-    }
-
-    /// The id of an event whose sender gave it none; one that was released keeps what it had.
-    fn derived_id(&self, event: &Event) -> Arc<str> {
-        let of = self.slice.envelope.release.as_ref().and_then(|r| r.events.get(event.origin.at.ordinal as usize));
-        match of {
-            Some(released) => released.id.as_str().into(),
-            None => {
-                let mut id = String::with_capacity(self.receipt.len() + 11);
-                id.push_str(&self.receipt);
-                // Writing to a String cannot fail.
-                let _ = write!(id, "-{}", event.origin.index);
-                id.into()
             }
         }
     }
@@ -223,7 +225,7 @@ impl OpenRecord<'_> {
         event.asset = self.catalog.asset(&source.tenant, &event.origin.asset).cloned();
         event.origin.event_id = match found.event_id(&source, &mut self.ways.event_id, event.origin.index)? {
             Some(id) => id,
-            None => self.derived_id(event),
+            None => self.derived.of(event),
         };
         event.key = self.keys.key(&event.origin.event_id);
         if (self.seen)(&event.key) {

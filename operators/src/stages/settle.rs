@@ -8,17 +8,17 @@
 use crate::duplicates::Duplicates;
 use crate::event::{Bundle, Event, Progress};
 use hashbrown::HashSet;
-use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 use tidegate_schemas::block::{
-    self, Attribution, Block, BlockError, OutcomesBlock, RejectionRow, RejectionsBuilder, ReleaseRow, RowsBuilder, ScriptRun, script_runs,
+    self, Attribution, Block, BlockError, Head, OutcomesBlock, RejectionRow, RejectionsBuilder, ReleaseRow, RowsBuilder, ScriptRun,
+    script_runs,
 };
 use tidegate_schemas::catalog::PinnedSource;
 use tidegate_schemas::commit::{Counts, Fault, TableRows, TenantCounts};
-use tidegate_schemas::ids::TenantId;
+use tidegate_schemas::ids::{Position, TenantId};
 use tidegate_schemas::limits::EPOCH_OUTPUT_BYTES_MAX;
-use tidegate_schemas::row::Row;
 use tidegate_schemas::system::SystemTable;
 use tidegate_schemas::table::Table;
 use tidegate_schemas::verdict::{Outcome, Rejection, Verdict};
@@ -43,7 +43,7 @@ pub struct Settled {
     pub rows: Vec<TableRows>,
     /// Labels of the template versions that ran.
     pub templates: Vec<String>,
-    /// SHA-256 of the output without durations, in hex.
+    /// BLAKE3 of the output without durations, in hex.
     pub hash: String,
     /// Faults of the host among its events, as whoever ran the stages adds them.
     pub faults: Vec<Fault>,
@@ -71,12 +71,18 @@ pub enum SettleError {
 struct Entry<'a> {
     bundle: &'a Bundle,
     event: &'a Event,
+    at: Position,
+    tenant: &'a TenantId,
     verdict: Verdict,
 }
 
-impl Entry<'_> {
-    fn tenant(&self) -> &TenantId {
-        &self.event.envelope.tenant
+impl<'a> Entry<'a> {
+    fn new(bundle: &'a Bundle, event: &'a Event) -> Self {
+        Self { bundle, event, at: event.origin.at, tenant: &event.envelope.tenant, verdict: Verdict::Rejected }
+    }
+    /// Whether another one's tenant is the same. A bundle is one tenant's.
+    fn is_beside(&self, other: &Self) -> bool {
+        std::ptr::eq(self.bundle, other.bundle) || self.tenant == other.tenant
     }
     /// Where the asset stands; one that is not published stands where its source does.
     fn organization(&self) -> &str {
@@ -90,18 +96,16 @@ impl Entry<'_> {
 
 /// Settles the bundles of one epoch against the keys of all epochs before it.
 pub fn apply(bundles: &[Bundle], seen: &Duplicates, of: &Attribution) -> Result<Settled, SettleError> {
-    let mut entries: Vec<Entry<'_>> = bundles
-        .iter()
-        .flat_map(|bundle| bundle.events.iter().map(move |event| Entry { bundle, event, verdict: Verdict::Rejected }))
-        .collect();
-    entries.sort_unstable_by_key(|e| e.event.origin.at);
+    let mut entries: Vec<Entry<'_>> =
+        bundles.iter().flat_map(|bundle| bundle.events.iter().map(move |event| Entry::new(bundle, event))).collect();
+    entries.sort_unstable_by_key(|e| e.at);
     judge(&mut entries, seen);
 
     let mut settled = Settled::default();
     count(&entries, &mut settled);
     // From here on rows go by tenant; within a tenant the raw order stays.
     if settled.tenants.len() > 1 {
-        entries.sort_by(|a, b| a.tenant().cmp(b.tenant()));
+        entries.sort_by(|a, b| a.tenant.cmp(b.tenant));
     }
     settled.clean = rows(&entries, of, &mut settled.rows)?;
     settled.audit = rejections(&entries, of, &mut settled.rows)?;
@@ -111,7 +115,7 @@ pub fn apply(bundles: &[Bundle], seen: &Duplicates, of: &Attribution) -> Result<
     settled.audit.extend(logs);
     settled.log_bytes_cut = cut;
     settled.rows.sort();
-    let mut hash = Sha256::new();
+    let mut hash = blake3::Hasher::new();
     for block in settled.clean.iter().chain(&settled.audit) {
         hash.update(&block.stream);
     }
@@ -121,7 +125,7 @@ pub fn apply(bundles: &[Bundle], seen: &Duplicates, of: &Attribution) -> Result<
     for block in script_runs(of, &runs)? {
         hash.update(&block.stream);
     }
-    settled.hash = hex::encode(hash.finalize());
+    settled.hash = hash.finalize().to_hex().to_string();
     let bytes = settled.clean.iter().chain(&settled.audit).map(|b| b.stream.len()).sum();
     if bytes > EPOCH_OUTPUT_BYTES_MAX { Err(SettleError::TooLarge { bytes }) } else { Ok(settled) }
 }
@@ -154,9 +158,9 @@ fn count(entries: &[Entry<'_>], settled: &mut Settled) {
     let mut templates: BTreeSet<&str> = BTreeSet::new();
     settled.outcomes.reserve(entries.len());
     // Events of one request come together.
-    for run in entries.chunk_by(|a, b| std::ptr::eq(a.bundle, b.bundle) && a.tenant() == b.tenant()) {
-        let tenant = tenants.entry(run[0].tenant()).or_insert_with(|| TenantCounts {
-            tenant: run[0].tenant().clone(),
+    for run in entries.chunk_by(|a, b| std::ptr::eq(a.bundle, b.bundle)) {
+        let tenant = tenants.entry(run[0].tenant).or_insert_with(|| TenantCounts {
+            tenant: run[0].tenant.clone(),
             counts: Counts::default(),
             steps: 0,
         });
@@ -171,7 +175,7 @@ fn count(entries: &[Entry<'_>], settled: &mut Settled) {
             settled.outcomes.push(Outcome {
                 at: origin.at,
                 index: origin.index,
-                tenant: entry.tenant().clone(),
+                tenant: entry.tenant.clone(),
                 verdict: entry.verdict,
                 key: entry.event.key,
             });
@@ -186,9 +190,19 @@ fn count(entries: &[Entry<'_>], settled: &mut Settled) {
 /// An event with rows.
 struct Taken<'a> {
     entry: &'a Entry<'a>,
-    rows: &'a [Row],
+    /// Its rows in its bundle.
+    rows: Range<u32>,
     source: &'a PinnedSource,
     table: &'a Arc<Table>,
+}
+
+impl Taken<'_> {
+    fn heads(&self) -> impl Iterator<Item = Head<'_>> {
+        let (entry, source) = (self.entry, self.source.source.id.as_str());
+        let (tenant, organization, template) = (entry.tenant.as_str(), entry.organization(), entry.template());
+        let origin = &entry.event.origin;
+        (0..self.rows.len() as u32).map(move |number| Head { tenant, organization, source, template, origin, number })
+    }
 }
 
 /// Blocks of tenants' tables, tables in order of their ids.
@@ -197,35 +211,28 @@ fn rows(entries: &[Entry<'_>], of: &Attribution, account: &mut Vec<TableRows>) -
         .iter()
         .filter_map(|entry| match (entry.verdict, &entry.event.progress, &entry.bundle.plan, &entry.bundle.source) {
             (Verdict::Transformed, Progress::Transformed(rows), Some(plan), Some(source)) => {
-                Some(Taken { entry, rows, source, table: &plan.table })
+                Some(Taken { entry, rows: rows.clone(), source, table: &plan.table })
             }
             _ => None,
         })
         .collect();
     // What goes to one table together: it is looked up once.
-    let runs = || taken.chunk_by(|a, b| Arc::ptr_eq(a.table, b.table) && a.entry.tenant() == b.entry.tenant());
+    let runs = || taken.chunk_by(|a, b| Arc::ptr_eq(a.table, b.table) && a.entry.is_beside(b.entry));
     let mut counts: BTreeMap<&str, BTreeMap<&TenantId, usize>> = BTreeMap::new();
     for run in runs() {
         let tenants = counts.entry(run[0].table.id.as_str()).or_default();
-        *tenants.entry(run[0].entry.tenant()).or_default() += run.iter().map(|t| t.rows.len()).sum::<usize>();
+        *tenants.entry(run[0].entry.tenant).or_default() += run.iter().map(|t| t.rows.len()).sum::<usize>();
     }
     let mut builders: BTreeMap<&str, RowsBuilder> = BTreeMap::new();
     for run in runs() {
         let table = run[0].table;
         let rows = || counts[table.id.as_str()].values().sum();
         let builder = builders.entry(table.id.as_str()).or_insert_with(|| RowsBuilder::new(of.clone(), table, rows()));
-        for Taken { entry, rows, source, .. } in run {
-            for (number, row) in (0..).zip(*rows) {
-                builder.push(
-                    entry.tenant().as_str(),
-                    entry.organization(),
-                    source.source.id.as_str(),
-                    entry.template(),
-                    &entry.event.origin,
-                    number,
-                    row,
-                )?;
-            }
+        // What stands together in its bundle is copied together.
+        let is_next = |a: &Taken<'_>, b: &Taken<'_>| std::ptr::eq(a.entry.bundle, b.entry.bundle) && a.rows.end == b.rows.start;
+        for together in run.chunk_by(is_next) {
+            let (rows, first) = (&together[0].entry.bundle.rows, together[0].rows.start);
+            builder.extend(together.iter().flat_map(Taken::heads), rows, first as usize)?;
         }
     }
     for (table, tenants) in counts {
@@ -248,7 +255,7 @@ fn rejections(entries: &[Entry<'_>], of: &Attribution, account: &mut Vec<TableRo
     for entry in entries {
         let (Verdict::Rejected, Progress::Rejected(rejection)) = (entry.verdict, &entry.event.progress) else { continue };
         builder.push(&row_of(entry, rejection))?;
-        *counts.entry(entry.tenant()).or_default() += 1;
+        *counts.entry(entry.tenant).or_default() += 1;
     }
     let table = SystemTable::Rejections.as_str();
     account.extend(counts.into_iter().map(|(tenant, rows)| TableRows { tenant: tenant.clone(), table: table.to_owned(), rows }));
@@ -258,13 +265,13 @@ fn rejections(entries: &[Entry<'_>], of: &Attribution, account: &mut Vec<TableRo
 /// What became of events that somebody let go on; `entries` are sorted by tenant.
 fn releases(entries: &[Entry<'_>], of: &Attribution, account: &mut Vec<TableRows>) -> Result<Vec<Block>, SettleError> {
     let mut rows = Vec::new();
-    for run in entries.chunk_by(|a, b| a.tenant() == b.tenant()) {
+    for run in entries.chunk_by(Entry::is_beside) {
         let before = rows.len();
         for entry in run {
             let Some(release) = &entry.event.envelope.release else { continue };
             let Some(released) = release.events.get(entry.event.origin.at.ordinal as usize) else { continue };
             rows.push(ReleaseRow {
-                tenant: entry.tenant().as_str(),
+                tenant: entry.tenant.as_str(),
                 source: entry.event.envelope.source.as_str(),
                 origin: &entry.event.origin,
                 template: entry.template(),
@@ -275,7 +282,7 @@ fn releases(entries: &[Entry<'_>], of: &Attribution, account: &mut Vec<TableRows
         }
         if rows.len() > before {
             let table = SystemTable::Releases.as_str().to_owned();
-            account.push(TableRows { tenant: run[0].tenant().clone(), table, rows: (rows.len() - before) as u64 });
+            account.push(TableRows { tenant: run[0].tenant.clone(), table, rows: (rows.len() - before) as u64 });
         }
     }
     Ok(block::releases(of, &rows)?)
@@ -284,7 +291,7 @@ fn releases(entries: &[Entry<'_>], of: &Attribution, account: &mut Vec<TableRows
 fn row_of<'a>(entry: &'a Entry<'a>, rejection: &'a Rejection) -> RejectionRow<'a> {
     let event = entry.event;
     RejectionRow {
-        tenant: entry.tenant().as_str(),
+        tenant: entry.tenant.as_str(),
         organization: entry.organization(),
         source: event.envelope.source.as_str(),
         origin: &event.origin,

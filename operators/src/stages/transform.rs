@@ -6,11 +6,12 @@ pub(crate) mod places;
 
 use crate::event::{Bundle, EpochContext, Event, Progress};
 use crate::script::{self, Host};
-use fields::{Draft, Fields, Problem, Scalar, absent, cell, event_type, occurred_at};
+use fields::{Draft, Fields, Problem, Scalar, absent, cell, event_type, occurred_at, plain};
 use places::Both;
 use tidegate_schemas::definition::{Decode, Mapping, Template, Transform};
 use tidegate_schemas::document::{Document, Value};
-use tidegate_schemas::row::{Cell, Row};
+use tidegate_schemas::row::Cell;
+use tidegate_schemas::rows::Rows;
 use tidegate_schemas::table::{Field, FieldType};
 use tidegate_schemas::verdict::StageName;
 
@@ -48,11 +49,16 @@ pub fn check_constant(fields: &[Field], mapping: &Mapping) -> Result<(), String>
 }
 
 fn transform(bundle: &mut Bundle, mapped: &mut Mapped<'_>) {
-    for event in bundle.events.iter_mut().filter(|e| e.is_at(StageName::Transform)) {
-        let row = mapped.row(event);
-        event.go(match row {
-            Ok(row) => Progress::Transformed(vec![row]),
-            Err(problem) => Progress::Rejected(problem.into_rejection(StageName::Transform)),
+    let Bundle { events, rows, .. } = bundle;
+    for event in events.iter_mut().filter(|e| e.is_at(StageName::Transform)) {
+        let first = rows.len() as u32;
+        let made = mapped.row(event, rows);
+        event.go(match made {
+            Ok(()) => Progress::Transformed(first..first + 1),
+            Err(problem) => {
+                rows.cancel();
+                Progress::Rejected(problem.into_rejection(StageName::Transform).into())
+            }
         });
     }
 }
@@ -77,6 +83,8 @@ struct Mapped<'a> {
 struct Entry<'a> {
     target: Target,
     mapping: &'a Mapping,
+    /// Whether a value is taken as it is found.
+    is_plain: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -105,25 +113,34 @@ impl<'a> Mapped<'a> {
                 ("event_type", _) => Target::EventType,
                 _ => Target::Attribute,
             };
-            entries.push(Entry { target, mapping });
+            let is_plain = mapping.from.is_some() && mapping.scale.is_none() && mapping.offset.is_none();
+            entries.push(Entry { target, mapping, is_plain });
         }
         Self { fields, entries, places, unmapped }
     }
 
-    fn row(&mut self, event: &Event) -> Result<Row, Problem> {
+    fn row(&mut self, event: &Event, rows: &mut Rows) -> Result<(), Problem> {
         let found = self.places.find(event);
-        let mut draft = Draft { cells: self.fields.empty(), ..Draft::default() };
+        let mut draft = Draft::default();
         for (entry, value) in self.entries.iter().zip(&found) {
-            self.apply(entry, *value, &mut draft)?;
+            self.apply(entry, *value, &mut draft, rows)?;
         }
         for index in &self.unmapped {
             absent(self.fields.declared[*index].field)?;
         }
-        Ok(self.fields.row(event, draft))
+        self.fields.end(event, draft, rows);
+        Ok(())
     }
 
-    fn apply(&self, entry: &Entry<'_>, value: Option<Value<'_>>, draft: &mut Draft) -> Result<(), Problem> {
+    fn apply(&self, entry: &Entry<'_>, value: Option<Value<'_>>, draft: &mut Draft, rows: &mut Rows) -> Result<(), Problem> {
         let mapping = entry.mapping;
+        if let (Target::Field(index), true, Some(value)) = (entry.target, entry.is_plain, value)
+            && let declared = &self.fields.declared[index]
+            && let Some(cell) = plain(declared.field, value.kind().into())
+        {
+            rows.set(declared.cell, cell);
+            return Ok(());
+        }
         let scalar = match (&mapping.from, &mapping.constant, value) {
             (Some(_), _, Some(value)) => converted(mapping, value.kind().into()),
             (None, Some(constant), _) => Scalar::Text(constant),
@@ -132,11 +149,12 @@ impl<'a> Mapped<'a> {
         match entry.target {
             Target::Field(index) => {
                 let declared = self.fields.declared[index];
-                draft.cells[declared.cell] = match (declared.field.kind, value) {
+                let cell = match (declared.field.kind, value) {
                     (FieldType::Json, Some(value)) if !matches!(scalar, Scalar::Null) => Cell::Text(json(value).into()),
                     _ if mapping.from.is_none() => constant(declared.field, scalar)?,
                     _ => cell(declared.field, scalar)?,
                 };
+                rows.set(declared.cell, cell);
             }
             Target::OccurredAt => draft.occurred_at = occurred_at(scalar)?,
             Target::EventType => draft.event_type = event_type(scalar)?,
@@ -175,7 +193,7 @@ fn converted<'v>(mapping: &Mapping, scalar: Scalar<'v>) -> Scalar<'v> {
 }
 
 /// A constant is written as text, whatever its field's type.
-fn constant(field: &Field, scalar: Scalar<'_>) -> Result<Cell, Problem> {
+fn constant<'a>(field: &Field, scalar: Scalar<'a>) -> Result<Cell<'a>, Problem> {
     let Scalar::Text(text) = scalar else { return cell(field, scalar) };
     let parsed = match field.kind {
         FieldType::Json => return Ok(Cell::Text(text.into())),

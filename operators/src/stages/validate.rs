@@ -24,7 +24,7 @@ pub fn apply(bundle: &mut Bundle, host: &mut Host, context: &EpochContext) {
             for event in bundle.events.iter_mut().filter(|e| e.is_at(StageName::Validate)) {
                 event.progress = match &*compiled {
                     Ok(compiled) => judge(rules, &compiled.patterns, &mut places, event),
-                    Err(error) => Progress::Rejected(error.clone().into_rejection()),
+                    Err(error) => Progress::Rejected(error.clone().into_rejection().into()),
                 };
             }
         }
@@ -40,7 +40,7 @@ fn judge(rules: &[Rule], patterns: &[Option<Regex>], places: &mut Both, event: &
     let found = places.find(event);
     let mut broken = rules.iter().zip(&found).zip(patterns).filter_map(|((rule, value), pattern)| broken(rule, *value, pattern.as_ref()));
     match broken.next() {
-        Some(first) => Progress::Rejected(together(first, broken)),
+        Some(first) => Progress::Rejected(together(first, broken).into()),
         None => Progress::At(StageName::Transform),
     }
 }

@@ -58,9 +58,9 @@ proptest! {
         let events: Vec<Vec<u8>> = turns.iter().map(|turn| format!("{{\"n\":{}}}", turn % values.len() + 1).into_bytes()).collect();
         let mut bundle = bundle("acme", template, &events.iter().map(Vec::as_slice).collect::<Vec<_>>());
         run(&mut host(), &mut bundle);
-        for (event, turn) in bundle.events.into_iter().zip(turns) {
+        for (ended, turn) in ended(&bundle).into_iter().zip(turns) {
             let expected = as_table(&values[turn % values.len()]);
-            let row = rows(event.progress).remove(0);
+            let row = rows(ended).remove(0);
             for ((_, place), cell) in PLACES.iter().zip(&row.cells) {
                 let found = match cell {
                     Cell::Text(text) => Some(text.parse::<Json>().unwrap()),

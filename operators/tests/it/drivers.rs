@@ -45,9 +45,9 @@ impl Hosts {
 fn told(bundle: &Bundle) -> Vec<String> {
     let is_exhausted = |event: &Event| matches!(&event.progress, Progress::Rejected(r) if r.code == "memory_exhausted");
     if bundle.events.iter().any(is_exhausted) {
-        return bundle.events.iter().map(|e| format!("{:?} {:?}", e.progress, e.decoded)).collect();
+        return bundle.events.iter().zip(ended(bundle)).map(|(e, end)| format!("{end:?} {:?}", e.decoded)).collect();
     }
-    let events = bundle.events.iter().map(|e| format!("{:?} {:?} after {} steps", e.progress, e.decoded, e.steps));
+    let events = bundle.events.iter().zip(ended(bundle)).map(|(e, end)| format!("{end:?} {:?} after {} steps", e.decoded, e.steps));
     events.chain([format!("{:?}", bundle.runs)]).collect()
 }
 

@@ -2,7 +2,6 @@
 
 use crate::scripted::*;
 use std::sync::Arc;
-use tidegate_operators::event::Progress;
 use tidegate_operators::script::{Host, HostOptions, Watch};
 use tidegate_schemas::definition::*;
 use tidegate_schemas::ids::TenantId;
@@ -30,15 +29,14 @@ fn decoding(source: &str, limits: ScriptLimits) -> Template {
     Template { decode: Some(Decode::Script(script(source))), limits, ..template(vec![field("v", FieldType::Text)]) }
 }
 
-fn within_bounds(name: &str, progress: &Progress) -> String {
-    let text = match progress {
-        Progress::Transformed(rows) => format!("{rows:?}"),
-        Progress::Filtered => "filtered".to_owned(),
-        Progress::Rejected(Rejection { code, detail, .. }) => {
+fn within_bounds(name: &str, ended: &Ended) -> String {
+    let text = match ended {
+        Ended::Rows(rows) => format!("{rows:?}"),
+        Ended::Filtered => "filtered".to_owned(),
+        Ended::Rejected(Rejection { code, detail, .. }) => {
             assert!(detail.len() <= 512);
             format!("{code} {detail}")
         }
-        other => panic!("{name}: {other:?}"),
     };
     assert!(text.len() <= 2 << 20, "{name}: {} bytes", text.len());
     assert!(!ESCAPES.iter().any(|e| text.contains(e)), "{name}: {text}");
@@ -83,7 +81,7 @@ fn world(host: &mut Host, tenant: &str) -> String {
     };
     let mut bundle = bundle(tenant, template, &[br#"{"n":5}"#]);
     run(host, &mut bundle);
-    format!("{:?}", rows(bundle.events.remove(0).progress)[0].cells)
+    format!("{:?}", rows(ended(&bundle).remove(0))[0].cells)
 }
 
 #[test]
@@ -105,9 +103,9 @@ fn the_corpus_is_stopped() {
                     let began = std::time::Instant::now();
                     run(&mut host, &mut bundle);
                     let took = began.elapsed();
-                    let event = bundle.events.remove(0);
-                    let told = within_bounds(name, &event.progress);
-                    assert!(event.steps <= steps, "{name}: {} steps, {told}", event.steps);
+                    let told = within_bounds(name, &ended(&bundle)[0]);
+                    let spent = bundle.events[0].steps;
+                    assert!(spent <= steps, "{name}: {spent} steps, {told}");
                     if took > slowest.0 {
                         slowest = (took, format!("{name}, native {native}, {steps} steps: {}", told.get(..60).unwrap_or(&told)));
                     }
@@ -260,7 +258,7 @@ fn tenants_do_not_meet() {
     let mut seen = |tenant: &str, source: &str| {
         let mut bundle = bundle(tenant, transforming(source, fields()), &[b"{}"]);
         run(&mut host, &mut bundle);
-        format!("{:?}", rows(bundle.events.remove(0).progress)[0].cells[0])
+        format!("{:?}", rows(ended(&bundle).remove(0))[0].cells[0])
     };
     assert!(seen("acme", leak).contains("mine1"));
     // Neither another template of the tenant nor the same template of another tenant.
@@ -285,10 +283,10 @@ fn who_takes_too_much_is_alone_with_it() {
         let template = Template { limits, ..transforming(source, vec![field("v", FieldType::Text)]) };
         let mut bundle = bundle(tenant, template, &[b"{}"]);
         run(&mut host, &mut bundle);
-        bundle.events.remove(0).progress
+        ended(&bundle).remove(0)
     };
     // How often each of the others has been seen: 1 where its state has started over.
-    let others = |run_one: &mut dyn FnMut(&str, &str) -> Progress| -> Vec<u64> {
+    let others = |run_one: &mut dyn FnMut(&str, &str) -> Ended| -> Vec<u64> {
         (0..100)
             .map(|n| rows(run_one(&format!("tenant-{n}"), count))[0].cells[0].clone())
             .map(|cell| match cell {
@@ -333,8 +331,8 @@ fn the_host_needs_none_of_a_scripts_memory() {
             // Each asset whose attributes are kept takes a place of that stack.
             bundle.events.iter_mut().enumerate().for_each(|(number, event)| event.asset = Some(asset(number)));
             run(host, &mut bundle);
-            for event in &bundle.events {
-                let told = within_bounds(body, &event.progress);
+            for end in &ended(&bundle) {
+                let told = within_bounds(body, end);
                 assert!(!told.starts_with("script_error") || told.contains("a table was raised"), "{body}: {told}");
             }
             host.used_memory(&TenantId::new("acme").unwrap()).unwrap() as u64

@@ -2,7 +2,6 @@
 
 use crate::scripted::*;
 use std::sync::Arc;
-use tidegate_operators::event::Progress;
 use tidegate_operators::script::{Host, HostOptions, Watch};
 use tidegate_schemas::definition::*;
 use tidegate_schemas::row::Cell;
@@ -12,15 +11,15 @@ use tidegate_schemas::table::FieldType;
 fn through(host: &mut Host, template: Template, events: &[&[u8]]) -> Vec<(u64, String)> {
     let mut bundle = bundle("acme", template, events);
     run(host, &mut bundle);
-    let one = |event: &tidegate_operators::event::Event| match &event.progress {
-        Progress::Transformed(rows) => match &rows[0].cells[0] {
-            Cell::Text(text) => (event.steps, text.to_string()),
+    let one = |ended| match ended {
+        Ended::Rows(rows) => match &rows[0].cells[0] {
+            Cell::Text(text) => text.to_string(),
             other => panic!("{other:?}"),
         },
-        Progress::Rejected(rejection) => (event.steps, format!("{} {}", rejection.code, rejection.detail)),
+        Ended::Rejected(rejection) => format!("{} {}", rejection.code, rejection.detail),
         other => panic!("{other:?}"),
     };
-    bundle.events.iter().map(one).collect()
+    bundle.events.iter().zip(ended(&bundle)).map(|(event, ended)| (event.steps, one(ended))).collect()
 }
 
 fn text_template(body: &str, steps: u64) -> Template {

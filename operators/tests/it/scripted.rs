@@ -160,12 +160,9 @@ pub fn bundle(tenant: &str, template: Template, events: &[&[u8]]) -> Bundle {
     };
     let version = template.version();
     let label = format!("{}@{}", template.id, &version[..12]).into();
-    Bundle {
-        plan: Some(Plan { template: Arc::new(PinnedTemplate { template, version, label }), table: Arc::new(table) }),
-        source: Some(Arc::new(PinnedSource { source, tenant: TenantId::new(tenant).unwrap(), path: tenant.into() })),
-        events: events.iter().enumerate().map(event).collect(),
-        runs: Vec::new(),
-    }
+    let plan = Plan { template: Arc::new(PinnedTemplate { template, version, label }), table: Arc::new(table) };
+    let source = PinnedSource { source, tenant: TenantId::new(tenant).unwrap(), path: tenant.into() };
+    Bundle::new(Some(Arc::new(source)), Some(plan), events.iter().enumerate().map(event).collect(), events.len())
 }
 
 /// All three stages.
@@ -173,29 +170,48 @@ pub fn run(host: &mut Host, bundle: &mut Bundle) {
     stages::apply(bundle, host, &CONTEXT);
 }
 
-/// What became of one JSON event of a template.
-pub fn one(host: &mut Host, template: Template, event: &str) -> Progress {
-    let mut bundle = bundle("acme", template, &[event.as_bytes()]);
-    run(host, &mut bundle);
-    bundle.events.remove(0).progress
+/// What became of an event.
+#[derive(Clone, Debug)]
+pub enum Ended {
+    Rows(Vec<Row>),
+    Filtered,
+    Rejected(Rejection),
 }
 
-pub fn rows(progress: Progress) -> Vec<Row> {
-    match progress {
-        Progress::Transformed(rows) => rows,
+/// What became of each event.
+pub fn ended(bundle: &Bundle) -> Vec<Ended> {
+    let end = |event: &Event| match &event.progress {
+        Progress::Transformed(_) => Ended::Rows(bundle.rows_of(event).unwrap()),
+        Progress::Filtered => Ended::Filtered,
+        Progress::Rejected(rejection) => Ended::Rejected(Rejection::clone(rejection)),
+        other => panic!("{other:?}"),
+    };
+    bundle.events.iter().map(end).collect()
+}
+
+/// What became of one JSON event of a template.
+pub fn one(host: &mut Host, template: Template, event: &str) -> Ended {
+    let mut bundle = bundle("acme", template, &[event.as_bytes()]);
+    run(host, &mut bundle);
+    ended(&bundle).remove(0)
+}
+
+pub fn rows(ended: Ended) -> Vec<Row> {
+    match ended {
+        Ended::Rows(rows) => rows,
         other => panic!("no rows: {other:?}"),
     }
 }
 
-pub fn rejection(progress: Progress) -> Rejection {
-    match progress {
-        Progress::Rejected(rejection) => rejection,
+pub fn rejection(ended: Ended) -> Rejection {
+    match ended {
+        Ended::Rejected(rejection) => rejection,
         other => panic!("not rejected: {other:?}"),
     }
 }
 
 /// The only cell of the only row of a transform over `event` with one field `v`.
-pub fn cell(kind: FieldType, source: &str, event: &str) -> Cell {
+pub fn cell(kind: FieldType, source: &str, event: &str) -> Cell<'static> {
     let mut rows = rows(one(&mut host(), transforming(source, vec![field("v", kind)]), event));
     rows.remove(0).cells.remove(0)
 }

@@ -1,14 +1,13 @@
 //! The script contract: what scripts get, what they may return, and what becomes of it.
 
 use crate::scripted::*;
-use tidegate_operators::event::Progress;
 use tidegate_operators::script;
 use tidegate_schemas::definition::*;
 use tidegate_schemas::row::Cell;
 use tidegate_schemas::table::{Field, FieldType};
 use tidegate_schemas::verdict::StageName;
 
-fn text(cell: &Cell) -> &str {
+fn text<'a>(cell: &'a Cell<'_>) -> &'a str {
     match cell {
         Cell::Text(text) => text,
         other => panic!("{other:?}"),
@@ -55,7 +54,7 @@ fn a_decoder_sees_its_input() {
         let mut bundle = bundle("acme", template(payload), &[event.as_bytes()]);
         bundle.events[0].asset = Some(asset("acme", "asset-7", &[("floor", "3")]));
         run(&mut host, &mut bundle);
-        assert_eq!(text(&rows(bundle.events.remove(0).progress)[0].cells[0]), expected);
+        assert_eq!(text(&rows(ended(&bundle).remove(0))[0].cells[0]), expected);
     }
     for (payload, event) in [
         (payload(Some("/p"), Encoding::Base64, PayloadForm::Buffer), r#"{"p":"a*b"}"#),
@@ -66,7 +65,7 @@ fn a_decoder_sees_its_input() {
         let mut bundle = bundle("acme", template(payload), &[event.as_bytes()]);
         run(&mut host, &mut bundle);
         assert_eq!((bundle.runs[0].runs, bundle.runs[0].failures, bundle.runs[0].codes[0].0.as_str()), (1, 1, "payload_invalid"));
-        let rejection = rejection(bundle.events.remove(0).progress);
+        let rejection = rejection(ended(&bundle).remove(0));
         assert_eq!((rejection.code.as_str(), rejection.pointer.as_str(), rejection.stage), ("payload_invalid", "/p", StageName::Decode));
     }
 }
@@ -172,7 +171,7 @@ fn results_of_transform() {
     let list = rows(run("{ { n = 1 }, { n = 2, occurred_at = 1000 } }"));
     assert_eq!(list.iter().map(|r| r.cells[0].clone()).collect::<Vec<_>>(), [Cell::I64(1), Cell::I64(2)]);
     assert_eq!(list[1].occurred_at, 1_000_000);
-    assert!(matches!(run("nil"), Progress::Filtered));
+    assert!(matches!(run("nil"), Ended::Filtered));
     assert_eq!(rows(run("setmetatable({ n = 1 }, { __index = { f = 2 } })"))[0].cells[..2], [Cell::I64(1), Cell::Null]);
 
     for (returned, code, pointer) in [

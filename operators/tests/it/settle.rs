@@ -104,18 +104,20 @@ fn slice(offset: u64, tenant: &str, events: &[String]) -> Slice {
 
 /// Stands for the scripts: what an event becomes follows from its content alone.
 fn stages(bundles: &mut [Bundle]) {
-    for event in bundles.iter_mut().flat_map(|b| &mut b.events) {
-        if !event.is_at(StageName::Decode) {
-            continue;
+    for Bundle { events, rows, .. } in bundles {
+        for event in events.iter_mut().filter(|e| e.is_at(StageName::Decode)) {
+            let kind = event.document.pointer("/kind").and_then(|k| k.as_f64()).unwrap_or(0.0) as u8;
+            let row = Row { occurred_at: 1, event_type: Arc::from("t"), cells: vec![Cell::I64(1)], attributes: vec![] };
+            let first = rows.len() as u32;
+            event.progress = match kind {
+                0 | 1 => {
+                    (0..=kind).for_each(|_| rows.push(&row));
+                    Progress::Transformed(first..rows.len() as u32)
+                }
+                2 => Progress::Filtered,
+                _ => Progress::Rejected(Rejection::new(StageName::Validate, Code::Invalid, "no").into()),
+            };
         }
-        let kind = event.document.pointer("/kind").and_then(|k| k.as_f64()).unwrap_or(0.0) as u8;
-        let row = || Row { occurred_at: 1, event_type: Arc::from("t"), cells: vec![Cell::I64(1)], attributes: vec![] };
-        event.progress = match kind {
-            0 => Progress::Transformed(vec![row()]),
-            1 => Progress::Transformed(vec![row(), row()]),
-            2 => Progress::Filtered,
-            _ => Progress::Rejected(Rejection::new(StageName::Validate, Code::Invalid, "no")),
-        };
     }
 }
 

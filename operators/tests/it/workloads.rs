@@ -2,7 +2,6 @@
 
 use crate::scripted::*;
 use serde_json::Value;
-use tidegate_operators::event::Progress;
 use tidegate_schemas::definition::*;
 use tidegate_schemas::row::{Cell, Row};
 use tidegate_schemas::table::{Field, FieldType};
@@ -13,15 +12,15 @@ pub fn lines(name: &str) -> Option<Vec<String>> {
     Some(std::fs::read_to_string(path).unwrap().lines().map(str::to_owned).collect())
 }
 
-fn through(template: &Template, lines: &[String]) -> (Vec<Progress>, Vec<tidegate_schemas::block::ScriptRun>) {
+fn through(template: &Template, lines: &[String]) -> (Vec<Ended>, Vec<tidegate_schemas::block::ScriptRun>) {
     let mut host = host();
     let events: Vec<&[u8]> = lines.iter().map(|l| l.as_bytes()).collect();
     let mut bundle = bundle("acme", template.clone(), &events);
     run(&mut host, &mut bundle);
-    (bundle.events.into_iter().map(|e| e.progress).collect(), bundle.runs)
+    (ended(&bundle), bundle.runs)
 }
 
-fn number(cell: &Cell) -> f64 {
+fn number(cell: &Cell<'_>) -> f64 {
     match cell {
         Cell::F64(f) => *f,
         Cell::I64(i) => *i as f64,
@@ -147,13 +146,13 @@ fn w2_by_a_decoder_and_rules() {
     for ((a, b), line) in by_rules.iter().zip(&by_script).zip(&sample) {
         let sent: Value = serde_json::from_str(line).unwrap();
         match (a, b) {
-            (Progress::Transformed(a), Progress::Transformed(b)) => {
+            (Ended::Rows(a), Ended::Rows(b)) => {
                 assert_eq!(a, b, "{line}");
                 assert!((-40.0..=85.0).contains(&number(&a[0].cells[0])) && number(&a[0].cells[1]) <= 100.0);
                 assert_eq!(a[0].cells[3] == Cell::Null, sent["fPort"] == 1, "{line}");
                 assert_eq!(a[0].cells[4] == Cell::Null, sent["fPort"] != 3, "{line}");
             }
-            (Progress::Rejected(a), Progress::Rejected(b)) => {
+            (Ended::Rejected(a), Ended::Rejected(b)) => {
                 assert_eq!((a.code.as_str(), &a.pointer), (b.code.as_str(), &b.pointer), "{line}");
                 bad += 1;
             }

@@ -53,6 +53,11 @@ impl Names {
         keys.push(key);
     }
 
+    /// Appends the name before once more.
+    pub(super) fn repeat(&mut self) {
+        self.keys.extend(self.keys.last().copied());
+    }
+
     pub(super) fn finish(&mut self) -> Result<ArrayRef, BlockError> {
         self.known.clear();
         let keys = Int32Array::from(std::mem::take(&mut self.keys));
@@ -82,42 +87,33 @@ fn name_of(names: &StringBuilder, key: i32) -> &[u8] {
 /// `_log _partition _offset _index _row _epoch`.
 #[derive(Default)]
 pub(super) struct Provenance {
-    log: Names,
-    partition: Int32Builder,
-    offset: Int64Builder,
-    index: Int32Builder,
-    row: Int32Builder,
-    epoch: Int64Builder,
+    offset: Vec<i64>,
+    index: Vec<i32>,
+    row: Vec<i32>,
 }
 
 impl Provenance {
     pub(super) fn with_capacity(rows: usize) -> Self {
-        Self {
-            log: Names::with_capacity(rows),
-            partition: Int32Builder::with_capacity(rows),
-            offset: Int64Builder::with_capacity(rows),
-            index: Int32Builder::with_capacity(rows),
-            row: Int32Builder::with_capacity(rows),
-            epoch: Int64Builder::with_capacity(rows),
-        }
+        Self { offset: Vec::with_capacity(rows), index: Vec::with_capacity(rows), row: Vec::with_capacity(rows) }
     }
 
-    pub(super) fn push(&mut self, of: &Attribution, log: &str, at: Position, index: u32, row: u32) {
-        self.log.append_value(log);
-        self.partition.append_value(of.partition as i32);
-        self.offset.append_value(at.offset as i64);
-        self.index.append_value(index as i32);
-        self.row.append_value(row as i32);
-        self.epoch.append_value(of.epoch as i64);
+    pub(super) fn push(&mut self, at: Position, index: u32, row: u32) {
+        self.offset.push(at.offset as i64);
+        self.index.push(index as i32);
+        self.row.push(row as i32);
     }
 
-    pub(super) fn finish(&mut self, out: &mut Vec<ArrayRef>) -> Result<(), BlockError> {
-        out.push(self.log.finish()?);
-        out.push(Arc::new(self.partition.finish()));
-        out.push(Arc::new(self.offset.finish()));
-        out.push(Arc::new(self.index.finish()));
-        out.push(Arc::new(self.row.finish()));
-        out.push(Arc::new(self.epoch.finish()));
+    pub(super) fn finish(&mut self, of: &Attribution, out: &mut Vec<ArrayRef>) -> Result<(), BlockError> {
+        let Self { offset, index, row } = std::mem::take(self);
+        let rows = offset.len();
+        let log = StringArray::from_iter_values([of.log.to_string()]);
+        let log = DictionaryArray::<Int32Type>::try_new(Int32Array::from_value(0, rows), Arc::new(log));
+        out.push(Arc::new(log.map_err(|e| BlockError(e.to_string()))?));
+        out.push(Arc::new(Int32Array::from_value(of.partition as i32, rows)));
+        out.push(Arc::new(Int64Array::from(offset)));
+        out.push(Arc::new(Int32Array::from(index)));
+        out.push(Arc::new(Int32Array::from(row)));
+        out.push(Arc::new(Int64Array::from_value(of.epoch as i64, rows)));
         Ok(())
     }
 }
@@ -165,13 +161,10 @@ pub(super) fn text_map() -> MapBuilder<StringBuilder, StringBuilder> {
     MapBuilder::new(Some(names), StringBuilder::new(), StringBuilder::new())
 }
 
-pub(super) fn push_map<T: AsRef<str>>(map: &mut MapBuilder<StringBuilder, StringBuilder>, pairs: &[(T, T)]) -> Result<usize, BlockError> {
-    let mut bytes = 4;
+pub(super) fn push_map<T: AsRef<str>>(map: &mut MapBuilder<StringBuilder, StringBuilder>, pairs: &[(T, T)]) -> Result<(), BlockError> {
     for (key, value) in pairs {
         map.keys().append_value(key);
         map.values().append_value(value);
-        bytes += key.as_ref().len() + value.as_ref().len() + 9;
     }
-    map.append(true).map_err(|e| BlockError(e.to_string()))?;
-    Ok(bytes)
+    map.append(true).map_err(|e| BlockError(e.to_string()))
 }

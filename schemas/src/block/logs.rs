@@ -30,7 +30,6 @@ pub struct LogRow<'a> {
 /// Builds the `script_logs` blocks of one epoch.
 pub struct LogsBuilder {
     of: Attribution,
-    log: String,
     parts: Parts,
     /// tenant, source, asset, template, stage
     names: [Names; 5],
@@ -45,7 +44,6 @@ impl LogsBuilder {
     pub fn new(of: Attribution) -> Self {
         let table = SystemTable::ScriptLogs;
         Self {
-            log: of.log.to_string(),
             of,
             parts: Parts::new(table.as_str(), table.schema()),
             names: Default::default(),
@@ -69,7 +67,7 @@ impl LogsBuilder {
         self.event_id.append_value(&*row.origin.event_id);
         self.text.append_value(row.text);
         self.cut.append_value(row.cut as i64);
-        self.provenance.push(&self.of, &self.log, row.origin.at, row.origin.index, row.number);
+        self.provenance.push(row.origin.at, row.origin.index, row.number);
         self.parts.bytes += bytes;
         self.parts.rows += 1;
         Ok(())
@@ -89,7 +87,7 @@ impl LogsBuilder {
             Arc::new(self.cut.finish()),
             Arc::new(TimestampMicrosecondArray::from_value(self.of.recorded_at, rows).with_timezone("UTC")),
         ];
-        self.provenance.finish(&mut columns)?;
+        self.provenance.finish(&self.of, &mut columns)?;
         self.parts.end(columns)
     }
 

@@ -25,7 +25,7 @@ pub use logs::{LogRow, LogsBuilder};
 pub use outcomes::OutcomesBlock;
 pub use rejections::{Refused, RejectionRow, RejectionsBuilder, RejectionsRead};
 pub use releases::{ReleaseRow, released, releases};
-pub use rows::RowsBuilder;
+pub use rows::{Head, RowsBuilder};
 pub use runs::{ScriptRun, script_runs};
 pub use slice::{by_tenant, compact};
 

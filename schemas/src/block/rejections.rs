@@ -34,7 +34,6 @@ pub struct RejectionRow<'a> {
 /// Builds the `rejections` blocks of one epoch.
 pub struct RejectionsBuilder {
     of: Attribution,
-    log: String,
     parts: Parts,
     names: [Names; 7],
     event_id: StringBuilder,
@@ -52,7 +51,6 @@ impl RejectionsBuilder {
     pub fn new(of: Attribution) -> Self {
         let table = SystemTable::Rejections;
         Self {
-            log: of.log.to_string(),
             of,
             parts: Parts::new(table.as_str(), table.schema()),
             names: Default::default(),
@@ -95,7 +93,7 @@ impl RejectionsBuilder {
         self.times[0].append_value(r.origin.received_at);
         self.times[1].append_value(self.of.recorded_at);
         self.original.append_value(r.original);
-        self.provenance.push(&self.of, &self.log, r.origin.at, r.origin.index, 0);
+        self.provenance.push(r.origin.at, r.origin.index, 0);
         self.parts.bytes += bytes;
         self.parts.rows += 1;
         Ok(())
@@ -121,7 +119,7 @@ impl RejectionsBuilder {
             content_type.finish()?,
             Arc::new(self.original.finish()),
         ];
-        self.provenance.finish(&mut columns)?;
+        self.provenance.finish(&self.of, &mut columns)?;
         self.parts.end(columns)
     }
 

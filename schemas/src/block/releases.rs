@@ -34,7 +34,6 @@ pub struct ReleaseRow<'a> {
 pub fn releases(of: &Attribution, rows: &[ReleaseRow<'_>]) -> Result<Vec<Block>, BlockError> {
     let table = SystemTable::Releases;
     let mut parts = Parts::new(table.as_str(), table.schema());
-    let log = of.log.to_string();
     for chunk in rows.chunks(PART_ROWS) {
         let (mut names, mut provenance) = (<[Names; 6]>::default(), Provenance::default());
         for row in chunk {
@@ -42,7 +41,7 @@ pub fn releases(of: &Attribution, rows: &[ReleaseRow<'_>]) -> Result<Vec<Block>,
             for (builder, value) in names.iter_mut().zip(values) {
                 builder.append_value(value);
             }
-            provenance.push(of, &log, row.origin.at, row.origin.index, 0);
+            provenance.push(row.origin.at, row.origin.index, 0);
         }
         let [tenant, source, template, verdict, code, by] = &mut names;
         let texts =
@@ -65,7 +64,7 @@ pub fn releases(of: &Attribution, rows: &[ReleaseRow<'_>]) -> Result<Vec<Block>,
             Arc::new(released_at),
             Arc::new(recorded_at),
         ];
-        provenance.finish(&mut columns)?;
+        provenance.finish(of, &mut columns)?;
         parts.end(columns)?;
     }
     Ok(parts.into_blocks(of.epoch))

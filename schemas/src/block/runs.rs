@@ -34,7 +34,6 @@ pub struct ScriptRun {
 pub fn script_runs(of: &Attribution, runs: &[ScriptRun]) -> Result<Vec<Block>, BlockError> {
     let table = SystemTable::ScriptRuns;
     let mut parts = Parts::new(table.as_str(), table.schema());
-    let log = of.log.to_string();
     for chunk in runs.chunks(1_000) {
         let (mut names, mut codes, mut provenance) = (<[Names; 3]>::default(), text_map(), Provenance::default());
         for run in chunk {
@@ -42,7 +41,7 @@ pub fn script_runs(of: &Attribution, runs: &[ScriptRun]) -> Result<Vec<Block>, B
                 builder.append_value(value);
             }
             push_map(&mut codes, &run.codes)?;
-            provenance.push(of, &log, Position::default(), 0, 0);
+            provenance.push(Position::default(), 0, 0);
         }
         let [tenant, template, stage] = &mut names;
         let numbers =
@@ -60,7 +59,7 @@ pub fn script_runs(of: &Attribution, runs: &[ScriptRun]) -> Result<Vec<Block>, B
             Arc::new(recorded_at),
             numbers(|r| r.duration),
         ];
-        provenance.finish(&mut columns)?;
+        provenance.finish(of, &mut columns)?;
         parts.end(columns)?;
     }
     Ok(parts.into_blocks(of.epoch))

@@ -59,7 +59,9 @@ fn build(tenants: &[(&str, u64)], label_len: usize) -> Vec<Block> {
     let mut n = 0;
     for (tenant, rows) in tenants {
         for _ in 0..*rows {
-            builder.push(tenant, "v/c", "lns", "t@1", &origin(n), 0, &row(n, label_len)).unwrap();
+            let origin = origin(n);
+            let head = Head { tenant, organization: "v/c", source: "lns", template: "t@1", origin: &origin, number: 0 };
+            builder.push(head, &row(n, label_len)).unwrap();
             n += 1;
         }
     }

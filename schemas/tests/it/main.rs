@@ -7,3 +7,4 @@ mod condition;
 mod document;
 mod envelope;
 mod forms;
+mod rows;

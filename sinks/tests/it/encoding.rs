@@ -10,7 +10,7 @@ use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Float64Type, Int64Type, TimestampMicrosecondType};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use std::sync::Arc;
-use tidegate_schemas::block::RowsBuilder;
+use tidegate_schemas::block::{Head, RowsBuilder};
 use tidegate_schemas::ids::Position;
 use tidegate_schemas::row::{Cell, Origin, Row};
 use tidegate_schemas::sink::{CutParameters, Rows, Sink};
@@ -41,9 +41,9 @@ fn fields() -> Table {
 }
 
 /// Row `n`: few values and many, each sort with nulls between them.
-fn cells(n: usize) -> Vec<Cell> {
+fn cells(n: usize) -> Vec<Cell<'static>> {
     let times = [time::STORABLE.start, -1, 0, 1, time::STORABLE.end - 1];
-    let unless = |every: usize, cell: Cell| if n.is_multiple_of(every) { Cell::Null } else { cell };
+    let unless = |every: usize, cell: Cell<'static>| if n.is_multiple_of(every) { Cell::Null } else { cell };
     vec![
         Cell::Null,
         unless(11, Cell::F64(FLOATS[n % FLOATS.len()])),
@@ -75,7 +75,8 @@ fn committed(epochs: &[usize]) -> Arc<MemoryLog> {
                 received_at: at.recorded_at,
             };
             let row = Row { occurred_at: at.recorded_at - n as i64, event_type: "t".into(), cells: cells(n), attributes: Vec::new() };
-            builder.push(tenant, "vendor/acme", "s", "edges@1", &origin, 0, &row).unwrap();
+            let head = Head { tenant, organization: "vendor/acme", source: "s", template: "edges@1", origin: &origin, number: 0 };
+            builder.push(head, &row).unwrap();
         };
         (n..n + rows).for_each(|n| push("acme", n));
         n += rows;

@@ -2,7 +2,7 @@
 
 use crate::log::LOG;
 use std::sync::Arc;
-use tidegate_schemas::block::{Attribution, Block, EpochHeader, RowsBuilder, ScriptRun, script_runs};
+use tidegate_schemas::block::{Attribution, Block, EpochHeader, Head, RowsBuilder, ScriptRun, script_runs};
 use tidegate_schemas::ids::{Partition, Position};
 use tidegate_schemas::row::{Cell, Origin, Row};
 use tidegate_schemas::sink::Target;
@@ -63,7 +63,8 @@ pub fn blocks(partition: Partition, header: &EpochHeader, table: &Table, counts:
                 .collect();
             let attributes = if i % 2 == 0 { vec![("site".into(), format!("{tenant}-site").into())] } else { Vec::new() };
             let row = Row { occurred_at: header.recorded_at - 5_000_000, event_type: "reading".into(), cells, attributes };
-            builder.push(tenant, &format!("{tenant}/north"), "mqtt", "climate@3", &origin, 0, &row).unwrap();
+            let organization = &format!("{tenant}/north");
+            builder.push(Head { tenant, organization, source: "mqtt", template: "climate@3", origin: &origin, number: 0 }, &row).unwrap();
         }
     }
     builder.finish().unwrap()

@@ -4,7 +4,8 @@ use hashbrown::HashMap;
 use std::sync::Arc;
 use tidegate_schemas::document::Kind;
 use tidegate_schemas::limits::{TIMESTAMP_YEAR_MAX, TIMESTAMP_YEAR_MIN};
-use tidegate_schemas::row::{Cell, Row};
+use tidegate_schemas::row::Cell;
+use tidegate_schemas::rows::Rows;
 use tidegate_schemas::table::{Field, FieldType, Table};
 use tidegate_schemas::time::{self, Micros};
 use tidegate_schemas::verdict::{Code, Rejection, StageName};
@@ -49,7 +50,6 @@ pub(crate) struct Fields<'a> {
     /// As the template declares them.
     pub(crate) declared: Vec<Declared<'a>>,
     by_name: HashMap<&'a str, usize>,
-    width: usize,
     default_type: Arc<str>,
 }
 
@@ -68,12 +68,7 @@ impl<'a> Fields<'a> {
         let declared: Vec<Declared<'a>> =
             fields.iter().filter_map(|field| Some(Declared { field, cell: *places.get(field.name.as_str())? })).collect();
         let by_name = declared.iter().enumerate().map(|(i, d)| (d.field.name.as_str(), i)).collect();
-        Self { declared, by_name, width: table.fields.len(), default_type: default_type.into() }
-    }
-
-    /// A row without any value.
-    pub(crate) fn empty(&self) -> Vec<Cell> {
-        (0..self.width).map(|_| Cell::Null).collect()
+        Self { declared, by_name, default_type: default_type.into() }
     }
 
     /// The index of a declared field.
@@ -81,22 +76,18 @@ impl<'a> Fields<'a> {
         self.by_name.get(name).copied()
     }
 
-    /// A row with what the event knows where the transform did not say.
-    pub(crate) fn row(&self, event: &crate::event::Event, mut row: Draft) -> Row {
+    /// Ends the row under way, with what the event knows where the transform did not say.
+    pub(crate) fn end(&self, event: &crate::event::Event, mut row: Draft, rows: &mut Rows) {
         row.attributes.sort();
-        Row {
-            occurred_at: row.occurred_at.or(event.occurred_at).unwrap_or(event.origin.received_at),
-            event_type: row.event_type.or_else(|| event.event_type.clone()).unwrap_or_else(|| Arc::clone(&self.default_type)),
-            cells: row.cells,
-            attributes: row.attributes,
-        }
+        let occurred_at = row.occurred_at.or(event.occurred_at).unwrap_or(event.origin.received_at);
+        let event_type = row.event_type.as_ref().or(event.event_type.as_ref()).unwrap_or(&self.default_type);
+        rows.end(occurred_at, event_type, row.attributes);
     }
 }
 
-/// A row under construction.
+/// What a row under way has beside its declared fields.
 #[derive(Default)]
 pub(crate) struct Draft {
-    pub(crate) cells: Vec<Cell>,
     pub(crate) occurred_at: Option<Micros>,
     pub(crate) event_type: Option<Arc<str>>,
     pub(crate) attributes: Vec<(Box<str>, Box<str>)>,
@@ -132,7 +123,7 @@ impl Scalar<'_> {
 
 /// The cell of what most scalars are: a number or boolean of the declared type and within its bounds.
 #[inline]
-pub(crate) fn plain(field: &Field, scalar: Scalar<'_>) -> Option<Cell> {
+pub(crate) fn plain(field: &Field, scalar: Scalar<'_>) -> Option<Cell<'static>> {
     let (number, cell) = match (field.kind, scalar) {
         (FieldType::F64, Scalar::Float(f)) if f.is_finite() => (f, Cell::F64(f)),
         (FieldType::F64, Scalar::Int(i)) => (i as f64, Cell::F64(i as f64)),
@@ -145,7 +136,7 @@ pub(crate) fn plain(field: &Field, scalar: Scalar<'_>) -> Option<Cell> {
 }
 
 /// The cell of a scalar; fields of type `json` are the caller's.
-pub(crate) fn cell(field: &Field, scalar: Scalar<'_>) -> Result<Cell, Problem> {
+pub(crate) fn cell<'a>(field: &Field, scalar: Scalar<'a>) -> Result<Cell<'a>, Problem> {
     let wrong = |what: &str| {
         let problem = Problem::new(Code::WrongType, format!("{} is {}, not {what}", field.name, scalar.name()));
         Err(problem.below(&field.name))
@@ -180,14 +171,14 @@ pub(crate) fn cell(field: &Field, scalar: Scalar<'_>) -> Result<Cell, Problem> {
 }
 
 /// The cell of a field without a value.
-pub(crate) fn absent(field: &Field) -> Result<Cell, Problem> {
+pub(crate) fn absent(field: &Field) -> Result<Cell<'static>, Problem> {
     if field.required {
         return Err(Problem::new(Code::Required, format!("{} is required", field.name)).below(&field.name));
     }
     Ok(Cell::Null)
 }
 
-fn within(field: &Field, cell: Cell) -> Result<Cell, Problem> {
+fn within<'a>(field: &Field, cell: Cell<'a>) -> Result<Cell<'a>, Problem> {
     let number = match &cell {
         Cell::I64(i) => *i as f64,
         Cell::F64(f) => *f,

@@ -101,7 +101,7 @@ fn normal_time(value: &Value) -> Value {
     at.map_or_else(|| value.clone(), |at| Value::String(time::format(at)))
 }
 
-fn value_of(cell: &Cell, kind: FieldType) -> Value {
+fn value_of(cell: &Cell<'_>, kind: FieldType) -> Value {
     match cell {
         Cell::Null => Value::Null,
         Cell::Bool(b) => Value::Bool(*b),

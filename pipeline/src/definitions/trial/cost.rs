@@ -1,6 +1,6 @@
 //! What a template costs: the same event many times, in bundles and native code as in production.
 
-use super::stages::{self, Ended, Input};
+use super::stages::{self, Input};
 use crate::usage::thread_cpu_seconds;
 use crate::watchdog::watched;
 use serde::Serialize;
@@ -40,7 +40,7 @@ fn measured(mut host: Host, template: &Template, table: &Table, input: &Input, e
     // Compiled for this one.
     let mut first = make(1)?;
     all::apply(&mut first, &mut host, &context);
-    let end = first.events.pop().map_or("rejected", |event| Ended::word(&stages::ended(event)));
+    let end = first.events.pop().map_or("rejected", |event| stages::ended(event.progress, Vec::new()).word());
     let mut run = |count: usize| -> Result<(f64, u64), String> {
         let mut bundle = make(count)?;
         let started = thread_cpu_seconds();

@@ -62,17 +62,17 @@ pub fn check_scripts(template: &Template, faults: &mut Vec<Fault>) {
 /// Runs one event; every run has script states of its own, so no test leans on another.
 pub(super) fn run(template: &Template, table: &Table, input: &Input) -> Ended {
     match through(template, table, input) {
-        Ok(seen) => ended(seen.event),
+        Ok(seen) => ended(seen.event.progress, seen.rows),
         Err(rejection) => Ended::Rejected(rejection),
     }
 }
 
-/// How an event ended.
-pub(super) fn ended(event: Event) -> Ended {
-    match event.progress {
-        Progress::Transformed(rows) => Ended::Rows(rows),
+/// How an event ended, and with which rows.
+pub(super) fn ended(progress: Progress, rows: Vec<Row>) -> Ended {
+    match progress {
+        Progress::Transformed(_) => Ended::Rows(rows),
         Progress::Filtered => Ended::Filtered,
-        Progress::Rejected(rejection) => Ended::Rejected(rejection),
+        Progress::Rejected(rejection) => Ended::Rejected(*rejection),
         Progress::At(stage) => Ended::Rejected(refused(format!("the event stands still at {}", stage.as_str()))),
         Progress::Duplicate => Ended::Rejected(refused("a single event became a duplicate")),
     }
@@ -102,6 +102,7 @@ pub(super) fn decoded(template: &Template, table: &Table, input: &Input) -> Opti
 /// One event that went through all stages, and what they left behind.
 pub(super) struct Seen {
     pub(super) event: Event,
+    pub(super) rows: Vec<Row>,
     /// The template's id and version.
     pub(super) label: String,
     pub(super) runs: Vec<ScriptRun>,
@@ -118,7 +119,8 @@ pub(super) fn through(template: &Template, table: &Table, input: &Input) -> Resu
     });
     let label = bundle.plan.as_ref().map_or_else(String::new, |p| p.template.label.to_string());
     let event = bundle.events.pop().ok_or_else(|| refused("the stages lost the event"))?;
-    Ok(Seen { event, label, runs: bundle.runs, memory_bytes })
+    let rows = bundle.rows_of(&event).unwrap_or_default();
+    Ok(Seen { event, rows, label, runs: bundle.runs, memory_bytes })
 }
 
 /// The test itself, or the stages, are wrong: no event of a tenant ever ends so.
@@ -165,7 +167,7 @@ pub(super) fn bundle(template: &Template, table: &Table, input: &Input, count: u
     };
     let events: Vec<Event> = (0..count).map(&mut event).collect::<Result<_, Rejection>>()?;
     let plan = Plan { template: Arc::new(pinned), table: Arc::new(table.clone()) };
-    Ok(Bundle { source: Some(Arc::new(source)), plan: Some(plan), events, runs: Vec::new() })
+    Ok(Bundle::new(Some(Arc::new(source)), Some(plan), events, count))
 }
 
 /// A source and an envelope of nobody.

@@ -102,7 +102,7 @@ pub fn trace(template: &Template, table: &Table, payload: &[u8], taken: &Taken) 
     let decoded = script_of(template, StageName::Decode).and_then(|_| stages::decoded(template, table, &input));
     let mut event = seen.event;
     let (runs, notes) = (seen.runs, std::mem::take(&mut event.notes));
-    let ended = stages::ended(event);
+    let ended = stages::ended(event.progress, seen.rows);
     let refused_at = if let Ended::Rejected(r) = &ended { Some(r.stage) } else { None };
     let steps_of = |stage: StageName| runs.iter().find(|r| r.stage == stage.as_str()).map(|r| r.steps);
     let order = [StageName::Decode, StageName::Validate, StageName::Transform];

@@ -4,7 +4,7 @@ use super::engine::{self, shared};
 use super::{cut_of, open};
 use crate::rows::{of, table};
 use std::sync::Arc;
-use tidegate_schemas::block::{EpochHeader, RejectionRow, RejectionsBuilder, RowsBuilder};
+use tidegate_schemas::block::{EpochHeader, Head, RejectionRow, RejectionsBuilder, RowsBuilder};
 use tidegate_schemas::ids::Position;
 use tidegate_schemas::row::{Cell, Origin, Row};
 use tidegate_schemas::sink::Sink;
@@ -20,6 +20,10 @@ fn origin(i: usize, at: &EpochHeader) -> Origin {
         asset: Arc::from("pump \u{1f30a}"),
         received_at: at.recorded_at - 1,
     }
+}
+
+fn head(origin: &Origin) -> Head<'_> {
+    Head { tenant: "acme", organization: "acme", source: "src", template: "t@1", origin, number: 0 }
 }
 
 #[tokio::test]
@@ -55,11 +59,13 @@ async fn every_value_comes_back_as_it_was() {
             let attributes = vec![(format!("k\0{i}").into(), texts[i].into()), ("".into(), "\u{1f600}".into())];
             let occurred_at = times.get(i).copied().unwrap_or(7);
             let row = Row { occurred_at, event_type: texts[i].into(), cells, attributes };
-            builder.push("acme", "acme/'north'\\", "src", "edges@1", &origin(i, header), 0, &row).unwrap();
+            let origin = origin(i, header);
+            builder.push(Head { organization: "acme/'north'\\", ..head(&origin) }, &row).unwrap();
         }
         // Nothing but nulls.
         let row = Row { occurred_at: 0, event_type: "none".into(), cells: vec![Cell::Null; 6], attributes: Vec::new() };
-        builder.push("acme", "acme", "src", "edges@1", &origin(count, header), i32::MAX as u32, &row).unwrap();
+        let origin = origin(count, header);
+        builder.push(Head { number: i32::MAX as u32, ..head(&origin) }, &row).unwrap();
         builder.finish().unwrap()
     };
     let sink = open(engine, &database);
@@ -149,7 +155,7 @@ async fn a_thousand_device_dates_are_one_part() {
                 cells: vec![Cell::F64(i as f64)],
                 attributes: Vec::new(),
             };
-            builder.push("acme", "acme", "src", "t@1", &origin(i, header), 0, &row).unwrap();
+            builder.push(head(&origin(i, header)), &row).unwrap();
         }
         builder.finish().unwrap()
     });
