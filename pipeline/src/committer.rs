@@ -21,6 +21,8 @@ pub struct Sealed {
     pub state: Option<Vec<u8>>,
     /// The snapshot that its commit record refers to, where it is the first to do so.
     pub referred: Option<SnapshotRef>,
+    /// Whether to ask for the end of `raw` afterwards: the worker would keep other partitions waiting for the answer.
+    pub asks_end: bool,
 }
 
 /// What became of it.
@@ -29,6 +31,8 @@ pub struct Committed {
     pub epoch: Epoch,
     /// A snapshot that later commits may refer to.
     pub snapshot: Option<SnapshotRef>,
+    /// One past the last record of `raw`, where that was asked.
+    pub raw_end: Option<u64>,
 }
 
 /// The thread.
@@ -99,14 +103,14 @@ fn gather(first: Sealed, inbox: &Receiver<Sealed>) -> Vec<Sealed> {
 fn commit(log: &dyn EventLog, owner: &Owner, keeping: &mut Keeping, group: Vec<Sealed>) -> Result<Vec<Committed>, LogError> {
     let partition = owner.partition;
     let started = Instant::now();
-    let (units, after): (Vec<_>, Vec<_>) = group.into_iter().map(|s| (s.unit, (s.state, s.referred))).unzip();
+    let (units, after): (Vec<_>, Vec<_>) = group.into_iter().map(|s| (s.unit, (s.state, s.referred, s.asks_end))).unzip();
     let epochs: Vec<Epoch> = units.iter().map(|u| u.epoch).collect();
     log.commit(owner, units)?;
     metrics::histogram!("tidegate_commit_seconds").record(started.elapsed().as_secs_f64());
     metrics::counter!("tidegate_commits_total").increment(1);
     metrics::counter!("tidegate_epochs_committed_total").increment(epochs.len() as u64);
     let mut committed = Vec::new();
-    for (epoch, (state, referred)) in epochs.into_iter().zip(after) {
+    for (epoch, (state, referred, asks_end)) in epochs.into_iter().zip(after) {
         if let Some(referred) = referred {
             // Only now does a durable commit refer to it, so what came before may go.
             log.hold("state", LogName::Audit, partition, Some(referred.audit_next));
@@ -116,7 +120,8 @@ fn commit(log: &dyn EventLog, owner: &Owner, keeping: &mut Keeping, group: Vec<S
         if let Some(state) = state {
             keeping.put(log, partition, epoch, state)?;
         }
-        committed.push(Committed { epoch, snapshot });
+        let raw_end = if asks_end { Some(log.bounds(LogName::Raw, partition)?.end) } else { None };
+        committed.push(Committed { epoch, snapshot, raw_end });
     }
     Ok(committed)
 }

@@ -133,7 +133,10 @@ pub struct Partitioned {
     is_full: bool,
     since_snapshot: u64,
     last_seal: Instant,
-    last_lag: Instant,
+    /// The end of `raw` as far as is known, when the log was asked for it, and whether its answer is news.
+    raw_end: u64,
+    last_asked: Instant,
+    is_end_new: bool,
     /// Where requests are missing that were deleted unprocessed: the next commit record tells.
     gaps: Vec<Position>,
 }
@@ -184,7 +187,7 @@ impl Partitioned {
         marker: &Marker,
         worker: &mut Worker,
     ) -> Result<Self, PartitionError> {
-        let Recovered { owner, last, duplicates } = recovered;
+        let Recovered { owner, last, duplicates, raw } = recovered;
         let account = Account {
             next: last.as_ref().map_or(1, |c| c.epoch + 1),
             recorded_at: last.as_ref().map_or(0, |c| c.recorded_at),
@@ -201,7 +204,9 @@ impl Partitioned {
             Some(last) => Gathering::after(around.settings.epoch, last),
             None => Gathering::new(around.settings.epoch, Position::default()),
         };
-        let gaps = skip_gap(&*around.log, number, &mut gathering, around.settings.accept_gap)?;
+        // One that cannot begin has a lag, too.
+        tell_lag(number, raw.end.saturating_sub(gathering.oldest().offset));
+        let gaps = skip_gap(number, &mut gathering, raw.start, around.settings.accept_gap)?;
         let graph = Graph::new(worker, Shared::new(Rc::clone(host), duplicates, quarantines, time, marker.clone()), account.next);
         let suspicion = Suspicion::begin(&around.suspects, number);
         graph.set_single(suspicion.is_some());
@@ -222,7 +227,9 @@ impl Partitioned {
             is_full: false,
             since_snapshot: 0,
             last_seal: Instant::now(),
-            last_lag: Instant::now(),
+            raw_end: raw.end,
+            last_asked: Instant::now(),
+            is_end_new: false,
             gaps,
         })
     }
@@ -278,23 +285,17 @@ impl Partitioned {
         self.around.settings.snapshot_bytes.min(share)
     }
 
-    /// Records of `raw` that are not processed, as far as the log tells.
-    pub fn lag(&self) -> u64 {
-        let end = self.around.log.bounds(LogName::Raw, self.number).map_or(0, |bounds| bounds.end);
-        end.saturating_sub(self.gathering.oldest().offset)
-    }
-
-    fn tell(&self, lag: u64, sealed: usize, sealed_bytes: u64) {
+    fn tell(&self, sealed: usize, sealed_bytes: u64) {
+        tell_lag(self.number, self.raw_end.saturating_sub(self.gathering.oldest().offset));
         let partition = self.number.to_string();
-        metrics::gauge!("tidegate_raw_lag_records", "partition" => partition.clone()).set(lag as f64);
         metrics::gauge!("tidegate_tenants_behind", "partition" => partition.clone()).set(self.gathering.tenants_behind() as f64);
         metrics::gauge!("tidegate_epochs_sealed", "partition" => partition.clone()).set(sealed as f64);
         metrics::gauge!("tidegate_epochs_sealed_bytes", "partition" => partition).set(sealed_bytes as f64);
     }
 
-    /// Ends the partition's part of the dataflow. `lag` is what is told from then on: of one that is somebody else's, nothing.
-    pub fn drop_from(mut self, worker: &mut Worker, lag: u64) {
-        self.tell(lag, 0, 0);
+    /// Ends the partition's part of the dataflow.
+    pub fn drop_from(mut self, worker: &mut Worker) {
+        self.tell(0, 0);
         if let Some(graph) = self.graph.take() {
             graph.drop_from(worker);
         }
@@ -310,6 +311,9 @@ impl Partitioned {
             if let Some(snapshot) = committed.snapshot {
                 self.account.snapshot = Some(snapshot);
                 self.account.unreferred = true;
+            }
+            if let Some(end) = committed.raw_end {
+                (self.raw_end, self.is_end_new) = (self.raw_end.max(end), true);
             }
         }
         if any && let Some(graph) = &self.graph {
@@ -333,8 +337,9 @@ impl Partitioned {
     fn read(&mut self, known: Revision, now: Instant) -> Result<bool, PartitionError> {
         if !self.ahead.stands_at(self.gathering.wants()) {
             let from = self.gathering.wants();
-            self.ahead =
-                Ahead { from, entries: self.around.log.poll(LogName::Raw, self.number, from, READ_BYTES_MAX, Duration::ZERO)?.into() };
+            let entries = self.around.log.poll(LogName::Raw, self.number, from, READ_BYTES_MAX, Duration::ZERO)?;
+            self.raw_end = self.raw_end.max(entries.last().map_or(0, |last| last.offset + 1));
+            self.ahead = Ahead { from, entries: entries.into() };
         }
         let mut any = false;
         while self.gathering.has_room() {
@@ -371,11 +376,8 @@ impl Partitioned {
             graph.quarantines().borrow_mut().forget_known(&input.catalog);
         }
         self.last_seal = Instant::now();
-        if self.last_seal.duration_since(self.last_lag) >= LAG_EVERY {
-            self.last_lag = self.last_seal;
-            let end = self.around.log.bounds(LogName::Raw, self.number)?.end;
-            let lag = end.saturating_sub(self.gathering.oldest().offset);
-            self.tell(lag, self.sealed.len(), self.sealed.iter().sum());
+        if std::mem::take(&mut self.is_end_new) {
+            self.tell(self.sealed.len(), self.sealed.iter().sum());
         }
         let (input, done) = self.run(worker, input)?;
         self.commit(&input, done)
@@ -450,15 +452,24 @@ impl Partitioned {
         let before = self.account.output_bytes;
         let unit = self.account.unit(input, settled, behind, quarantines);
         self.sealed.push_back(self.account.output_bytes - before);
-        self.committer.submit(Sealed { unit, state, referred })?;
+        let asks_end = self.last_asked.elapsed() >= LAG_EVERY;
+        if asks_end {
+            self.last_asked = Instant::now();
+        }
+        self.committer.submit(Sealed { unit, state, referred, asks_end })?;
         Ok(())
     }
 }
 
+/// Tells how many records of `raw` are not processed.
+pub fn tell_lag(partition: Partition, lag: u64) {
+    metrics::gauge!("tidegate_raw_lag_records", "partition" => partition.to_string()).set(lag as f64);
+}
+
 /// Goes on behind what was deleted unprocessed, where that is accepted; tells the places where something is missing. A reader
 /// does not always tell of it.
-fn skip_gap(log: &dyn EventLog, partition: Partition, gathering: &mut Gathering, accept: bool) -> Result<Vec<Position>, LogError> {
-    let (from, start) = (gathering.wants(), log.bounds(LogName::Raw, partition)?.start);
+fn skip_gap(partition: Partition, gathering: &mut Gathering, start: u64, accept: bool) -> Result<Vec<Position>, LogError> {
+    let from = gathering.wants();
     if from < start && !accept {
         return Err(LogError::Gone { log: LogName::Raw.as_str(), partition, from, start });
     }

@@ -4,6 +4,7 @@
 use crate::commits;
 use crate::scan::{self, ScanError};
 use crate::snapshot::{SnapshotError, Snapshots};
+use std::ops::Range;
 use std::time::Instant;
 use tidegate_operators::duplicates::Duplicates;
 use tidegate_schemas::block::{OUTCOMES, OutcomesBlock, Output};
@@ -24,6 +25,8 @@ pub struct Recovered {
     pub last: Option<CommitRecord>,
     /// State after it.
     pub duplicates: Duplicates,
+    /// Where `raw` began and ended once all else was done: who goes on has no time to ask.
+    pub raw: Range<u64>,
 }
 
 /// Why a partition cannot be taken over.
@@ -75,6 +78,7 @@ pub fn recover(
     };
     log.hold("state", LogName::Audit, partition, Some(from));
     let folded = fold(log, partition, from..audit.end, &mut duplicates)?;
+    let raw = log.bounds(LogName::Raw, partition).map_err(ScanError::from)?;
     tracing::info!(
         partition,
         epoch = last.as_ref().map_or(0, |c| c.epoch),
@@ -83,7 +87,7 @@ pub fn recover(
         seconds = started.elapsed().as_secs_f64(),
         "partition recovered"
     );
-    Ok(Recovered { owner, last, duplicates })
+    Ok(Recovered { owner, last, duplicates, raw })
 }
 
 /// Keeps what recovery needs of partitions. Holds live as long as the process, so this comes before the first trim: a
@@ -103,7 +107,7 @@ pub fn hold_states(log: &dyn EventLog, partitions: &[Partition]) -> Result<(), S
 /// Without a snapshot the fold must begin at the beginning.
 fn fresh(
     partition: Partition,
-    audit: &std::ops::Range<u64>,
+    audit: &Range<u64>,
     bounds: DuplicateBounds,
     cause: Option<SnapshotError>,
 ) -> Result<Duplicates, RecoveryError> {
@@ -117,7 +121,7 @@ fn fresh(
 }
 
 /// Folds the outcomes of a range of `audit`; returns how many epochs had some.
-fn fold(log: &dyn EventLog, partition: Partition, range: std::ops::Range<u64>, state: &mut Duplicates) -> Result<u64, ScanError> {
+fn fold(log: &dyn EventLog, partition: Partition, range: Range<u64>, state: &mut Duplicates) -> Result<u64, ScanError> {
     let fail = |e| ScanError::Block(partition, e);
     let mut folded = 0;
     let (mut epoch, mut outcomes): (Option<(u64, Micros)>, Vec<Outcome>) = (None, Vec::new());

@@ -4,7 +4,7 @@
 //! for a broker, so it has a thread of its own: several are taken over side by side, and those at work go on meanwhile.
 
 use crate::assignment::Stopped;
-use crate::partition::{PartitionError, Partitioned, Surroundings};
+use crate::partition::{PartitionError, Partitioned, Surroundings, tell_lag};
 use crate::recovery::{Recovered, RecoveryError, TAKE_OVERS_MAX, recover};
 use crate::suspects::Marker;
 use crate::watchdog::Watchdog;
@@ -122,7 +122,7 @@ fn run(around: &Surroundings, index: usize, watch: Arc<Watch>) {
 /// is waited for: nobody may fence it after it was given away.
 fn let_go(partition: Partition, slot: Option<Slot>, around: &Surroundings, worker: &mut Worker) {
     match slot {
-        Some(Slot::Running { partition: running, .. }) => running.drop_from(worker, 0),
+        Some(Slot::Running { partition: running, .. }) => running.drop_from(worker),
         Some(Slot::TakingOver { recovery, .. }) => match recovery.join() {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => tracing::warn!(partition, error = chain(&error), "what was being taken over is given away"),
@@ -130,7 +130,9 @@ fn let_go(partition: Partition, slot: Option<Slot>, around: &Surroundings, worke
         },
         Some(Slot::Waiting { .. }) | None => {}
     }
+    // Both are somebody else's to tell from now on.
     stopped(partition, false);
+    tell_lag(partition, 0);
     around.assignment.end(partition);
 }
 
@@ -174,8 +176,7 @@ fn turn(
                 (Slot::Running { partition, since, pause, tries }, worked)
             }
             Err(error) => {
-                let lag = partition.lag();
-                partition.drop_from(worker, lag);
+                partition.drop_from(worker);
                 (failed(number, &error, pause, tries + 1, around), false)
             }
         },

@@ -7,7 +7,7 @@ use anyhow::Context;
 use serde::Serialize;
 use std::process::ExitCode;
 use tidegate_schemas::ids::{Epoch, Partition};
-use tidegate_schemas::log::{EventLog, LogName};
+use tidegate_schemas::log::{EventLog, LogError, LogName};
 use tidegate_sinks::clickhouse::{self, ClickHouseSink, policies};
 use tidegate_sinks::driver::{self, Survey, Wish, survey};
 use tidegate_sinks::parquet;
@@ -156,10 +156,14 @@ fn remove(sink: &str, config: &Config) -> anyhow::Result<ExitCode> {
     }
     let known = log::open_to_read(config)?.sinks()?;
     if !known.iter().any(|name| name == sink) {
-        eprintln!("{sink} holds nothing of this log; {} do", known.join(", "));
+        let others = if known.is_empty() { "the log knows of no sinks".to_owned() } else { format!("{} do", known.join(", ")) };
+        eprintln!("{sink} holds nothing of this log; {others}");
         return Ok(ExitCode::FAILURE);
     }
-    let log = log::open_to_change(config).context("stop the server that has it first")?;
+    let log = log::open_to_change(config).map_err(|error| match error.downcast_ref() {
+        Some(LogError::InUse { .. }) => error.context("stop the server that has it first"),
+        _ => error,
+    })?;
     let records: u64 = places(&*log, sink)?.iter().map(|p| p.records).sum();
     log.forget_sink(sink)?;
     println!("{sink} is removed: {records} records from its cursors on are not kept for it any more");

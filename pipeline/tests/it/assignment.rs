@@ -1,6 +1,7 @@
 //! Partitions that come and go: who has them, and that workers let go of what is taken away and go on with what comes back.
 
 use object_store::memory::InMemory;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread::sleep;
@@ -19,6 +20,7 @@ use tidegate_pipeline::worker::Workers;
 use tidegate_schemas::commit::CommitRecord;
 use tidegate_schemas::ids::Partition;
 use tidegate_schemas::log::{EventLog, LogName};
+use tokio::runtime::Runtime;
 
 #[test]
 fn partitions_go_to_who_has_the_fewest() {
@@ -57,20 +59,16 @@ fn epochs(log: &EmbeddedLog, partition: Partition) -> Vec<u64> {
     records.iter().map(|e| CommitRecord::read(&e.record).unwrap().epoch).collect()
 }
 
-#[test]
-fn workers_let_go_and_go_on() {
-    let (dir, runtime) = (tempfile::tempdir().unwrap(), tokio::runtime::Runtime::new().unwrap());
-    let log = EmbeddedLog::open(dir.path(), Options { partitions: 4, ..Options::default() }).unwrap();
-    let assignment = Arc::new(Assignment::new(2));
-    let around = Surroundings {
-        log: log.clone(),
-        catalogs: Arc::new(CatalogFollower::open(log.clone()).unwrap()),
-        assignment: Arc::clone(&assignment),
+/// What workers need, in a folder of the test's own.
+pub fn around(log: Arc<dyn EventLog>, assignment: &Arc<Assignment>, dir: &Path, runtime: &Runtime) -> Surroundings {
+    Surroundings {
+        catalogs: Arc::new(CatalogFollower::open(Arc::clone(&log)).unwrap()),
+        assignment: Arc::clone(assignment),
         snapshots: Snapshots::new(Arc::new(InMemory::new()), runtime.handle().clone(), log.log_id()),
         clock: server::now,
         stop: Arc::new(AtomicBool::new(false)),
         quarantines: tokio::sync::mpsc::channel(1).0,
-        suspects: Arc::new(Suspects::open(dir.path(), 2).unwrap()),
+        suspects: Arc::new(Suspects::open(dir, assignment.workers()).unwrap()),
         settings: ProcessSettings {
             accept_gap: false,
             epoch: EpochBounds::default(),
@@ -79,7 +77,16 @@ fn workers_let_go_and_go_on() {
             snapshot_bytes: u64::MAX,
             duplicates: DuplicateBounds { horizon: i64::MAX / 2, keys_max: 10 },
         },
-    };
+        log,
+    }
+}
+
+#[test]
+fn workers_let_go_and_go_on() {
+    let (dir, runtime) = (tempfile::tempdir().unwrap(), Runtime::new().unwrap());
+    let log = EmbeddedLog::open(dir.path(), Options { partitions: 4, ..Options::default() }).unwrap();
+    let assignment = Arc::new(Assignment::new(2));
+    let around = around(log.clone(), &assignment, dir.path(), &runtime);
     let workers = Workers::start(&around).unwrap();
     let count = |p| commits::last(&*log, p).unwrap().map_or(0, |c| c.epoch);
     let grows = |p| {

@@ -38,4 +38,5 @@ mod tables;
 mod tap;
 mod templates;
 mod tools;
+mod worker;
 mod workspace;

@@ -1,10 +1,11 @@
 //! The command line as people meet it: the binary itself, its output and how it exits.
 
-use crate::support::{BINARY, Options, Place};
+use crate::support::{BINARY, Options, Place, wait_for};
 use expect_test::expect;
 use serde_json::Value;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 pub fn tidegate(arguments: &[&str]) -> Output {
     Command::new(BINARY).args(arguments).env_remove("TIDEGATE_LOG").output().unwrap()
@@ -150,4 +151,34 @@ fn a_reader_that_leaves_ends_a_command_without_a_word() {
     let told = String::from_utf8_lossy(&output.stderr);
     // It may have written before its reader left.
     assert!(!told.contains("panicked") && matches!(output.status.code(), Some(0 | 141)), "{}: {told}", output.status);
+}
+
+#[test]
+fn why_a_sink_cannot_be_removed() {
+    let settings = |partitions, enabled| {
+        format!("[log]\npartitions = {partitions}\n\n[cut]\nseconds_min = 0\nedge_seconds = 1\n\n[sink.parquet]\nenabled = {enabled}\n")
+    };
+    let mut place = Place::new(&settings(1, false));
+    let remove = |place: &Place| {
+        let output = tidegate(&["sink", "remove", "parquet", "--config", arg(&place.path("tidegate.toml"))]);
+        assert!(!output.status.success());
+        text(&output.stderr)
+    };
+    place.start(&Options::default()).stop();
+    assert_eq!(remove(&place), "parquet holds nothing of this log; the log knows of no sinks\n");
+    place.configure(settings(1, true));
+    let server = place.start(&Options::default());
+    wait_for("a place of the sink", Duration::from_secs(60), || {
+        let listed = json(&tidegate(&["sink", "list", "--json", "--config", arg(&place.path("tidegate.toml"))]));
+        listed["sinks"][0]["partitions"][0]["epoch"].as_u64()
+    });
+    server.stop();
+    // No server has it, so none can be stopped.
+    place.configure(settings(2, false));
+    let told = remove(&place);
+    assert!(told.contains("2 partitions are configured") && !told.contains("stop the server"), "{told}");
+    place.configure(settings(1, false));
+    let _server = place.start(&Options::default());
+    let told = remove(&place);
+    assert!(told.contains("stop the server that has it first"), "{told}");
 }

@@ -366,6 +366,13 @@ fn a_gap_that_was_accepted_is_gone_on_behind() {
         ready["partitions"]["stopped"].as_array()?.iter().find(|s| s["tries"].as_u64().is_some_and(|tries| tries > 2)).cloned()
     });
     assert!(stopped["failure"].as_str().unwrap().contains("--accept-gap"), "{stopped}");
+    let metrics = String::from_utf8(processing.get("/metrics", None).body).unwrap();
+    let told = |name: &str| {
+        let line = format!("{name}{{partition=\"{}\"}} ", stopped["partition"]);
+        metrics.lines().find_map(|l| l.strip_prefix(&line)).map(|value| value.parse::<u64>().unwrap())
+    };
+    assert_eq!(told("tidegate_partition_stopped"), Some(1));
+    assert!(matches!(told("tidegate_raw_lag_records"), Some(4 | 5)), "{metrics}");
     other.stop();
     let refused = start("process,sink", &[]).err().unwrap();
     assert!(refused.contains("are gone"), "{refused}");
