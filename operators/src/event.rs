@@ -75,9 +75,9 @@ pub struct Bundle {
 }
 
 impl Bundle {
-    /// Events that have no rows yet; `room` for so many.
-    pub fn new(source: Option<Arc<PinnedSource>>, plan: Option<Plan>, events: Vec<Event>, room: usize) -> Self {
-        let rows = plan.as_ref().map_or_else(Rows::default, |plan| Rows::new(&plan.table, room));
+    /// Events that have no rows yet. Where there is room for more events, there is for their rows.
+    pub fn new(source: Option<Arc<PinnedSource>>, plan: Option<Plan>, events: Vec<Event>) -> Self {
+        let rows = plan.as_ref().map_or_else(Rows::default, |plan| Rows::new(&plan.table, events.capacity()));
         Self { source, plan, events, rows, runs: Vec::new() }
     }
 

@@ -228,7 +228,7 @@ impl Shared {
         }
         for event in std::mem::take(&mut bundle.events) {
             let at = event.origin.at;
-            let mut one = Bundle::new(bundle.source.clone(), bundle.plan.clone(), vec![event], 1);
+            let mut one = Bundle::new(bundle.source.clone(), bundle.plan.clone(), vec![event]);
             self.marker.enter(Noted::Event { partition, at, events });
             self.timed(&mut one, name, stage, context)?;
             bundle.append(&mut one);

@@ -181,7 +181,7 @@ fn segments(tenant: &TenantId, bundles: Vec<Bundle>, first: usize, portions: &mu
             let cut = bundle.events.partition_point(|e| e.origin.at < *end);
             if cut < bundle.events.len() {
                 let events = bundle.events.split_off(cut);
-                parts.push((segment + 1, Bundle::new(bundle.source.clone(), bundle.plan.clone(), events, 0)));
+                parts.push((segment + 1, Bundle::new(bundle.source.clone(), bundle.plan.clone(), events)));
             }
         }
         if !bundle.events.is_empty() {

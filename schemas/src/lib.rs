@@ -4,7 +4,7 @@
 //! values, or a trait that others implement. Whatever is serialisable here is a frozen wire form.
 //!
 //! ```text
-//! envelope ─▶ document ─▶ row ─▶ block ─▶ commit        what an event becomes on its way
+//! envelope ─▶ document ─▶ rows ─▶ block ─▶ commit       what an event becomes on its way
 //! definition ─▶ catalog                                  what decides about it
 //! log, sink, store                                       the contracts that the outer crates fulfil
 //! ```

@@ -80,7 +80,6 @@ impl Column {
     }
 
     /// Appends one value; of another type than the field's it is a null.
-    #[inline(always)]
     fn push(&mut self, cell: &Cell<'_>) {
         match (&mut self.values, cell) {
             (Values::Bool(values), Cell::Bool(value)) => values.append(*value),
@@ -199,18 +198,45 @@ impl Rows {
         self.len() == 0
     }
 
-    /// Sets a value of the row under way, by its place in the table. One of another type than the field's is a null.
+    /// A column up to the row under way, without what was set there.
     #[inline(always)]
-    pub fn set(&mut self, column: usize, cell: Cell<'_>) {
+    fn column(&mut self, column: usize) -> &mut Column {
         let row = self.len();
         let column = &mut self.columns[column];
         if column.len != row {
             column.resize(row);
         }
+        column
+    }
+
+    /// Sets a value of the row under way, by its place in the table. One of another type than the field's is a null.
+    pub fn set(&mut self, column: usize, cell: Cell<'_>) {
         if let Cell::Text(text) = &cell {
             self.text_bytes += text.len();
         }
-        column.push(&cell);
+        self.column(column).push(&cell);
+    }
+
+    /// The same for an `f64`, where most values are one.
+    #[inline(always)]
+    pub fn set_f64(&mut self, column: usize, value: f64) {
+        let column = self.column(column);
+        if let Values::F64(values) = &mut column.values {
+            values.push(value);
+            column.valid.append_non_null();
+            column.len += 1;
+        }
+    }
+
+    /// The same for an `i64`.
+    #[inline(always)]
+    pub fn set_i64(&mut self, column: usize, value: i64) {
+        let column = self.column(column);
+        if let Values::I64(values) = &mut column.values {
+            values.push(value);
+            column.valid.append_non_null();
+            column.len += 1;
+        }
     }
 
     /// Whether the row under way has a value there.

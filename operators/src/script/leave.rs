@@ -8,7 +8,7 @@ pub(crate) use container::{Containers, document};
 use crate::event::Event;
 use crate::script::driver::{Name, names};
 use crate::script::enter::exact;
-use crate::stages::transform::fields::{Declared, Draft, Fields, Problem, Scalar, absent, cell, event_type, occurred_at, plain};
+use crate::stages::transform::fields::{Declared, Draft, Fields, Problem, Scalar, absent, cell, event_type, occurred_at, set_plain};
 use tidegate_schemas::limits::{REJECTION_DETAIL_BYTES_MAX, RESULT_FIELDS_MAX, RESULT_ROWS_MAX};
 use tidegate_schemas::row::Cell;
 use tidegate_schemas::rows::Rows;
@@ -98,16 +98,7 @@ fn set(declared: Declared<'_>, value: &impl Lent, budget: &mut Budget, rows: &mu
 }
 
 /// The cell of a declared field that is not of type `json`.
-#[inline]
 fn scalar_cell<'a>(field: &Field, scalar: Scalar<'a>, budget: &mut Budget) -> Result<Cell<'a>, Problem> {
-    if let Some(cell) = plain(field, scalar) {
-        budget.take(SCALAR_BYTES)?;
-        return Ok(cell);
-    }
-    checked_cell(field, scalar, budget)
-}
-
-fn checked_cell<'a>(field: &Field, scalar: Scalar<'a>, budget: &mut Budget) -> Result<Cell<'a>, Problem> {
     let cell = match (field.kind, scalar) {
         (_, Scalar::Null) => return absent(field),
         // Where a number cannot hold the integer, a text does.
@@ -155,11 +146,10 @@ impl Walked {
     #[inline]
     fn meet(&mut self, fields: &Fields<'_>, member: usize, scalar: Scalar<'_>, budget: &mut Budget, rows: &mut Rows) {
         if let Some(declared) = fields.declared.get(member)
-            && let Some(cell) = plain(declared.field, scalar)
             && let Some(left) = budget.0.checked_sub(SCALAR_BYTES)
+            && set_plain(*declared, scalar, rows)
         {
             budget.0 = left;
-            rows.set(declared.cell, cell);
             self.known += 1;
         } else {
             self.meet_other(fields, member, scalar, budget, rows);
@@ -171,7 +161,7 @@ impl Walked {
         let is_taken = match fields.declared.get(member) {
             Some(_) if matches!(scalar, Scalar::Null) => true,
             Some(declared) if declared.field.kind == FieldType::Json => false,
-            Some(declared) => match checked_cell(declared.field, scalar, budget) {
+            Some(declared) => match scalar_cell(declared.field, scalar, budget) {
                 Ok(cell) => {
                     rows.set(declared.cell, cell);
                     self.known += 1;

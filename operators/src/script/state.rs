@@ -92,17 +92,19 @@ impl State {
     pub(crate) fn new(native: bool, forms_after: usize, is_shared: bool, meter: &Rc<Meter>) -> mlua::Result<Self> {
         let libraries = StdLib::TABLE | StdLib::STRING | StdLib::MATH | StdLib::BIT | StdLib::BUFFER | StdLib::UTF8;
         let lua = Lua::new_with(libraries, LuaOptions::new())?;
-        lua.enable_jit(native);
         let (goal, speed, step) = COLLECTOR;
         lua.gc_inc(goal, speed, step);
         let globals = lua.globals();
         let natives = tide::natives(&lua, meter)?;
         let empty = lua.create_table()?;
         empty.set_readonly(true);
-        let input = lua.load(prelude()?).set_name("=tidegate").set_mode(ChunkMode::Binary).call((&globals, natives))?;
+        let load = |bytecode| lua.load(bytecode).set_name("=tidegate").set_mode(ChunkMode::Binary);
+        lua.enable_jit(native);
+        let hot: Table = load(own(&HOT, HOT_SOURCE)?).call(&natives)?;
         // What else is native is said where it is loaded: for a cold tenant the translation costs more than it saves.
         lua.enable_jit(false);
-        let crossing = Crossing::new(&lua, input)?;
+        load(own(&PRELUDE, PRELUDE_SOURCE)?).call::<()>((&globals, natives, &hot))?;
+        let crossing = Crossing::new(&lua, hot.get("input")?)?;
         lua.sandbox(true)?;
         let (environments, attributes) = (HashMap::new(), HashMap::new());
         let loads = Cell::new(0);
@@ -274,13 +276,18 @@ fn stage_function(environment: &Table, stage: StageName) -> Result<Function, Scr
 }
 
 /// The prelude's bytecode, compiled once in the process.
-fn prelude() -> mlua::Result<&'static [u8]> {
-    static PRELUDE: OnceLock<Vec<u8>> = OnceLock::new();
-    if let Some(bytecode) = PRELUDE.get() {
+static HOT: OnceLock<Vec<u8>> = OnceLock::new();
+const HOT_SOURCE: &str = include_str!("hot.luau");
+static PRELUDE: OnceLock<Vec<u8>> = OnceLock::new();
+const PRELUDE_SOURCE: &str = concat!(include_str!("prelude.luau"), include_str!("tide/library.luau"));
+
+/// Bytecode of what runs once in every state.
+fn own(bytecode: &'static OnceLock<Vec<u8>>, source: &str) -> mlua::Result<&'static [u8]> {
+    if let Some(bytecode) = bytecode.get() {
         return Ok(bytecode);
     }
-    let bytecode = host_compiler().compile(concat!(include_str!("prelude.luau"), include_str!("tide/library.luau")))?;
-    Ok(PRELUDE.get_or_init(|| bytecode))
+    let compiled = host_compiler().compile(source)?;
+    Ok(bytecode.get_or_init(|| compiled))
 }
 
 /// Compiles what the host itself gives to a state.

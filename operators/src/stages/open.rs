@@ -95,7 +95,7 @@ impl Gathered {
                 self.room -= room;
                 let mut events = Vec::with_capacity(room);
                 events.push(event);
-                self.bundles.push(Bundle::new(source.cloned(), plan, events, room));
+                self.bundles.push(Bundle::new(source.cloned(), plan, events));
             }
         }
     }

@@ -96,8 +96,8 @@ impl<'a> Entry<'a> {
 
 /// Settles the bundles of one epoch against the keys of all epochs before it.
 pub fn apply(bundles: &[Bundle], seen: &Duplicates, of: &Attribution) -> Result<Settled, SettleError> {
-    let mut entries: Vec<Entry<'_>> =
-        bundles.iter().flat_map(|bundle| bundle.events.iter().map(move |event| Entry::new(bundle, event))).collect();
+    let mut entries: Vec<Entry<'_>> = Vec::with_capacity(bundles.iter().map(|b| b.events.len()).sum());
+    bundles.iter().for_each(|bundle| entries.extend(bundle.events.iter().map(|event| Entry::new(bundle, event))));
     entries.sort_unstable_by_key(|e| e.at);
     judge(&mut entries, seen);
 

@@ -6,7 +6,7 @@ pub(crate) mod places;
 
 use crate::event::{Bundle, EpochContext, Event, Progress};
 use crate::script::{self, Host};
-use fields::{Draft, Fields, Problem, Scalar, absent, cell, event_type, occurred_at, plain};
+use fields::{Declared, Draft, Fields, Problem, Scalar, absent, cell, event_type, occurred_at, set_plain};
 use places::Both;
 use tidegate_schemas::definition::{Decode, Mapping, Template, Transform};
 use tidegate_schemas::document::{Document, Value};
@@ -83,8 +83,8 @@ struct Mapped<'a> {
 struct Entry<'a> {
     target: Target,
     mapping: &'a Mapping,
-    /// Whether a value is taken as it is found.
-    is_plain: bool,
+    /// The declared field that takes the value as it is found.
+    direct: Option<Declared<'a>>,
 }
 
 #[derive(Clone, Copy)]
@@ -113,8 +113,9 @@ impl<'a> Mapped<'a> {
                 ("event_type", _) => Target::EventType,
                 _ => Target::Attribute,
             };
-            let is_plain = mapping.from.is_some() && mapping.scale.is_none() && mapping.offset.is_none();
-            entries.push(Entry { target, mapping, is_plain });
+            let is_direct = mapping.from.is_some() && mapping.scale.is_none() && mapping.offset.is_none();
+            let direct = fields.index(&mapping.field).filter(|_| is_direct).map(|index| fields.declared[index]);
+            entries.push(Entry { target, mapping, direct });
         }
         Self { fields, entries, places, unmapped }
     }
@@ -123,6 +124,11 @@ impl<'a> Mapped<'a> {
         let found = self.places.find(event);
         let mut draft = Draft::default();
         for (entry, value) in self.entries.iter().zip(&found) {
+            if let (Some(declared), Some(value)) = (entry.direct, value)
+                && set_plain(declared, value.kind().into(), rows)
+            {
+                continue;
+            }
             self.apply(entry, *value, &mut draft, rows)?;
         }
         for index in &self.unmapped {
@@ -134,13 +140,6 @@ impl<'a> Mapped<'a> {
 
     fn apply(&self, entry: &Entry<'_>, value: Option<Value<'_>>, draft: &mut Draft, rows: &mut Rows) -> Result<(), Problem> {
         let mapping = entry.mapping;
-        if let (Target::Field(index), true, Some(value)) = (entry.target, entry.is_plain, value)
-            && let declared = &self.fields.declared[index]
-            && let Some(cell) = plain(declared.field, value.kind().into())
-        {
-            rows.set(declared.cell, cell);
-            return Ok(());
-        }
         let scalar = match (&mapping.from, &mapping.constant, value) {
             (Some(_), _, Some(value)) => converted(mapping, value.kind().into()),
             (None, Some(constant), _) => Scalar::Text(constant),

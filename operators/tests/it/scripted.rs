@@ -162,7 +162,7 @@ pub fn bundle(tenant: &str, template: Template, events: &[&[u8]]) -> Bundle {
     let label = format!("{}@{}", template.id, &version[..12]).into();
     let plan = Plan { template: Arc::new(PinnedTemplate { template, version, label }), table: Arc::new(table) };
     let source = PinnedSource { source, tenant: TenantId::new(tenant).unwrap(), path: tenant.into() };
-    Bundle::new(Some(Arc::new(source)), Some(plan), events.iter().enumerate().map(event).collect(), events.len())
+    Bundle::new(Some(Arc::new(source)), Some(plan), events.iter().enumerate().map(event).collect())
 }
 
 /// All three stages.

@@ -143,7 +143,7 @@ fn bundle(template: Template, example: &Value) -> Bundle {
     let table = Arc::new(table.with(&template.fields).unwrap());
     let (version, label) = (template.version(), template.id.to_string().into());
     let plan = Plan { template: Arc::new(PinnedTemplate { template, version, label }), table };
-    Bundle::new(Some(Arc::new(PinnedSource { source, tenant, path: "acme".into() })), Some(plan), vec![event], 1)
+    Bundle::new(Some(Arc::new(PinnedSource { source, tenant, path: "acme".into() })), Some(plan), vec![event])
 }
 
 /// Equal to the last bit of every number: the makers' decoders compute in doubles as well. Luau has one empty table.

@@ -19,8 +19,6 @@ pub(super) const PART_BYTES: usize = RECORD_BYTES_MAX / 4 * 3;
 #[derive(Default)]
 pub(super) struct Names {
     keys: Vec<i32>,
-    /// The name before.
-    last: String,
     names: StringBuilder,
     known: HashTable<i32>,
     hasher: DefaultHashBuilder,
@@ -32,14 +30,12 @@ impl Names {
     }
 
     pub(super) fn append_value(&mut self, name: &str) {
-        if let Some(key) = self.keys.last().copied()
-            && self.last == name
+        let Self { keys, names, known, hasher } = self;
+        if let Some(key) = keys.last().copied()
+            && name_of(names, key) == name.as_bytes()
         {
-            return self.keys.push(key);
+            return keys.push(key);
         }
-        let Self { keys, last, names, known, hasher } = self;
-        last.clear();
-        last.push_str(name);
         let hash = hasher.hash_one(name.as_bytes());
         let key = match known.find(hash, |key| name_of(names, *key) == name.as_bytes()) {
             Some(key) => *key,

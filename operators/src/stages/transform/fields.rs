@@ -59,6 +59,18 @@ pub(crate) struct Declared<'a> {
     pub(crate) field: &'a Field,
     /// Its place in the table.
     pub(crate) cell: usize,
+    /// Between what its numbers are; nothing that is not finite is.
+    low: f64,
+    high: f64,
+}
+
+impl<'a> Declared<'a> {
+    fn new(field: &'a Field, cell: usize) -> Self {
+        Self { field, cell, low: field.min.unwrap_or(f64::MIN), high: field.max.unwrap_or(f64::MAX) }
+    }
+    fn has(&self, number: f64) -> bool {
+        number >= self.low && number <= self.high
+    }
 }
 
 impl<'a> Fields<'a> {
@@ -66,7 +78,7 @@ impl<'a> Fields<'a> {
     pub(crate) fn new(fields: &'a [Field], table: &Table, default_type: &str) -> Self {
         let places: HashMap<&str, usize> = table.fields.iter().enumerate().map(|(i, c)| (c.name.as_str(), i)).collect();
         let declared: Vec<Declared<'a>> =
-            fields.iter().filter_map(|field| Some(Declared { field, cell: *places.get(field.name.as_str())? })).collect();
+            fields.iter().filter_map(|field| Some(Declared::new(field, *places.get(field.name.as_str())?))).collect();
         let by_name = declared.iter().enumerate().map(|(i, d)| (d.field.name.as_str(), i)).collect();
         Self { declared, by_name, default_type: default_type.into() }
     }
@@ -121,18 +133,18 @@ impl Scalar<'_> {
     }
 }
 
-/// The cell of what most scalars are: a number or boolean of the declared type and within its bounds.
-#[inline]
-pub(crate) fn plain(field: &Field, scalar: Scalar<'_>) -> Option<Cell<'static>> {
-    let (number, cell) = match (field.kind, scalar) {
-        (FieldType::F64, Scalar::Float(f)) if f.is_finite() => (f, Cell::F64(f)),
-        (FieldType::F64, Scalar::Int(i)) => (i as f64, Cell::F64(i as f64)),
-        (FieldType::I64, Scalar::Int(i)) => (i as f64, Cell::I64(i)),
-        (FieldType::Bool, Scalar::Bool(b)) => return Some(Cell::Bool(b)),
-        _ => return None,
-    };
-    let is_within = field.min.is_none_or(|min| number >= min) && field.max.is_none_or(|max| number <= max);
-    is_within.then_some(cell)
+/// Sets what most scalars are, a number or boolean of the declared type and within its bounds; whether it was one.
+#[inline(always)]
+pub(crate) fn set_plain(declared: Declared<'_>, scalar: Scalar<'_>, rows: &mut Rows) -> bool {
+    let cell = declared.cell;
+    match (declared.field.kind, scalar) {
+        (FieldType::F64, Scalar::Float(number)) if declared.has(number) => rows.set_f64(cell, number),
+        (FieldType::F64, Scalar::Int(number)) if declared.has(number as f64) => rows.set_f64(cell, number as f64),
+        (FieldType::I64, Scalar::Int(number)) if declared.has(number as f64) => rows.set_i64(cell, number),
+        (FieldType::Bool, Scalar::Bool(value)) => rows.set(cell, Cell::Bool(value)),
+        _ => return false,
+    }
+    true
 }
 
 /// The cell of a scalar; fields of type `json` are the caller's.
@@ -144,11 +156,8 @@ pub(crate) fn cell<'a>(field: &Field, scalar: Scalar<'a>) -> Result<Cell<'a>, Pr
     if matches!(scalar, Scalar::Null) {
         return absent(field);
     }
-    if let Some(cell) = plain(field, scalar) {
-        return Ok(cell);
-    }
     let cell = match (field.kind, scalar) {
-        // Those that are plain are here for their bounds.
+        (FieldType::Bool, Scalar::Bool(b)) => Cell::Bool(b),
         (FieldType::I64, Scalar::Int(i)) => Cell::I64(i),
         (FieldType::I64, Scalar::Float(f)) if f.fract() == 0.0 && f.abs() < 9.2e18 => Cell::I64(f as i64),
         (FieldType::I64, Scalar::Float(f)) if f.is_finite() => return wrong("an integer of 64 bits"),

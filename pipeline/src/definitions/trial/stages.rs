@@ -167,7 +167,7 @@ pub(super) fn bundle(template: &Template, table: &Table, input: &Input, count: u
     };
     let events: Vec<Event> = (0..count).map(&mut event).collect::<Result<_, Rejection>>()?;
     let plan = Plan { template: Arc::new(pinned), table: Arc::new(table.clone()) };
-    Ok(Bundle::new(Some(Arc::new(source)), Some(plan), events, count))
+    Ok(Bundle::new(Some(Arc::new(source)), Some(plan), events))
 }
 
 /// A source and an envelope of nobody.
