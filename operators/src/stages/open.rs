@@ -10,7 +10,7 @@ use std::sync::Arc;
 use tidegate_schemas::catalog::{Catalog, PinnedSource, PinnedTemplate};
 use tidegate_schemas::definition::{ApiKey, Asset, Place};
 use tidegate_schemas::document::{Document, DocumentError, Forms, Kind, Lookup, Value};
-use tidegate_schemas::envelope::{Envelope, Span};
+use tidegate_schemas::envelope::Envelope;
 use tidegate_schemas::ids::{LogId, NodeId, Position};
 use tidegate_schemas::limits::{ASSET_ID_BYTES_MAX, BUNDLE_EVENTS_MAX, EVENT_ID_BYTES_MAX};
 use tidegate_schemas::locate;
@@ -64,7 +64,8 @@ pub fn apply(slices: &[Slice], catalog: &Catalog, log: LogId, seen: Seen<'_>) ->
             ways,
         };
         for ordinal in slice.from..slice.to {
-            let (event, plan) = record.open(ordinal);
+            let mut event = record.blank(ordinal);
+            let plan = record.open(&mut event);
             gathered.push(record.source.as_ref(), plan, event, record.ways.to_come);
             record.ways.to_come -= 1;
         }
@@ -148,41 +149,16 @@ impl DerivedId {
 }
 
 impl OpenRecord<'_> {
-    fn open(&mut self, ordinal: u32) -> (Event, Option<Plan>) {
+    /// The event before anything is known of it.
+    fn blank(&self, ordinal: u32) -> Event {
         let envelope = &self.slice.envelope;
-        let accepted = envelope.events.len();
-        let at = Position { offset: self.slice.offset, ordinal };
-        let Some(span) = envelope.events.get(ordinal as usize).copied() else {
-            let refused = &envelope.refused[ordinal as usize - accepted];
-            let mut event = self.blank(at, refused.span);
-            event.origin.event_id = self.derived.of(&event);
-            event.reject(Rejection {
-                stage: StageName::Ingest,
-                code: refused.code.clone(),
-                detail: refused.detail.clone(),
-                pointer: refused.pointer.clone(),
-                line: None,
-            });
-            return (event, None);
+        let span = match envelope.events.get(ordinal as usize) {
+            Some(span) => *span,
+            None => envelope.refused[ordinal as usize - envelope.events.len()].span,
         };
-        let mut event = self.blank(at, span);
-        match self.locate(&mut event) {
-            Ok(plan) => (event, plan),
-            Err(rejection) => {
-                if event.origin.event_id.is_empty() {
-                    event.origin.event_id = self.derived.of(&event);
-                }
-                event.reject(rejection);
-                (event, None)
-            }
-        }
-    }
-
-    fn blank(&self, at: Position, span: Span) -> Event {
-        let envelope = &self.slice.envelope;
         Event {
             origin: Origin {
-                at,
+                at: Position { offset: self.slice.offset, ordinal },
                 index: span.index,
                 event_id: Arc::clone(&self.nobody),
                 asset: Arc::clone(&self.nobody),
@@ -200,6 +176,29 @@ impl OpenRecord<'_> {
             notes: Vec::new(),
             progress: Progress::At(StageName::Decode),
         }
+    }
+
+    /// Finds what the source says of the event, or ends its way. It stays where it is: events are large.
+    fn open(&mut self, event: &mut Event) -> Option<Plan> {
+        let envelope = &self.slice.envelope;
+        let refused = (event.origin.at.ordinal as usize).checked_sub(envelope.events.len()).map(|at| &envelope.refused[at]);
+        let located = match refused {
+            None => self.locate(event),
+            Some(refused) => Err(Rejection {
+                stage: StageName::Ingest,
+                code: refused.code.clone(),
+                detail: refused.detail.clone(),
+                pointer: refused.pointer.clone(),
+                line: None,
+            }),
+        };
+        located.unwrap_or_else(|rejection| {
+            if event.origin.event_id.is_empty() {
+                event.origin.event_id = self.derived.of(event);
+            }
+            event.reject(rejection);
+            None
+        })
     }
 
     fn locate(&mut self, event: &mut Event) -> Result<Option<Plan>, Rejection> {

@@ -1,6 +1,7 @@
 //! Declared fields: from a value, wherever it comes from, to a cell of the declared type, or a problem.
 
 use hashbrown::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 use tidegate_schemas::document::Kind;
 use tidegate_schemas::limits::{TIMESTAMP_YEAR_MAX, TIMESTAMP_YEAR_MIN};
@@ -133,6 +134,9 @@ impl Scalar<'_> {
     }
 }
 
+/// Milliseconds since 1970 that are a time of this century, without a closer look.
+const USUAL_MILLIS: Range<i64> = 0..4_000_000_000_000;
+
 /// Sets what most scalars are, a number or boolean of the declared type and within its bounds; whether it was one.
 #[inline(always)]
 pub(crate) fn set_plain(declared: Declared<'_>, scalar: Scalar<'_>, rows: &mut Rows) -> bool {
@@ -142,6 +146,7 @@ pub(crate) fn set_plain(declared: Declared<'_>, scalar: Scalar<'_>, rows: &mut R
         (FieldType::F64, Scalar::Int(number)) if declared.has(number as f64) => rows.set_f64(cell, number as f64),
         (FieldType::I64, Scalar::Int(number)) if declared.has(number as f64) => rows.set_i64(cell, number),
         (FieldType::Bool, Scalar::Bool(value)) => rows.set(cell, Cell::Bool(value)),
+        (FieldType::Timestamp, Scalar::Int(millis)) if USUAL_MILLIS.contains(&millis) => rows.set(cell, Cell::Timestamp(millis * 1_000)),
         _ => return false,
     }
     true
