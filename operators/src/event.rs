@@ -88,19 +88,6 @@ impl Bundle {
             _ => None,
         }
     }
-
-    /// Takes over the events of another bundle of this source and plan, and what they became.
-    pub fn append(&mut self, other: &mut Self) {
-        let moved = self.rows.len() as u32;
-        other.rows.range(0..other.rows.len() as u32).iter().for_each(|row| self.rows.push(row));
-        self.events.extend(other.events.drain(..).map(|mut event| {
-            if let Progress::Transformed(rows) = &mut event.progress {
-                *rows = rows.start + moved..rows.end + moved;
-            }
-            event
-        }));
-        self.runs.append(&mut other.runs);
-    }
 }
 
 /// A template version with its table.

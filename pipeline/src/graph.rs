@@ -228,10 +228,14 @@ impl Shared {
         }
         for event in std::mem::take(&mut bundle.events) {
             let at = event.origin.at;
-            let mut one = Bundle::new(bundle.source.clone(), bundle.plan.clone(), vec![event]);
+            // With the rows of all: an event knows its own by their places.
+            let (source, plan, rows) = (bundle.source.clone(), bundle.plan.clone(), std::mem::take(&mut bundle.rows));
+            let mut one = Bundle { source, plan, events: vec![event], rows, runs: Vec::new() };
             self.marker.enter(Noted::Event { partition, at, events });
             self.timed(&mut one, name, stage, context)?;
-            bundle.append(&mut one);
+            bundle.rows = one.rows;
+            bundle.events.append(&mut one.events);
+            bundle.runs.append(&mut one.runs);
         }
         Ok(())
     }

@@ -133,10 +133,9 @@ pub struct Partitioned {
     is_full: bool,
     since_snapshot: u64,
     last_seal: Instant,
-    /// The end of `raw` as far as is known, when the log was asked for it, and whether its answer is news.
+    /// The end of `raw` as far as is known, and when the log was asked for it.
     raw_end: u64,
     last_asked: Instant,
-    is_end_new: bool,
     /// Where requests are missing that were deleted unprocessed: the next commit record tells.
     gaps: Vec<Position>,
 }
@@ -229,7 +228,6 @@ impl Partitioned {
             last_seal: Instant::now(),
             raw_end: raw.end,
             last_asked: Instant::now(),
-            is_end_new: false,
             gaps,
         })
     }
@@ -313,7 +311,7 @@ impl Partitioned {
                 self.account.unreferred = true;
             }
             if let Some(end) = committed.raw_end {
-                (self.raw_end, self.is_end_new) = (self.raw_end.max(end), true);
+                self.raw_end = self.raw_end.max(end);
             }
         }
         if any && let Some(graph) = &self.graph {
@@ -376,9 +374,6 @@ impl Partitioned {
             graph.quarantines().borrow_mut().forget_known(&input.catalog);
         }
         self.last_seal = Instant::now();
-        if std::mem::take(&mut self.is_end_new) {
-            self.tell(self.sealed.len(), self.sealed.iter().sum());
-        }
         let (input, done) = self.run(worker, input)?;
         self.commit(&input, done)
     }
@@ -455,6 +450,7 @@ impl Partitioned {
         let asks_end = self.last_asked.elapsed() >= LAG_EVERY;
         if asks_end {
             self.last_asked = Instant::now();
+            self.tell(self.sealed.len(), self.sealed.iter().sum());
         }
         self.committer.submit(Sealed { unit, state, referred, asks_end })?;
         Ok(())

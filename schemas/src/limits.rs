@@ -62,6 +62,7 @@ limits! {
 
     // log
     RECORD_BYTES_MAX = 900 << 10, "bytes", "one record of any log, below the 1 MiB that Kafka takes by default";
+    ROW_BYTES_MAX = 640 << 10, "bytes", "one row with everything that its event gave it: a block of it alone is a record";
     RECORD_ALONE_BYTES = 64 << 10, "bytes", "a record from which on it is read into memory of its own: who keeps it keeps nothing else, and need not copy it";
     RECORD_HEADERS_BYTES_MAX = 100 << 10, "bytes", "key and headers of a record: with the largest value still below 1 MiB";
     PARTITIONS_MAX = 1_024, "partitions", "positions and states are kept for each";

@@ -22,6 +22,20 @@ pub enum Cell<'a> {
     Timestamp(Micros),
 }
 
+impl Cell<'_> {
+    /// The value by itself.
+    pub fn into_owned(self) -> Cell<'static> {
+        match self {
+            Self::Null => Cell::Null,
+            Self::Bool(value) => Cell::Bool(value),
+            Self::I64(value) => Cell::I64(value),
+            Self::F64(value) => Cell::F64(value),
+            Self::Text(text) => Cell::Text(Cow::Owned(text.into_owned())),
+            Self::Timestamp(at) => Cell::Timestamp(at),
+        }
+    }
+}
+
 /// What all rows of one event have in common.
 #[derive(Clone, Debug)]
 pub struct Origin {

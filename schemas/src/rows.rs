@@ -6,11 +6,10 @@ use crate::time::Micros;
 use arrow::array::*;
 use arrow::buffer::OffsetBuffer;
 use arrow::error::ArrowError;
-use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// What a field takes in a block that is no text.
+/// What a field takes in a block beside its text.
 pub(crate) const CELL_BYTES: usize = 9;
 /// What a text may take. Only for room: longer ones are copied as they come.
 pub(crate) const TEXT_BYTES: usize = 24;
@@ -62,9 +61,9 @@ impl Column {
         Self { len: 0, valid: NullBufferBuilder::new(rows), values }
     }
 
-    /// Ends after so many rows: what is missing is null.
+    /// Ends after so many rows: what is missing is null. Returns the bytes of texts that went.
     #[cold]
-    fn resize(&mut self, rows: usize) {
+    fn resize(&mut self, rows: usize) -> usize {
         self.valid.truncate(rows);
         self.valid.append_n_nulls(rows.saturating_sub(self.len));
         self.len = rows;
@@ -73,14 +72,17 @@ impl Column {
             Values::I64(values) | Values::Timestamp(values) => values.resize(rows, 0),
             Values::F64(values) => values.resize(rows, 0.0),
             Values::Text(bytes, ends) => {
+                let before = bytes.len();
                 bytes.truncate(start_of(ends, rows.min(ends.len())));
                 ends.resize(rows, bytes.len());
+                return before - bytes.len();
             }
         }
+        0
     }
 
-    /// Appends one value; of another type than the field's it is a null.
-    fn push(&mut self, cell: &Cell<'_>) {
+    /// Appends one value; of another type than the field's it is a null. Returns the bytes of its text.
+    fn push(&mut self, cell: &Cell<'_>) -> usize {
         match (&mut self.values, cell) {
             (Values::Bool(values), Cell::Bool(value)) => values.append(*value),
             (Values::I64(values), Cell::I64(value)) => values.push(*value),
@@ -90,10 +92,11 @@ impl Column {
                 bytes.extend_from_slice(text.as_bytes());
                 ends.push(bytes.len());
             }
-            _ => return,
+            _ => return 0,
         }
         self.valid.append_non_null();
         self.len += 1;
+        if let Cell::Text(text) = cell { text.len() } else { 0 }
     }
 
     /// Whether a row has a value.
@@ -118,8 +121,7 @@ impl Column {
                 to.extend_from_slice(&from[start..start_of(from_ends, rows.end)]);
                 ends.extend(from_ends[rows.clone()].iter().map(|end| end - start + moved));
             }
-            // Both are of one table.
-            _ => return self.resize(len),
+            _ => unreachable!("both are columns of one table's field"),
         }
         self.len += rows.len();
         match from.valid.as_slice() {
@@ -204,17 +206,14 @@ impl Rows {
         let row = self.len();
         let column = &mut self.columns[column];
         if column.len != row {
-            column.resize(row);
+            self.text_bytes -= column.resize(row);
         }
         column
     }
 
     /// Sets a value of the row under way, by its place in the table. One of another type than the field's is a null.
     pub fn set(&mut self, column: usize, cell: Cell<'_>) {
-        if let Cell::Text(text) = &cell {
-            self.text_bytes += text.len();
-        }
-        self.column(column).push(&cell);
+        self.text_bytes += self.column(column).push(&cell);
     }
 
     /// The same for an `f64`, where most values are one.
@@ -247,12 +246,13 @@ impl Rows {
     /// Makes a row of what was set.
     pub fn end(&mut self, occurred_at: Micros, event_type: &Arc<str>, mut attributes: Vec<(Box<str>, Box<str>)>) {
         self.occurred_at.push(occurred_at);
-        if self.types.last().is_none_or(|last| !Arc::ptr_eq(last, event_type)) {
+        if self.types.last().is_none_or(|last| last != event_type) {
             self.types.push(Arc::clone(event_type));
         }
         self.event_type.push(self.types.len() as u32 - 1);
         let told: usize = attributes.iter().map(|(name, value)| name.len() + value.len() + CELL_BYTES).sum();
-        self.bytes.push((self.columns.len() * CELL_BYTES + std::mem::take(&mut self.text_bytes) + told) as u32);
+        let texts = std::mem::take(&mut self.text_bytes) + event_type.len();
+        self.bytes.push((self.columns.len() * CELL_BYTES + texts + told) as u32);
         self.attributes.append(&mut attributes);
         self.attributes_end.push(self.attributes.len() as u32);
     }
@@ -272,6 +272,7 @@ impl Rows {
         self.text_bytes = 0;
         self.occurred_at.truncate(rows);
         self.event_type.truncate(rows);
+        self.types.truncate(self.event_type.last().map_or(0, |last| *last as usize + 1));
         self.bytes.truncate(rows);
         self.attributes_end.truncate(rows);
         self.attributes.truncate(self.attributes_end.last().map_or(0, |end| *end as usize));
@@ -283,6 +284,11 @@ impl Rows {
             self.set(column, cell.clone());
         }
         self.end(row.occurred_at, &row.event_type, row.attributes.clone());
+    }
+
+    /// About what a row takes in a block, without what it has of its event.
+    pub fn bytes(&self, row: usize) -> usize {
+        self.bytes[row] as usize
     }
 
     /// One of them by itself.
@@ -309,25 +315,8 @@ impl Rows {
     pub(crate) fn event_type(&self, row: usize) -> &str {
         &self.types[self.event_type[row] as usize]
     }
-    pub(crate) fn bytes(&self, row: usize) -> usize {
-        self.bytes[row] as usize
-    }
     pub(crate) fn attributes(&self, row: usize) -> &[(Box<str>, Box<str>)] {
         let from = row.checked_sub(1).map_or(0, |before| self.attributes_end[before]);
         &self.attributes[from as usize..self.attributes_end[row] as usize]
-    }
-}
-
-impl Cell<'_> {
-    /// The value by itself.
-    pub fn into_owned(self) -> Cell<'static> {
-        match self {
-            Self::Null => Cell::Null,
-            Self::Bool(value) => Cell::Bool(value),
-            Self::I64(value) => Cell::I64(value),
-            Self::F64(value) => Cell::F64(value),
-            Self::Text(text) => Cell::Text(Cow::Owned(text.into_owned())),
-            Self::Timestamp(at) => Cell::Timestamp(at),
-        }
     }
 }

@@ -254,8 +254,7 @@ pub(crate) fn decoded<L: Lent>(
             draft = declared(fields, table, walked, before, budget, rows)?.0;
         }
     }
-    fields.end(event, draft, rows);
-    Ok(())
+    fields.end(event, draft, rows)
 }
 
 /// Appends a row, or a list of rows.
@@ -324,8 +323,7 @@ fn row(fields: &Fields<'_>, event: &Event, table: &impl Lent, budget: &mut Budge
         }
         table.each(|key, value, _| key_text(key, |name| attribute(fields, name, value, &mut draft, budget)).unwrap_or(Ok(())))?;
     }
-    fields.end(event, draft, rows);
-    Ok(())
+    fields.end(event, draft, rows)
 }
 
 /// An undeclared field of a row; null is none.

@@ -275,13 +275,13 @@ fn stage_function(environment: &Table, stage: StageName) -> Result<Function, Scr
     found.ok_or_else(|| ScriptError { stage, line: None, message: format!("the script defines no function {}", names.join(" or ")) })
 }
 
-/// The prelude's bytecode, compiled once in the process.
+/// What runs once in every state, compiled once in the process.
 static HOT: OnceLock<Vec<u8>> = OnceLock::new();
 const HOT_SOURCE: &str = include_str!("hot.luau");
 static PRELUDE: OnceLock<Vec<u8>> = OnceLock::new();
 const PRELUDE_SOURCE: &str = concat!(include_str!("prelude.luau"), include_str!("tide/library.luau"));
 
-/// Bytecode of what runs once in every state.
+/// The bytecode of one of them.
 fn own(bytecode: &'static OnceLock<Vec<u8>>, source: &str) -> mlua::Result<&'static [u8]> {
     if let Some(bytecode) = bytecode.get() {
         return Ok(bytecode);

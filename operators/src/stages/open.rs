@@ -10,7 +10,7 @@ use std::sync::Arc;
 use tidegate_schemas::catalog::{Catalog, PinnedSource, PinnedTemplate};
 use tidegate_schemas::definition::{ApiKey, Asset, Place};
 use tidegate_schemas::document::{Document, DocumentError, Forms, Kind, Lookup, Value};
-use tidegate_schemas::envelope::Envelope;
+use tidegate_schemas::envelope::{Envelope, Refusal};
 use tidegate_schemas::ids::{LogId, NodeId, Position};
 use tidegate_schemas::limits::{ASSET_ID_BYTES_MAX, BUNDLE_EVENTS_MAX, EVENT_ID_BYTES_MAX};
 use tidegate_schemas::locate;
@@ -149,13 +149,16 @@ impl DerivedId {
 }
 
 impl OpenRecord<'_> {
+    /// What the edge said where it refused the event: those that it took come first.
+    fn refused(&self, ordinal: u32) -> Option<&Refusal> {
+        let envelope = &self.slice.envelope;
+        (ordinal as usize).checked_sub(envelope.events.len()).map(|at| &envelope.refused[at])
+    }
+
     /// The event before anything is known of it.
     fn blank(&self, ordinal: u32) -> Event {
         let envelope = &self.slice.envelope;
-        let span = match envelope.events.get(ordinal as usize) {
-            Some(span) => *span,
-            None => envelope.refused[ordinal as usize - envelope.events.len()].span,
-        };
+        let span = self.refused(ordinal).map_or_else(|| envelope.events[ordinal as usize], |refused| refused.span);
         Event {
             origin: Origin {
                 at: Position { offset: self.slice.offset, ordinal },
@@ -180,9 +183,7 @@ impl OpenRecord<'_> {
 
     /// Finds what the source says of the event, or ends its way. It stays where it is: events are large.
     fn open(&mut self, event: &mut Event) -> Option<Plan> {
-        let envelope = &self.slice.envelope;
-        let refused = (event.origin.at.ordinal as usize).checked_sub(envelope.events.len()).map(|at| &envelope.refused[at]);
-        let located = match refused {
+        let located = match self.refused(event.origin.at.ordinal) {
             None => self.locate(event),
             Some(refused) => Err(Rejection {
                 stage: StageName::Ingest,

@@ -80,8 +80,8 @@ impl<'a> Entry<'a> {
     fn new(bundle: &'a Bundle, event: &'a Event) -> Self {
         Self { bundle, event, at: event.origin.at, tenant: &event.envelope.tenant, verdict: Verdict::Rejected }
     }
-    /// Whether another one's tenant is the same. A bundle is one tenant's.
-    fn is_beside(&self, other: &Self) -> bool {
+    /// Whether both are of one tenant, as all of a bundle are.
+    fn has_tenant_of(&self, other: &Self) -> bool {
         std::ptr::eq(self.bundle, other.bundle) || self.tenant == other.tenant
     }
     /// Where the asset stands; one that is not published stands where its source does.
@@ -217,7 +217,7 @@ fn rows(entries: &[Entry<'_>], of: &Attribution, account: &mut Vec<TableRows>) -
         })
         .collect();
     // What goes to one table together: it is looked up once.
-    let runs = || taken.chunk_by(|a, b| Arc::ptr_eq(a.table, b.table) && a.entry.is_beside(b.entry));
+    let runs = || taken.chunk_by(|a, b| Arc::ptr_eq(a.table, b.table) && a.entry.has_tenant_of(b.entry));
     let mut counts: BTreeMap<&str, BTreeMap<&TenantId, usize>> = BTreeMap::new();
     for run in runs() {
         let tenants = counts.entry(run[0].table.id.as_str()).or_default();
@@ -265,7 +265,7 @@ fn rejections(entries: &[Entry<'_>], of: &Attribution, account: &mut Vec<TableRo
 /// What became of events that somebody let go on; `entries` are sorted by tenant.
 fn releases(entries: &[Entry<'_>], of: &Attribution, account: &mut Vec<TableRows>) -> Result<Vec<Block>, SettleError> {
     let mut rows = Vec::new();
-    for run in entries.chunk_by(Entry::is_beside) {
+    for run in entries.chunk_by(Entry::has_tenant_of) {
         let before = rows.len();
         for entry in run {
             let Some(release) = &entry.event.envelope.release else { continue };

@@ -51,12 +51,12 @@ pub fn check_constant(fields: &[Field], mapping: &Mapping) -> Result<(), String>
 fn transform(bundle: &mut Bundle, mapped: &mut Mapped<'_>) {
     let Bundle { events, rows, .. } = bundle;
     for event in events.iter_mut().filter(|e| e.is_at(StageName::Transform)) {
-        let first = rows.len() as u32;
+        let first = rows.len();
         let made = mapped.row(event, rows);
         event.go(match made {
-            Ok(()) => Progress::Transformed(first..first + 1),
+            Ok(()) => Progress::Transformed(first as u32..rows.len() as u32),
             Err(problem) => {
-                rows.cancel();
+                rows.truncate(first);
                 Progress::Rejected(problem.into_rejection(StageName::Transform).into())
             }
         });
@@ -114,7 +114,10 @@ impl<'a> Mapped<'a> {
                 _ => Target::Attribute,
             };
             let is_direct = mapping.from.is_some() && mapping.scale.is_none() && mapping.offset.is_none();
-            let direct = fields.index(&mapping.field).filter(|_| is_direct).map(|index| fields.declared[index]);
+            let direct = match target {
+                Target::Field(index) if is_direct => Some(fields.declared[index]),
+                _ => None,
+            };
             entries.push(Entry { target, mapping, direct });
         }
         Self { fields, entries, places, unmapped }
@@ -134,8 +137,7 @@ impl<'a> Mapped<'a> {
         for index in &self.unmapped {
             absent(self.fields.declared[*index].field)?;
         }
-        self.fields.end(event, draft, rows);
-        Ok(())
+        self.fields.end(event, draft, rows)
     }
 
     fn apply(&self, entry: &Entry<'_>, value: Option<Value<'_>>, draft: &mut Draft, rows: &mut Rows) -> Result<(), Problem> {

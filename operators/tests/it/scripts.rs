@@ -70,6 +70,29 @@ fn a_decoder_sees_its_input() {
     }
 }
 
+/// A block is one record of the log, and a row is in one block.
+#[test]
+fn rows_above_a_record_are_refused() {
+    let map = |field: &str| Mapping { field: field.into(), from: Some("/t".into()), constant: None, scale: None, offset: None };
+    let fields = || vec![field("a", FieldType::Text), field("b", FieldType::Text)];
+    let mapped = Template { transform: Some(Transform::Mapping(vec![map("a"), map("b")])), ..template(fields()) };
+    let typed = transforming("function transform(e) return { { a = 'x' }, { a = 'y', event_type = e.t .. e.t } } end", fields());
+    for (len, is_taken) in [(300_000, true), (340_000, false)] {
+        let event = format!("{{\"t\":\"{}\"}}", "t".repeat(len));
+        for (template, count) in [(&mapped, 1), (&typed, 2)] {
+            let mut bundle = bundle("acme", template.clone(), &[event.as_bytes(), br#"{"t":"z"}"#]);
+            run(&mut host(), &mut bundle);
+            let [first, second] = ended(&bundle).try_into().unwrap();
+            assert_eq!(rows(second).len(), count);
+            if is_taken {
+                assert_eq!((rows(first).len(), bundle.rows.len()), (count, 2 * count));
+            } else {
+                assert_eq!((rejection(first).code.as_str(), bundle.rows.len()), ("output_too_large", count));
+            }
+        }
+    }
+}
+
 #[test]
 fn results_of_decode() {
     let template = |source: &str| Template { decode: Some(Decode::Script(script(source))), ..template(vec![field("v", FieldType::Json)]) };

@@ -11,7 +11,7 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
-/// Estimated bytes at which a part ends: the estimate leaves out padding and messages, hence the margin.
+/// Estimated bytes of a part: the estimate leaves out padding and messages, hence the margin. No row takes as much (`ROW_BYTES_MAX`).
 pub(super) const PART_BYTES: usize = RECORD_BYTES_MAX / 4 * 3;
 
 /// A column of names that repeat, as a dictionary in the order in which they came. Rows come in runs of one tenant, source and

@@ -116,13 +116,17 @@ impl RowsBuilder {
         let (mut taken, mut before) = (first..first, None);
         for head in heads {
             let names = [head.tenant, head.organization, head.source, head.template, rows.event_type(taken.end)];
-            self.head(&head, names, before.replace(names), rows, taken.end)?;
-            taken.end += 1;
-            if self.parts.bytes >= PART_BYTES {
+            let ids = head.origin.asset.len() + head.origin.event_id.len();
+            let bytes = ROW_BYTES + names[..4].iter().map(|name| name.len()).sum::<usize>() + ids + rows.bytes(taken.end);
+            if self.parts.rows > 0 && self.parts.bytes + bytes > PART_BYTES {
                 self.fields(rows, &mut taken);
                 self.end()?;
                 before = None;
             }
+            self.parts.bytes += bytes;
+            self.parts.rows += 1;
+            self.head(&head, names, before.replace(names), rows, taken.end)?;
+            taken.end += 1;
         }
         self.fields(rows, &mut taken);
         Ok(())
@@ -144,9 +148,6 @@ impl RowsBuilder {
         columns.received_at.push(origin.received_at);
         push_map(&mut columns.attributes, rows.attributes(row))?;
         columns.provenance.push(origin.at, origin.index, head.number);
-        let names: usize = names.iter().map(|name| name.len()).sum();
-        self.parts.bytes += ROW_BYTES + names + origin.asset.len() + origin.event_id.len() + rows.bytes(row);
-        self.parts.rows += 1;
         Ok(())
     }
 

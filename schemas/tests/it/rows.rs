@@ -31,6 +31,8 @@ fn cell() -> impl Strategy<Value = Cell<'static>> {
         any::<i64>().prop_map(Cell::I64),
         (-9.0..9.0).prop_map(Cell::F64),
         "[a-é]{0,9}".prop_map(|text| Cell::Text(text.into())),
+        // Ten of them end a part.
+        (60_000..80_000_usize).prop_map(|len| Cell::Text("x".repeat(len).into())),
         (0..9_i64).prop_map(Cell::Timestamp),
     ]
 }
@@ -135,12 +137,12 @@ proptest! {
                 builder.push(head(&origin(n)), row).unwrap();
             }
         });
-        let batches = |blocks: Vec<Block>| blocks.iter().map(|block| block.batch().unwrap()).collect::<Vec<_>>();
-        let found = batches(by_range);
-        prop_assert_eq!(&found, &batches(one_by_one));
+        // To the byte: whoever replays an epoch in other ranges hashes the same.
+        let streams = |blocks: &[Block]| blocks.iter().map(|block| block.stream.clone()).collect::<Vec<_>>();
+        prop_assert!(streams(&by_range) == streams(&one_by_one));
         let mut expected = ranges.iter().flat_map(|range| &expected[range.clone()]);
-        for batch in found {
-            let read = RowsRead::new(&batch).unwrap();
+        for block in by_range {
+            let read = RowsRead::new(&block.batch().unwrap()).unwrap();
             for found in read.rows() {
                 let row = expected.next().unwrap();
                 let cells = found.cells().filter(|(name, _)| table().fields.iter().any(|field| field.name == *name));

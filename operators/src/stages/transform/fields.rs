@@ -4,7 +4,7 @@ use hashbrown::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 use tidegate_schemas::document::Kind;
-use tidegate_schemas::limits::{TIMESTAMP_YEAR_MAX, TIMESTAMP_YEAR_MIN};
+use tidegate_schemas::limits::{ROW_BYTES_MAX, TIMESTAMP_YEAR_MAX, TIMESTAMP_YEAR_MIN};
 use tidegate_schemas::row::Cell;
 use tidegate_schemas::rows::Rows;
 use tidegate_schemas::table::{Field, FieldType, Table};
@@ -89,12 +89,18 @@ impl<'a> Fields<'a> {
         self.by_name.get(name).copied()
     }
 
-    /// Ends the row under way, with what the event knows where the transform did not say.
-    pub(crate) fn end(&self, event: &crate::event::Event, mut row: Draft, rows: &mut Rows) {
-        row.attributes.sort();
-        let occurred_at = row.occurred_at.or(event.occurred_at).unwrap_or(event.origin.received_at);
-        let event_type = row.event_type.as_ref().or(event.event_type.as_ref()).unwrap_or(&self.default_type);
-        rows.end(occurred_at, event_type, row.attributes);
+    /// Ends the row under way, with what the event knows where the transform did not say. The caller takes it back where it
+    /// is larger than a row may be.
+    pub(crate) fn end(&self, event: &crate::event::Event, mut draft: Draft, rows: &mut Rows) -> Result<(), Problem> {
+        draft.attributes.sort();
+        let occurred_at = draft.occurred_at.or(event.occurred_at).unwrap_or(event.origin.received_at);
+        let event_type = draft.event_type.as_ref().or(event.event_type.as_ref()).unwrap_or(&self.default_type);
+        rows.end(occurred_at, event_type, draft.attributes);
+        let bytes = rows.bytes(rows.len() - 1);
+        if bytes > ROW_BYTES_MAX {
+            return Err(Problem::new(Code::OutputTooLarge, format!("a row of about {bytes} bytes, above {ROW_BYTES_MAX}")));
+        }
+        Ok(())
     }
 }
 
@@ -134,10 +140,11 @@ impl Scalar<'_> {
     }
 }
 
-/// Milliseconds since 1970 that are a time of this century, without a closer look.
+/// Milliseconds since 1970, up to 2096, that are a time without a closer look.
 const USUAL_MILLIS: Range<i64> = 0..4_000_000_000_000;
 
-/// Sets what most scalars are, a number or boolean of the declared type and within its bounds; whether it was one.
+/// Sets what most scalars are: a number, boolean or time in milliseconds, of the declared type and within its bounds. Whether it
+/// was one.
 #[inline(always)]
 pub(crate) fn set_plain(declared: Declared<'_>, scalar: Scalar<'_>, rows: &mut Rows) -> bool {
     let cell = declared.cell;

@@ -25,7 +25,7 @@ pub struct Cost {
     pub events: usize,
     /// Steps of one event.
     pub steps: u64,
-    /// CPU time of one event in its stages: without parsing, columns and log.
+    /// CPU time of one event in its stages: without parsing, blocks and log.
     pub nanoseconds: u64,
 }
 
