@@ -1,7 +1,7 @@
 //! The document: what an event says, as a flat tape over the event's own bytes.
 //!
 //! Texts without escapes stay where they were sent; one allocation holds all nodes. A container's node tells where it
-//! ends, so a reader skips what it does not want.
+//! ends, so a reader skips what it does not want. Of a document whose form is known only the scalars are kept.
 
 mod form;
 mod full;
@@ -23,6 +23,7 @@ pub struct Document {
     sent: ByteString,
     /// Texts that are not in `sent` as they are: those with escapes.
     side: String,
+    /// All of them, or where there is a form those to which its nodes point.
     nodes: Vec<Node>,
     /// What it has in common with others, where that was looked for.
     form: Option<Arc<Form>>,
@@ -50,6 +51,8 @@ enum Node {
         start: u32,
         len: u32,
     },
+    /// Of a form: the node of this number in a document.
+    Scalar(u32),
     /// Elements follow up to the node `end`.
     List {
         len: u32,
@@ -124,7 +127,10 @@ impl Document {
         }
         let Some(nodes) = scan::nodes(&sent) else { return full::document(&sent).map(|document| Self { sent, ..document }) };
         let document = Self { sent, nodes, ..Self::null() };
-        Ok(Self { form: forms.add(&document), ..document })
+        Ok(match forms.add(&document) {
+            Some(form) => Self { nodes: form.scalars_of(&document.nodes), form: Some(form), ..document },
+            None => document,
+        })
     }
 
     /// A document that is one `null`: for events that are raw bytes.
@@ -140,6 +146,12 @@ impl Document {
     /// The value at a place of its form; at the place of a name that as a text.
     pub fn at(&self, place: usize) -> Value<'_> {
         Value { document: self, at: place }
+    }
+
+    /// The scalar of this number in its form.
+    #[inline]
+    pub fn scalar(&self, number: usize) -> Kind<'_> {
+        self.kind(self.nodes[number])
     }
 
     /// The whole value.
@@ -171,7 +183,26 @@ impl Document {
     /// A document without nodes is one `null`: every event begins and ends as one.
     #[inline]
     fn node(&self, at: usize) -> Node {
+        let at = match self.form.as_ref().map(|form| form.node(at)) {
+            None => at,
+            Some(Node::Scalar(number)) => number as usize,
+            Some(node) => return node,
+        };
         self.nodes.get(at).copied().unwrap_or(Node::Null)
+    }
+
+    #[inline]
+    fn kind(&self, node: Node) -> Kind<'_> {
+        match node {
+            Node::Null | Node::Scalar(_) => Kind::Null,
+            Node::Bool(b) => Kind::Bool(b),
+            Node::Int(i) => Kind::Int(i),
+            Node::Uint(u) => Kind::Uint(u),
+            Node::Float(f) => Kind::Float(f),
+            Node::Text { .. } | Node::SideText { .. } | Node::Name { .. } => Kind::Text(self.text(node)),
+            Node::List { len, .. } => Kind::List(len as usize),
+            Node::Map { len, .. } => Kind::Map(len as usize),
+        }
     }
 
     #[inline]
@@ -192,16 +223,7 @@ impl<'a> Value<'a> {
     /// What it is.
     #[inline]
     pub fn kind(self) -> Kind<'a> {
-        match self.document.node(self.at) {
-            Node::Null => Kind::Null,
-            Node::Bool(b) => Kind::Bool(b),
-            Node::Int(i) => Kind::Int(i),
-            Node::Uint(u) => Kind::Uint(u),
-            Node::Float(f) => Kind::Float(f),
-            node @ (Node::Text { .. } | Node::SideText { .. } | Node::Name { .. }) => Kind::Text(self.document.text(node)),
-            Node::List { len, .. } => Kind::List(len as usize),
-            Node::Map { len, .. } => Kind::Map(len as usize),
-        }
+        self.document.kind(self.document.node(self.at))
     }
 
     /// The elements of a list; none for anything else.
@@ -224,7 +246,7 @@ impl<'a> Value<'a> {
     /// The pairs of an object in the order sent; none for anything else.
     pub fn pairs(self) -> impl Iterator<Item = (&'a str, Value<'a>)> + use<'a> {
         let document = self.document;
-        self.members().map(move |(at, value)| (document.text(document.nodes[at]), value))
+        self.members().map(move |(at, value)| (document.text(document.node(at)), value))
     }
 
     /// Places of keys, with their values.
@@ -246,7 +268,7 @@ impl<'a> Value<'a> {
 
     /// The member of an object; where a key occurs twice, the last.
     pub fn get(self, key: &str) -> Option<Value<'a>> {
-        self.members().filter(|(at, _)| self.document.is(self.document.nodes[*at], key)).last().map(|(_, v)| v)
+        self.members().filter(|(at, _)| self.document.is(self.document.node(*at), key)).last().map(|(_, v)| v)
     }
 
     /// The value at an RFC 6901 JSON pointer.
@@ -307,7 +329,7 @@ impl<'a> Value<'a> {
                     if i > 0 {
                         out.push(',');
                     }
-                    out.push_str(&serde_json::to_string(self.document.text(self.document.nodes[at])).unwrap_or_default());
+                    out.push_str(&serde_json::to_string(self.document.text(self.document.node(at))).unwrap_or_default());
                     out.push(':');
                     value.write_json(out);
                 }
@@ -318,7 +340,7 @@ impl<'a> Value<'a> {
 
     /// Places of the keys of an object that count, where a key occurs twice; none where all do.
     fn last_members(self, len: usize) -> Option<HashSet<usize>> {
-        let names: HashMap<&str, usize> = self.members().map(|(at, _)| (self.document.text(self.document.nodes[at]), at)).collect();
+        let names: HashMap<&str, usize> = self.members().map(|(at, _)| (self.document.text(self.document.node(at)), at)).collect();
         (names.len() < len).then(|| names.into_values().collect())
     }
 }

@@ -40,7 +40,7 @@ pub(crate) struct Maker {
     form: Arc<Form>,
     /// Whether what was decoded is its last argument, and the last member of what it makes.
     with_decoded: bool,
-    /// Places of the scalars that are its arguments, in their order; none where there can be no function.
+    /// Numbers of the scalars that are its arguments, in their order; none where there can be no function.
     scalars: Option<Vec<usize>>,
 }
 
@@ -59,7 +59,7 @@ impl Makers {
         self.made[at].scalars.as_ref().map(|_| at)
     }
 
-    /// Places of the scalars that a function takes.
+    /// Numbers of the scalars that a function takes.
     pub(crate) fn scalars(&self, at: usize) -> &[usize] {
         self.made[at].scalars.as_deref().unwrap_or_default()
     }
@@ -109,7 +109,7 @@ pub(crate) fn pin(at: usize) -> i32 {
     -1 - at as i32
 }
 
-/// The text of a function that returns such a document, with the places of its arguments.
+/// The text of a function that returns such a document, with the numbers of its arguments.
 fn source(form: &Form, inputs: &[String], with_decoded: bool) -> Option<(String, Vec<usize>)> {
     let Part::Map(end) = form.part(0) else { return None };
     let mut writer = Writer { form, text: String::new(), scalars: Vec::new() };
@@ -155,10 +155,10 @@ impl Writer<'_> {
                 self.text.push('}');
                 Some(end)
             }
-            Part::Scalar if self.scalars.len() >= SCALARS_MAX => None,
-            Part::Scalar => {
+            Part::Scalar(_) if self.scalars.len() >= SCALARS_MAX => None,
+            Part::Scalar(number) => {
                 self.text.push_str(&argument(self.scalars.len()));
-                self.scalars.push(at);
+                self.scalars.push(number);
                 Some(at + 1)
             }
         }

@@ -65,8 +65,8 @@ pub(crate) struct Pins {
     first: usize,
     /// Luau's own strings of the declared fields' names, then of `occurred_at` and `event_type`: compared, never looked into.
     fields: Vec<*const c_void>,
-    /// Which of them the pairs of the row before were: most rows are walked in the same order.
-    order: RefCell<Vec<usize>>,
+    /// The pairs of the row before, key and field: most rows are walked in the same order.
+    order: RefCell<Vec<(*const c_void, usize)>>,
 }
 
 /// What goes into one crossing.
@@ -162,16 +162,20 @@ impl Pins {
     }
 
     /// Which of the fields a key is, that came as number `count` of its row.
-    fn field(&self, key: *const c_void, count: usize, order: &mut Vec<usize>) -> Option<usize> {
-        if let Some(expected) = order.get(count).copied()
-            && self.fields[expected] == key
-        {
-            return Some(expected);
+    #[inline]
+    fn field(&self, key: *const c_void, count: usize, order: &mut Vec<(*const c_void, usize)>) -> Option<usize> {
+        match order.get(count) {
+            Some((expected, field)) if *expected == key => Some(*field),
+            _ => self.other_field(key, count, order),
         }
+    }
+
+    #[inline(never)]
+    fn other_field(&self, key: *const c_void, count: usize, order: &mut Vec<(*const c_void, usize)>) -> Option<usize> {
         let found = self.fields.iter().position(|field| *field == key)?;
         if count <= order.len() {
             order.truncate(count);
-            order.push(found);
+            order.push((key, found));
         }
         Some(found)
     }
@@ -485,8 +489,8 @@ impl Frame<'_> {
             if let Some(maker) = self.maker {
                 lua_rawgeti_(l, PINNED, makers::pin(maker));
                 let scalars = self.pins.makers.scalars(maker);
-                for place in scalars {
-                    push_scalar(l, &mut self.digits, event.document.at(*place));
+                for number in scalars {
+                    push_scalar(l, &mut self.digits, event.document.scalar(*number));
                 }
                 let arguments = scalars.len() as c_int + c_int::from(with_decoded);
                 self.push_decoded(l, data);
@@ -555,7 +559,7 @@ impl Frame<'_> {
                     }
                 }
                 Kind::Map(_) => self.push_object(l, value, 0, &[]),
-                _ => push_scalar(l, &mut self.digits, value),
+                scalar => push_scalar(l, &mut self.digits, scalar),
             }
         }
     }
@@ -615,10 +619,10 @@ unsafe fn push_text(l: *mut lua_State, text: &str) {
 }
 
 /// Pushes a value of a document that is no container, within [`stages`]. `digits` is memory for large numbers.
-unsafe fn push_scalar(l: *mut lua_State, digits: &mut String, value: Value<'_>) {
+unsafe fn push_scalar(l: *mut lua_State, digits: &mut String, scalar: Kind<'_>) {
     // SAFETY: the document's texts and the digits are references, nothing is to be dropped where this raises.
     unsafe {
-        match value.kind() {
+        match scalar {
             Kind::Text(text) => return push_text(l, text),
             Kind::Bool(b) => return lua_pushboolean(l, c_int::from(b)),
             Kind::Float(f) => return lua_pushnumber(l, f),

@@ -15,27 +15,19 @@ use std::sync::Arc;
 /// scalars.
 #[derive(Debug, PartialEq)]
 pub struct Form {
-    /// Those of such a document, with nulls for its scalars. Names stand in `text`.
+    /// What such a document has at each place. Names stand in `text`.
     nodes: Box<[Node]>,
     /// A document's text without its scalars.
     text: Box<str>,
-    /// In their order.
-    scalars: Box<[Hole]>,
-}
-
-/// Where a scalar is missing.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Hole {
-    /// In the form's text.
-    at: usize,
-    node: usize,
+    /// Where in the text a scalar is missing, in their order.
+    holes: Box<[usize]>,
 }
 
 /// What stands at a place of a form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part<'f> {
-    /// A scalar.
-    Scalar,
+    /// A scalar, the one of this number; see [`Document::scalar`].
+    Scalar(usize),
     /// The name of the member whose value comes next.
     Name(&'f str),
     /// A list; its elements follow up to the place where it ends.
@@ -66,7 +58,7 @@ impl Form {
         if nodes.len() > DOCUMENT_FORM_NODES_MAX {
             return None;
         }
-        let (mut text, mut scalars) = (String::with_capacity(sent.len()), Vec::new());
+        let (mut text, mut holes) = (String::with_capacity(sent.len()), Vec::new());
         let (mut at, mut node) = (0, 0);
         while let Some(byte) = sent.as_bytes().get(at) {
             let begin = at;
@@ -86,8 +78,8 @@ impl Form {
                         _ => (sent[at..].find(|c| matches!(c, '}' | ']' | ',' | '\0'..=' ')).map_or(sent.len(), |len| at + len), false),
                     };
                     if !is_name {
-                        nodes[node] = Node::Null;
-                        scalars.push(Hole { at: text.len(), node });
+                        nodes[node] = Node::Scalar(holes.len() as u32);
+                        holes.push(text.len());
                         node += 1;
                         continue;
                     }
@@ -97,16 +89,18 @@ impl Form {
             }
             text.push_str(&sent[begin..at]);
         }
-        Some(Self { nodes: nodes.into(), text: text.into(), scalars: scalars.into() })
+        Some(Self { nodes: nodes.into(), text: text.into(), holes: holes.into() })
     }
 
-    /// The form of what was built; none where it is too large to keep. No text is read by it.
+    /// The form of what was built; none where it is too large to keep. No text is read by it, and such a document keeps all of
+    /// its nodes.
     fn of_built(document: &Document) -> Option<Self> {
         let nodes = &document.nodes;
         if nodes.len() > DOCUMENT_FORM_NODES_MAX {
             return None;
         }
-        let (mut of, mut text) = (vec![Node::Null; nodes.len()], String::new());
+        let mut of: Vec<Node> = (0..nodes.len() as u32).map(Node::Scalar).collect();
+        let mut text = String::new();
         for (at, node) in nodes.iter().enumerate() {
             match node {
                 Node::List { .. } | Node::Map { .. } => of[at] = *node,
@@ -118,38 +112,46 @@ impl Form {
                 text.push_str(name);
             }
         }
-        Some(Self { nodes: of.into(), text: text.into(), scalars: Box::default() })
+        Some(Self { nodes: of.into(), text: text.into(), holes: Box::default() })
     }
 
     /// Whether this is the form of a document that was built.
     fn is_of(&self, document: &Document) -> bool {
         let is_alike = |(ours, theirs): (&Node, &Node)| match (ours, theirs) {
             (Node::Name { start, len }, _) => document.is(*theirs, self.name(*start, *len)),
-            (Node::Null, theirs) => !matches!(theirs, Node::List { .. } | Node::Map { .. }),
+            (Node::Scalar(_), theirs) => !matches!(theirs, Node::List { .. } | Node::Map { .. }),
             (ours, theirs) => ours == theirs,
         };
         self.nodes.len() == document.nodes.len() && self.nodes.iter().zip(&document.nodes).all(is_alike)
     }
 
-    /// The nodes of a text that has this form; none where it has not, or where a scalar is not usual.
+    /// The scalars of a text that has this form; none where it has not, or where one of them is not usual.
     fn read(&self, text: &str) -> Option<Vec<Node>> {
         let mut scan = Scan::new(text);
         let (literals, mut begin) = (self.text.as_bytes(), 0);
         // No memory is taken for a text that begins otherwise.
-        let mut nodes = Vec::new();
-        for hole in &self.scalars {
-            scan.literal(&literals[begin..hole.at])?;
-            if nodes.is_empty() {
-                nodes.extend_from_slice(&self.nodes);
+        let mut scalars = Vec::new();
+        for hole in &self.holes {
+            scan.literal(&literals[begin..*hole])?;
+            if scalars.is_empty() {
+                scalars.reserve_exact(self.holes.len());
             }
-            nodes[hole.node] = scan.scalar()?;
-            begin = hole.at;
+            scalars.push(scan.scalar()?);
+            begin = *hole;
         }
         scan.literal(&literals[begin..])?;
-        if nodes.is_empty() {
-            nodes.extend_from_slice(&self.nodes);
-        }
-        scan.is_at_end().then_some(nodes)
+        scan.is_at_end().then_some(scalars)
+    }
+
+    /// What a document of this form keeps of the nodes that were scanned.
+    pub(super) fn scalars_of(&self, nodes: &[Node]) -> Vec<Node> {
+        self.nodes.iter().zip(nodes).filter(|(ours, _)| matches!(ours, Node::Scalar(_))).map(|(_, theirs)| *theirs).collect()
+    }
+
+    /// What a document of this form has at a place.
+    #[inline]
+    pub(super) fn node(&self, at: usize) -> Node {
+        self.nodes[at]
     }
 
     /// A member's name.
@@ -160,11 +162,12 @@ impl Form {
 
     /// What stands at a place.
     pub fn part(&self, at: usize) -> Part<'_> {
-        match self.nodes.get(at) {
-            Some(Node::Name { start, len }) => Part::Name(self.name(*start, *len)),
-            Some(Node::List { end, .. }) => Part::List(*end as usize),
-            Some(Node::Map { end, .. }) => Part::Map(*end as usize),
-            _ => Part::Scalar,
+        match self.nodes[at] {
+            Node::Name { start, len } => Part::Name(self.name(start, len)),
+            Node::List { end, .. } => Part::List(end as usize),
+            Node::Map { end, .. } => Part::Map(end as usize),
+            Node::Scalar(number) => Part::Scalar(number as usize),
+            node => unreachable!("{node:?} is no part of a form"),
         }
     }
 
@@ -172,17 +175,17 @@ impl Form {
     pub fn behind(&self, at: usize) -> usize {
         match self.part(at) {
             Part::List(end) | Part::Map(end) => end,
-            Part::Scalar | Part::Name(_) => at + 1,
+            Part::Scalar(_) | Part::Name(_) => at + 1,
         }
     }
 }
 
 impl Forms {
-    /// The nodes of a text that has one of the forms met before, and that form.
+    /// The scalars of a text that has one of the forms met before, and that form.
     pub(super) fn read(&mut self, text: &str) -> Option<(Vec<Node>, Arc<Form>)> {
-        let (at, nodes) = self.kept.iter().enumerate().find_map(|(at, form)| Some((at, form.read(text)?)))?;
+        let (at, scalars) = self.kept.iter().enumerate().find_map(|(at, form)| Some((at, form.read(text)?)))?;
         self.kept[..=at].rotate_right(1);
-        Some((nodes, Arc::clone(&self.kept[0])))
+        Some((scalars, Arc::clone(&self.kept[0])))
     }
 
     /// The form of a document that was scanned and has none of those met before; none where it is not worth keeping.
