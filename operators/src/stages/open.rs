@@ -60,12 +60,13 @@ pub fn apply(slices: &[Slice], catalog: &Catalog, log: LogId, seen: Seen<'_>) ->
             source,
             derived: DerivedId(format!("{}-", slice.envelope.receipt)),
             nobody: Arc::from(""),
-            last_template: None,
+            plans: Plans { catalog, last: None },
             ways,
         };
         for ordinal in slice.from..slice.to {
             let mut event = record.blank(ordinal);
-            let plan = record.open(&mut event);
+            let is_planned = record.open(&mut event);
+            let plan = if is_planned { record.plans.last() } else { None };
             gathered.push(record.source.as_ref(), plan, event, record.ways.to_come);
             record.ways.to_come -= 1;
         }
@@ -84,8 +85,8 @@ struct Gathered {
 
 impl Gathered {
     /// `most` is how many events of the source may go with this one: what grows is copied.
-    fn push(&mut self, source: Option<&Arc<PinnedSource>>, plan: Option<Plan>, event: Event, most: usize) {
-        let address = (source.map_or(0, |s| Arc::as_ptr(s) as usize), plan.as_ref().map_or(0, |p| Arc::as_ptr(&p.template) as usize));
+    fn push(&mut self, source: Option<&Arc<PinnedSource>>, plan: Option<&Plan>, event: Event, most: usize) {
+        let address = (source.map_or(0, |s| Arc::as_ptr(s) as usize), plan.map_or(0, |p| Arc::as_ptr(&p.template) as usize));
         let at = *self.open.entry(address).or_insert(usize::MAX);
         match self.bundles.get_mut(at) {
             // Without a source the tenant is the envelope's own: such bundles hold one event each.
@@ -96,7 +97,7 @@ impl Gathered {
                 self.room -= room;
                 let mut events = Vec::with_capacity(room);
                 events.push(event);
-                self.bundles.push(Bundle::new(source.cloned(), plan, events));
+                self.bundles.push(Bundle::new(source.cloned(), plan.cloned(), events));
             }
         }
     }
@@ -125,9 +126,15 @@ struct OpenRecord<'a> {
     derived: DerivedId,
     /// Stands for ids that are not known.
     nobody: Arc<str>,
-    /// Most records name one template only.
-    last_template: Option<(NodeId, String, Plan)>,
+    plans: Plans<'a>,
     ways: &'a mut Ways,
+}
+
+/// Finds the template versions that decide about a record's events.
+struct Plans<'a> {
+    catalog: &'a Catalog,
+    /// Most records name one template only.
+    last: Option<(NodeId, String, Plan)>,
 }
 
 /// Ids of events whose senders gave them none, by receipt and index.
@@ -181,8 +188,9 @@ impl OpenRecord<'_> {
         }
     }
 
-    /// Finds what the source says of the event, or ends its way. It stays where it is: events are large.
-    fn open(&mut self, event: &mut Event) -> Option<Plan> {
+    /// Finds what the source says of the event, or ends its way; whether it has a plan, the last one found. It stays where it
+    /// is: events are large.
+    fn open(&mut self, event: &mut Event) -> bool {
         let located = match self.refused(event.origin.at.ordinal) {
             None => self.locate(event),
             Some(refused) => Err(Rejection {
@@ -198,14 +206,14 @@ impl OpenRecord<'_> {
                 event.origin.event_id = self.derived.of(event);
             }
             event.reject(rejection);
-            None
+            false
         })
     }
 
-    fn locate(&mut self, event: &mut Event) -> Result<Option<Plan>, Rejection> {
+    fn locate(&mut self, event: &mut Event) -> Result<bool, Rejection> {
         let refuse = |code, detail: String| Rejection::new(StageName::Open, code, detail);
         let envelope = &*self.slice.envelope;
-        let Some(source) = self.source.clone() else {
+        let Some(source) = self.source.as_deref() else {
             return Err(refuse(Code::SourceUnknown, format!("source {} is not published any more", envelope.source)));
         };
         if envelope.content_type != "application/octet-stream" {
@@ -223,14 +231,14 @@ impl OpenRecord<'_> {
         }
         event.origin.asset = asset;
         event.asset = self.catalog.asset(&source.tenant, &event.origin.asset).cloned();
-        event.origin.event_id = match found.event_id(&source, &mut self.ways.event_id, event.origin.index)? {
+        event.origin.event_id = match found.event_id(source, &mut self.ways.event_id, event.origin.index)? {
             Some(id) => id,
             None => self.derived.of(event),
         };
         event.key = self.keys.key(&event.origin.event_id);
         if (self.seen)(&event.key) {
             event.go(Progress::Duplicate);
-            return Ok(None);
+            return Ok(false);
         }
         if let Some(place) = &source.source.occurred_at {
             event.occurred_at = found.time(place, &mut self.ways.occurred_at)?;
@@ -238,10 +246,18 @@ impl OpenRecord<'_> {
         let name = |place: &Option<Place>, way| found.text(place.as_ref()?, way).map(|t| Arc::<str>::from(&*t));
         event.event_type = name(&source.source.event_type, &mut self.ways.event_type);
         let named = name(&source.source.template_at, &mut self.ways.template);
-        self.plan(&source, event.asset.as_ref().map(|a| &a.asset), named).map(Some)
+        self.plans.find(source, event.asset.as_ref().map(|a| &a.asset), named)?;
+        Ok(true)
+    }
+}
+
+impl Plans<'_> {
+    /// The one that was found last.
+    fn last(&self) -> Option<&Plan> {
+        self.last.as_ref().map(|(.., plan)| plan)
     }
 
-    fn plan(&mut self, source: &PinnedSource, asset: Option<&Asset>, named: Option<Arc<str>>) -> Result<Plan, Rejection> {
+    fn find(&mut self, source: &PinnedSource, asset: Option<&Asset>, named: Option<Arc<str>>) -> Result<(), Rejection> {
         let refuse = |detail: String| Rejection::new(StageName::Open, Code::TemplateUnknown, detail);
         let node = asset.map_or(&source.source.node, |a| &a.node);
         let name = match (&named, asset.and_then(|a| a.template.as_ref()), &source.source.template) {
@@ -249,16 +265,13 @@ impl OpenRecord<'_> {
             (None, Some(name), _) | (None, None, Some(name)) => name.as_str(),
             (None, None, None) => return Err(refuse("neither the event, its asset nor its source names a template".into())),
         };
-        if let Some((at, known, plan)) = &self.last_template
-            && at == node
-            && known == name
-        {
-            return Ok(plan.clone());
+        if self.last.as_ref().is_some_and(|(at, known, _)| at == node && known == name) {
+            return Ok(());
         }
         let found = self.catalog.template(node, name).and_then(|t| plan_of(self.catalog, t));
         let plan = found.ok_or_else(|| refuse(format!("no template {name:?} is published at {node} or above")))?;
-        self.last_template = Some((node.clone(), name.to_owned(), plan.clone()));
-        Ok(plan)
+        self.last = Some((node.clone(), name.to_owned(), plan));
+        Ok(())
     }
 }
 
