@@ -233,8 +233,10 @@ fn results_of_transform() {
         ("{ { n = 1 }, nil, { n = 3 }, f = 1 }", "result_invalid", ""),
         ("{ { n = 1 }, {} }", "result_invalid", "/1"),
         ("(function() local t = {} t.t = t return { j = t } end)()", "output_too_large", "/j/t/t/t/t/t/t/t/t/t/t/t/t/t/t/t/t"),
-        ("{ t = ('x'):rep(70000) }", "output_too_large", ""),
-        ("{ x = ('x'):rep(70000) }", "output_too_large", ""),
+        ("{ t = ('x'):rep(70000) }", "output_too_large", "/t"),
+        ("{ x = ('x'):rep(70000) }", "output_too_large", "/x"),
+        ("{ t = ('x'):rep(40000), x = ('x'):rep(40000) }", "output_too_large", "/x"),
+        ("{ { n = 1 }, { j = { a = { 1, ('x'):rep(70000) } } } }", "output_too_large", "/1/j/a/1"),
         ("(function() local t = {} for i = 1, 300 do t['k' .. i] = 1 end return t end)()", "output_too_large", ""),
         ("table.create(1001, { n = 1 })", "output_too_large", ""),
     ] {
@@ -465,7 +467,7 @@ fn check_refuses_what_cannot_run() {
         ("function other() end", "decode: the script defines no function decode or decodeUplink"),
         ("decode = 7", "decode: the script defines no function decode or decodeUplink"),
         ("\nerror('at once')", "decode, line 2: at once"),
-        ("while true do end", "decode: its top level ends with steps_exhausted"),
+        ("while true do end", "decode, line 1: its top level ends with steps_exhausted"),
         ("local s = 'x' while true do s ..= s end", "decode: its top level ends with memory_exhausted"),
     ] {
         let error = check(&decoding(source)).unwrap_err().to_string();

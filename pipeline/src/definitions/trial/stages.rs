@@ -114,6 +114,7 @@ pub(super) fn through(template: &Template, table: &Table, input: &Input) -> Resu
     let memory_bytes = watched(|watch| {
         let mut host = Host::new(HostOptions { states_max: 1, native: false }, watch);
         host.keep_notes();
+        host.tell_lines();
         stages::apply(&mut bundle, &mut host, &EpochContext { recorded_at: input.received_at });
         bundle.source.as_ref().and_then(|s| host.used_memory(&s.tenant)).unwrap_or(0)
     });
