@@ -16,6 +16,7 @@
 //! - A row lists every declared field that is not null; `event_type`, `occurred_at` (RFC 3339) and `attributes` are
 //!   compared where they are given. Numbers may differ in the last digits of a float.
 
+mod advice;
 mod compare;
 mod cost;
 mod form;
@@ -26,6 +27,8 @@ mod stages;
 mod trace;
 mod update;
 
+pub use advice::{Advice, advice};
+pub use compare::{short, short_text};
 pub use cost::Cost;
 pub use lines::ScriptLine;
 pub use mask::Mask;
@@ -184,7 +187,7 @@ fn differences(template: &Template, table: &Table, form: &TestForm<'_>, input: &
         let mut members = Vec::new();
         match stages::decoded(template, table, input) {
             Some(decoded) => compare::values("decoded", expected, &decoded, &mut members),
-            None => members.push((None, format!("decode returned nothing, expected {expected}"))),
+            None => members.push((None, format!("decode returned nothing, expected {}", short(expected)))),
         }
         found.extend(members.into_iter().map(by_name(StageName::Decode)));
     }
