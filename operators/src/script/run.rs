@@ -219,7 +219,10 @@ fn call(
             Ok(bytes) => payload = bytes.zip(declared.map(|d| d.form)),
             Err(rejection) => return Ok(Outcome::Rejected(rejection)),
         }
-        f_port = enter::f_port(event, declared, f_port_at);
+        match enter::f_port(event, declared, f_port_at) {
+            Ok(port) => f_port = port,
+            Err(rejection) => return Ok(Outcome::Rejected(rejection)),
+        }
     }
     let broken = |error: mlua::Error| Ok(Outcome::Rejected(describe(work.from, &error).into_rejection()));
     let (attributes, meta) = match state.attributes(event).and_then(|a| Ok((a, state.meta(&event.envelope, work.source)?))) {

@@ -111,6 +111,19 @@ fn references_that_lead_nowhere() {
         &[("sources.toml", &source("node = \"cust\"\ntemplate = \"t9\"\nasset = { pointer = \"/d\" }"))],
         expect!["sources.toml:2:6: source src refers to template t9, which is not there; define it, or correct the name"],
     );
+    // One that is there for others says where.
+    let other = format!("{}\n[[organization]]\nid = \"other\"\nkind = \"vendor\"\nname = \"O\"\n", base()["organizations.toml"]);
+    let theirs = base()["templates/vend/t1/template.toml"].replace("id = \"t1\"", "id = \"t9\"");
+    check(
+        &[
+            ("organizations.toml", &other),
+            ("templates/other/t9/template.toml", &theirs),
+            ("sources.toml", &source("node = \"cust\"\ntemplate = \"t9\"\nasset = { pointer = \"/d\" }")),
+        ],
+        expect![[
+            "sources.toml:2:6: source src names template t9, which is not there for cust: it stands below templates/other, and cust finds those below templates/cust, templates/vend; put its folder where it is found, or name one that is there"
+        ]],
+    );
     check(
         &[("sources.toml", &source("node = \"vend\"\nasset = { pointer = \"/d\" }"))],
         expect!["sources.toml:2:6: source src: a source belongs to a customer or a node below one; correct it"],
@@ -313,7 +326,7 @@ fn templates_that_could_never_work() {
         &["field = \"occurred_at\"\nconstant = \"soon\"", "field = \"event_type\"\nconstant = \"\""],
         expect![[r#"
         templates/vend/t1/template.toml:18:1: constant "soon": occurred_at is "soon": neither milliseconds since 1970 nor RFC 3339 text; correct it
-        templates/vend/t1/template.toml:22:1: constant "": event_type is no text; correct it"#]],
+        templates/vend/t1/template.toml:22:1: constant "": event_type has 0 bytes; it has 1 to 256; correct it"#]],
     );
     check_mapping(
         "text",
