@@ -59,8 +59,16 @@ fn a_new_place_takes_events_at_once() {
     // The event that it says to send.
     let body = said.lines().find_map(|line| line.trim().strip_prefix("-d '")?.strip_suffix('\'')).unwrap();
     let server = place.start(&Options { args: vec!["--listen".into(), "127.0.0.1:0".into()], ..Options::default() });
-    assert_eq!(server.client().post("/v1/events", key, "application/json", body.as_bytes()).status, 202);
-    // Tables are cut by the minute here; rows are committed at once.
+    let answer = server.client().try_post("/v1/events", key, "application/json", body.as_bytes(), "Prefer: wait=30\r\n").unwrap();
+    let told = answer.json();
+    // By when the table has the row is told: at the next half minute, unless that was just now.
+    if told["state"] == "processed" {
+        let edge = tidegate_schemas::time::parse(told["delivered_by"].as_str().unwrap()).unwrap();
+        let left = edge - tidegate_pipeline::server::now();
+        assert!(edge % 30_000_000 == 0 && left < 30_000_000, "{told}");
+    }
+    assert!(answer.status == 200 && ["processed", "delivered"].contains(&told["state"].as_str().unwrap()), "{told}");
+    // In its table it is then; committed it is at once.
     let config = place.path("tidegate.toml");
     let tap = ["tap", "--config", arg(&config), "--tenant", "my-tenant", "--from", "beginning", "--limit", "1", "--json"];
     let row = json(&tidegate(&tap));
