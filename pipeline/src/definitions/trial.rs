@@ -48,7 +48,7 @@ use tidegate_schemas::table::Table;
 use tidegate_schemas::verdict::StageName;
 
 /// What mends a test that cannot be read.
-const FORM: &str = "see the form of tests in pipeline/src/definitions/README.md";
+const FORM: &str = "see the form of tests: tidegate manual definitions";
 /// What mends a test that fails.
 const OUTCOME: &str = "correct the template, or what the test expects";
 

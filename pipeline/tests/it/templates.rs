@@ -261,7 +261,7 @@ fn tests_that_differ_are_shown_with_the_scripts_line_and_can_be_updated() {
     std::fs::write(dir.join("tests/bad.json"), "{\"description\": 1}").unwrap();
     expect![[r#"
         DIFFERS  tests/bad.json
-                 DIR/tests/bad.json:1:17: invalid type: integer `1`, expected a string; see the form of tests in pipeline/src/definitions/README.md
+                 DIR/tests/bad.json:1:17: invalid type: integer `1`, expected a string; see the form of tests: tidegate manual definitions
         updated  tests/new.json
         updated  tests/reading.json  a reading
                  decoded/seq is 7, expected null (decode.luau:10)

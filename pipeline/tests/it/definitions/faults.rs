@@ -39,9 +39,9 @@ fn files_without_a_place() {
     check(
         &[("source.toml", "#"), ("templates/vend/readme.txt", "x"), ("templates/vend/t1/rules.luau", "x")],
         expect![[r#"
-            source.toml: this file has no place in a folder of definitions; move it, or see the layout in pipeline/src/definitions/README.md (files *.md and those whose name begins with a dot are ignored)
-            templates/vend/readme.txt: this file has no place in a folder of definitions; move it, or see the layout in pipeline/src/definitions/README.md (files *.md and those whose name begins with a dot are ignored)
-            templates/vend/t1/rules.luau: this file has no place in a folder of definitions; move it, or see the layout in pipeline/src/definitions/README.md (files *.md and those whose name begins with a dot are ignored)"#]],
+            source.toml: this file has no place in a folder of definitions; move it, or see the layout: tidegate manual definitions (files *.md and those whose name begins with a dot are ignored)
+            templates/vend/readme.txt: this file has no place in a folder of definitions; move it, or see the layout: tidegate manual definitions (files *.md and those whose name begins with a dot are ignored)
+            templates/vend/t1/rules.luau: this file has no place in a folder of definitions; move it, or see the layout: tidegate manual definitions (files *.md and those whose name begins with a dot are ignored)"#]],
     );
     check(&[(TOML, "")], expect!["templates/vend/t1/template.toml: file is missing; add it, or remove the folder of the template"]);
 }
@@ -424,25 +424,25 @@ fn tests_that_fail() {
     check_test(
         "{'description': 'a', 'evnt': 1}",
         expect![
-            "templates/vend/t1/tests/one.json:1:27: unknown field `evnt`, expected one of `description`, `event`, `bytes_hex`, `fPort`, `asset`, `attributes`, `meta`, `received_at`, `occurred_at`, `event_type`, `decoded`, `valid`, `rows`, `rejected`, `filtered`; see the form of tests in pipeline/src/definitions/README.md"
+            "templates/vend/t1/tests/one.json:1:27: unknown field `evnt`, expected one of `description`, `event`, `bytes_hex`, `fPort`, `asset`, `attributes`, `meta`, `received_at`, `occurred_at`, `event_type`, `decoded`, `valid`, `rows`, `rejected`, `filtered`; see the form of tests: tidegate manual definitions"
         ],
     );
     check_test(
         "{'description': 'a', 'event': {'temperature': 2}}",
         expect![[
-            r#"templates/vend/t1/tests/one.json: test "a": it expects nothing yet: write rows, rejected or filtered, or let `tidegate template test DIR --update` do so; see the form of tests in pipeline/src/definitions/README.md"#
+            r#"templates/vend/t1/tests/one.json: test "a": it expects nothing yet: write rows, rejected or filtered, or let `tidegate template test DIR --update` do so; see the form of tests: tidegate manual definitions"#
         ]],
     );
     check_test(
         "{'description': 'a', 'rows': []}",
         expect![[
-            r#"templates/vend/t1/tests/one.json: test "a": an input is needed: event, bytes_hex, or both; see the form of tests in pipeline/src/definitions/README.md"#
+            r#"templates/vend/t1/tests/one.json: test "a": an input is needed: event, bytes_hex, or both; see the form of tests: tidegate manual definitions"#
         ]],
     );
     check_test(
         "{'description': 'a', 'bytes_hex': '00', 'rows': []}",
         expect![[
-            r#"templates/vend/t1/tests/one.json: test "a": bytes_hex is given, and the template names no payload; see the form of tests in pipeline/src/definitions/README.md"#
+            r#"templates/vend/t1/tests/one.json: test "a": bytes_hex is given, and the template names no payload; see the form of tests: tidegate manual definitions"#
         ]],
     );
     check_test(
