@@ -302,7 +302,7 @@ impl Default for Telemetry {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("configuration {file} cannot be read; name another file, or copy tidegate.example.toml there")]
+    #[error("configuration {file} cannot be read; name another file, or write it: tidegate manual settings shows every setting")]
     Unreadable {
         /// The file.
         file: PathBuf,
@@ -315,7 +315,7 @@ pub enum ConfigError {
     Invalid(#[from] Faults),
 }
 
-const REMEDY: &str = "tidegate.example.toml shows every setting";
+const REMEDY: &str = "tidegate manual settings shows every setting";
 
 impl Config {
     /// Reads a file. Relative paths in it begin at its folder.

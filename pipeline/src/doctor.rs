@@ -221,7 +221,7 @@ fn clickhouse(config: &Config, tell: &mut dyn FnMut(Finding)) {
         Ok(Exercised { rows, .. }) => {
             Finding::failed("ClickHouse's tokens", format!("one insert twice under one token left {rows} rows: is a proxy in between?"))
         }
-        Err(error) => Finding::failed("ClickHouse's rights", format!("{error}; pipeline/guides/clickhouse.md has the grants")),
+        Err(error) => Finding::failed("ClickHouse's rights", format!("{error}; tidegate manual clickhouse has the grants")),
     });
 }
 
@@ -255,7 +255,7 @@ fn conditional_writes(name: &str, config: &Config, location: &Location) -> Findi
         Err(error) => {
             let remedy = match location.folder() {
                 Some(_) => "name a folder that this user may write to",
-                None => "pipeline/guides/objects.md has the rights that are needed",
+                None => "tidegate manual objects has the rights that are needed",
             };
             Finding::failed(name, format!("{error:#}; {remedy}"))
         }

@@ -18,9 +18,11 @@ use tidegate_schemas::envelope::Envelope;
 use tidegate_schemas::ids::{Epoch, Partition, Position, TenantId};
 use tidegate_schemas::log::{EventLog, LogError, LogName};
 use tidegate_schemas::receipt::Receipt;
-use tidegate_schemas::sink::Target;
+use tidegate_schemas::sink::{CutParameters, Target};
 use tidegate_schemas::system::SystemTable;
+use tidegate_schemas::time::{self, Micros};
 use tidegate_schemas::verdict::{Outcome, Verdict};
+use tidegate_sinks::cut::next_edge;
 
 /// Answers receipts from the log.
 pub struct LogReceipts {
@@ -83,6 +85,14 @@ impl Reason {
     }
 }
 
+/// What the log says of a record in an epoch.
+struct Audited {
+    outcomes: Vec<Outcome>,
+    reasons: HashMap<u32, Reason>,
+    /// How sinks cut, from the next edge on: told for the edge at hand, which a change of it may make wrong once.
+    cut: Option<CutParameters>,
+}
+
 /// Which sinks have the rows of an epoch, and which have all rows up to it.
 struct Delivered {
     rows: Vec<SinkStatus>,
@@ -94,17 +104,17 @@ impl Search {
         if !self.receipt.is_of(self.log.log_id()) {
             return Err(ReceiptFailure::NotFound);
         }
-        let (mut events, mut received_at) = (Vec::new(), 0);
+        let (mut events, mut received_at, mut edge) = (Vec::new(), 0, None);
         for (partition, offset) in &self.receipt.records {
             if *partition >= self.log.partitions() {
                 return Err(ReceiptFailure::NotFound);
             }
             let envelope = self.envelope(*partition, *offset)?;
             received_at = envelope.received_at;
-            events.extend(self.events(*partition, *offset, &envelope)?);
+            events.extend(self.events(*partition, *offset, &envelope, &mut edge)?);
         }
         events.sort_by_key(|e| e.index);
-        Ok(ReceiptStatus::new(tidegate_schemas::time::format(received_at), events))
+        Ok(ReceiptStatus::new(time::format(received_at), events).delivered_by(edge.map(time::format)))
     }
 
     fn envelope(&self, partition: Partition, offset: u64) -> Result<Envelope, ReceiptFailure> {
@@ -115,7 +125,14 @@ impl Search {
         if envelope.tenant == self.tenant && envelope.receipt == self.receipt.id { Ok(envelope) } else { Err(ReceiptFailure::NotFound) }
     }
 
-    fn events(&self, partition: Partition, offset: u64, envelope: &Envelope) -> Result<Vec<EventStatus>, ReceiptFailure> {
+    /// What became of a record's events; `edge` becomes the time by which sinks close the last epoch that some of them lack.
+    fn events(
+        &self,
+        partition: Partition,
+        offset: u64,
+        envelope: &Envelope,
+        edge: &mut Option<Micros>,
+    ) -> Result<Vec<EventStatus>, ReceiptFailure> {
         let all = envelope.len() as u32;
         let index = |ordinal: u32| {
             let refused = || envelope.refused.get(ordinal as usize - envelope.events.len()).map(|r| r.span.index);
@@ -131,7 +148,7 @@ impl Search {
             };
             let to = commit.range_of(&self.tenant).end;
             let end = if to.offset > offset { all } else { to.ordinal.min(all) };
-            let (mut outcomes, reasons) = self.audit(partition, &commit, offset)?;
+            let Audited { mut outcomes, reasons, cut } = self.audit(partition, &commit, offset)?;
             outcomes.retain(|o| (at.ordinal..end).contains(&o.at.ordinal));
             // The same for all events of a commit: sinks are asked once, and only where somebody's rows are there.
             let is_any = |verdict| outcomes.iter().any(|o| o.verdict == verdict);
@@ -139,6 +156,9 @@ impl Search {
                 rows: if is_any(Verdict::Transformed) { self.sinks(partition, &commit)? } else { Vec::new() },
                 before: if is_any(Verdict::Duplicate) { self.sinks_so_far(partition, commit.epoch)? } else { Vec::new() },
             };
+            if delivered.rows.iter().chain(&delivered.before).any(|sink| !sink.durable) {
+                *edge = (*edge).max(cut.map(|cut| next_edge(commit.recorded_at, &cut)));
+            }
             events.extend(outcomes.iter().map(|o| settled(&commit, o, reasons.get(&o.index), &delivered)));
             at.ordinal = end;
         }
@@ -177,16 +197,12 @@ impl Search {
     }
 
     /// The outcomes of one record in an epoch, and the reasons of those refused, by index.
-    fn audit(
-        &self,
-        partition: Partition,
-        commit: &CommitRecord,
-        offset: u64,
-    ) -> Result<(Vec<Outcome>, HashMap<u32, Reason>), ReceiptFailure> {
+    fn audit(&self, partition: Partition, commit: &CommitRecord, offset: u64) -> Result<Audited, ReceiptFailure> {
         let fail = |e| ScanError::Block(partition, e);
-        let (mut outcomes, mut reasons) = (Vec::new(), HashMap::new());
+        let (mut outcomes, mut reasons, mut cut) = (Vec::new(), HashMap::new(), None);
         scan::each(&*self.log, LogName::Audit, partition, commit.audit.clone(), |entry| {
             match Output::read(&entry.record).map_err(fail)? {
+                Output::Header(header) => cut = Some(header.cut),
                 Output::Block(block) if block.table == OUTCOMES => {
                     let all = OutcomesBlock::read(&block.batch().map_err(fail)?).map_err(fail)?;
                     outcomes.extend(all.into_iter().filter(|o| o.at.offset == offset));
@@ -201,7 +217,7 @@ impl Search {
             Ok::<_, ScanError>(())
         })
         .map_err(failure)?;
-        Ok((outcomes, reasons))
+        Ok(Audited { outcomes, reasons, cut })
     }
 }
 

@@ -37,8 +37,9 @@ use tidegate_schemas::limits;
 use tidegate_schemas::log::{EventLog, LogError};
 use tidegate_schemas::sink::Sink;
 use tidegate_schemas::system::SystemTable;
-use tidegate_schemas::time::Micros;
+use tidegate_schemas::time::{self, Micros};
 use tidegate_sinks::clickhouse::ClickHouseSink;
+use tidegate_sinks::cut::next_edge;
 use tidegate_sinks::driver::{Driver, DriverOptions, Parked, Progress, TableSelection, cursor_or_start};
 use tidegate_sinks::objects::ObjectsError;
 use tidegate_sinks::parquet::{ParquetOptions, ParquetSink};
@@ -184,7 +185,13 @@ async fn in_order(what: &'static str, end: impl FnOnce() + Send + 'static) {
 }
 
 async fn publish_at_start(config: &Config, publisher: &Publisher) -> anyhow::Result<()> {
+    let before = publisher.follower.current();
     let cut = publisher.publish(vec![Definition::Cut(config.cut)], Extent::Part, "configuration").await?;
+    if before.revision() > 0 && before.cut().edge_seconds != config.cut.edge_seconds {
+        let (old, new) = (before.cut().edge_seconds, config.cut.edge_seconds);
+        let from = time::format(next_edge((publisher.now)(), &before.cut()));
+        tracing::info!(old, new, from, "cut.edge_seconds is another now: sinks close what is open at the old edge once more, at `from`");
+    }
     let mut revision = cut.revision;
     if let Some(folder) = &config.definitions.folder {
         let checked = check::check(folder)?;

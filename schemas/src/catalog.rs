@@ -89,6 +89,14 @@ pub enum CatalogError {
         /// What it refers to.
         missing: String,
     },
+    /// It names a template that stands where its node does not look.
+    #[error("{what} names template {places}")]
+    Elsewhere {
+        /// The definition.
+        what: String,
+        /// The template, where it stands, and where it is looked for.
+        places: String,
+    },
     /// It breaks a rule.
     #[error("{what}: {detail}")]
     Invalid {
@@ -221,22 +229,14 @@ impl Catalog {
                 if self.sources.get(&key).is_some_and(|old| old.source.node != d.node) {
                     return Err(invalid(definition, "another node of this customer has a source of this id".into()));
                 }
-                if let Some(name) = &d.template
-                    && self.template(&d.node, name).is_none()
-                {
-                    return Err(missing(definition, format!("template {name}")));
-                }
+                self.names_template(definition, &node, d.template.as_deref())?;
                 self.sources.insert(key, Arc::new(PinnedSource { source: (**d).clone(), tenant, path: Arc::clone(&node.path) }));
             }
             Definition::Asset(d) => {
                 let node = self.node_of(definition, &d.node)?;
                 let tenant =
                     node.tenant.clone().ok_or_else(|| invalid(definition, "an asset belongs to a customer or a node below one".into()))?;
-                if let Some(name) = &d.template
-                    && self.template(&d.node, name).is_none()
-                {
-                    return Err(missing(definition, format!("template {name}")));
-                }
+                self.names_template(definition, &node, d.template.as_deref())?;
                 let assets = self.assets.entry(tenant).or_default();
                 if assets.get(&d.id).is_some_and(|old| old.asset.node != d.node) {
                     return Err(invalid(definition, "another node of this customer has an asset of this id".into()));
@@ -274,6 +274,20 @@ impl Catalog {
             }
         }
         Ok(())
+    }
+
+    /// Whether the template that a source or an asset of a node names is found from there.
+    fn names_template(&self, definition: &Definition, node: &Node, name: Option<&str>) -> Result<(), CatalogError> {
+        let id = &node.organization.id;
+        let Some(name) = name.filter(|name| self.template(id, name).is_none()) else { return Ok(()) };
+        let mut owners: Vec<String> = self.templates.keys().filter(|(_, id)| id.as_str() == name).map(|(owner, _)| place(owner)).collect();
+        if owners.is_empty() {
+            return Err(missing(definition, format!("template {name}")));
+        }
+        owners.sort();
+        let (owners, above) = (owners.join(" and "), node.ancestors.iter().map(place).collect::<Vec<_>>().join(", "));
+        let places = format!("{name}, which is not there for {id}: it stands below {owners}, and {id} finds those below {above}");
+        Err(CatalogError::Elsewhere { what: what(definition), places })
     }
 
     fn put_template(&mut self, definition: &Definition, d: &Template) -> Result<(), CatalogError> {
@@ -363,6 +377,11 @@ impl Catalog {
         let ancestors = std::iter::once(d.id.clone()).chain(above.ancestors.iter().cloned()).collect();
         Ok(Node { organization: d.clone(), path: format!("{}/{}", above.path, d.id).into(), tenant, ancestors })
     }
+}
+
+/// Where an owner's templates lie in a folder of definitions.
+fn place(owner: &NodeId) -> String {
+    format!("templates/{owner}")
 }
 
 fn what(definition: &Definition) -> String {

@@ -54,6 +54,7 @@ limits! {
     JSON_DEPTH_MAX = 64, "levels", "nesting of a document; real payloads stay below ten";
     META_BYTES_MAX = 4_096, "bytes", "headers and query values that the source lets through to scripts";
     EVENT_ID_BYTES_MAX = 256, "bytes", "a sender's event id";
+    EVENT_TYPE_BYTES_MAX = 256, "bytes", "the type of an event: tables keep the different ones in a dictionary";
     ASSET_ID_BYTES_MAX = 128, "bytes", "an asset's id as the source sends it";
     RECEIPT_POSITIONS_MAX = 64, "records", "a request of the largest body cut at 900 KiB stays far below";
     REPEATED_WARNING_SECONDS = 60, "seconds", "between two warnings about the same kind of refusal: what happened meanwhile is counted in the later one";

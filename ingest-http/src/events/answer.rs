@@ -29,12 +29,14 @@ struct Body<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     not_waited: Option<&'a str>,
     #[serde(flatten)]
-    met: Option<Met<'a>>,
+    reached: Option<Reached<'a>>,
 }
 
 #[derive(Serialize)]
-struct Met<'a> {
+struct Reached<'a> {
     state: ReceiptState,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    delivered_by: Option<&'a str>,
     events: &'a [EventStatus],
 }
 
@@ -43,21 +45,21 @@ impl Accepted {
         Self { events: split.accepted.len(), refused: split.refused.iter().map(fault).collect() }
     }
 
-    /// 202: durable in the log. `not_waited` says why a preference could not be met.
-    pub(super) fn stored(&self, receipt: &Receipt, not_waited: Option<&str>) -> Reply {
-        json(StatusCode::ACCEPTED, &self.body(receipt, not_waited, None))
+    /// 202: durable in the log. `not_waited` says why a preference could not be met, `seen` how far the events came within the time.
+    pub(super) fn stored(&self, receipt: &Receipt, not_waited: Option<&str>, seen: Option<&ReceiptStatus>) -> Reply {
+        json(StatusCode::ACCEPTED, &self.body(receipt, not_waited, seen))
     }
 
     /// 200: and what became of each event.
     pub(super) fn met(&self, receipt: &Receipt, status: &ReceiptStatus) -> Reply {
-        let met = Met { state: status.state, events: &status.events };
-        let mut reply = json(StatusCode::OK, &self.body(receipt, None, Some(met)));
+        let mut reply = json(StatusCode::OK, &self.body(receipt, None, Some(status)));
         reply.headers_mut().insert(HeaderName::from_static("preference-applied"), HeaderValue::from_static("wait"));
         reply
     }
 
-    fn body<'a>(&'a self, receipt: &Receipt, not_waited: Option<&'a str>, met: Option<Met<'a>>) -> Body<'a> {
-        Body { receipt: receipt.to_string(), accepted: self.events, rejected: &self.refused, not_waited, met }
+    fn body<'a>(&'a self, receipt: &Receipt, not_waited: Option<&'a str>, seen: Option<&'a ReceiptStatus>) -> Body<'a> {
+        let reached = seen.map(|seen| Reached { state: seen.state, delivered_by: seen.delivered_by.as_deref(), events: &seen.events });
+        Body { receipt: receipt.to_string(), accepted: self.events, rejected: &self.refused, not_waited, reached }
     }
 }
 

@@ -88,12 +88,12 @@ pub(crate) async fn post(
     let waited = match wait {
         Some(Ok(wait)) => wait.wait(shared, &tenant, &receipt, Known::Yes).await,
         Some(Err(why)) => Waited::Unmeetable(why),
-        None => Waited::Late,
+        None => Waited::Late(None),
     };
     Ok(match waited {
         Waited::Met(status) => accepted.met(&receipt, &status),
-        Waited::Late => accepted.stored(&receipt, None),
-        Waited::Unmeetable(why) => accepted.stored(&receipt, Some(&why)),
+        Waited::Late(seen) => accepted.stored(&receipt, None, seen.as_ref()),
+        Waited::Unmeetable(why) => accepted.stored(&receipt, Some(&why), None),
     })
 }
 

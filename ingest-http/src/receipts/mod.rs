@@ -54,12 +54,12 @@ pub(crate) async fn get(shared: &Shared, parts: &Parts, text: &str, notes: &mut 
     let receipt = text.parse::<Receipt>().ok().filter(|r| r.is_of(edge.log.log_id())).ok_or_else(|| problem(ReceiptFailure::NotFound))?;
     let waited = match Wait::preferred(&parts.headers, edge.settings.wait_max) {
         Some(Ok(wait)) => wait.wait(shared, &caller.tenant, &receipt, Known::No).await,
-        Some(Err(_)) | None => Waited::Late,
+        Some(Err(_)) | None => Waited::Late(None),
     };
     let status = match waited {
         Waited::Met(status) => status,
         // The status names the sinks that there are.
-        Waited::Late | Waited::Unmeetable(_) => edge.receipts.look_up(&caller.tenant, &receipt).await.map_err(problem)?,
+        Waited::Late(_) | Waited::Unmeetable(_) => edge.receipts.look_up(&caller.tenant, &receipt).await.map_err(problem)?,
     };
     let mut reply = json(StatusCode::OK, &status);
     reply.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

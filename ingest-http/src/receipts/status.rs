@@ -14,6 +14,9 @@ pub struct ReceiptStatus {
     pub events_rejected: Option<usize>,
     /// When the request was complete, RFC 3339.
     pub received_at: String,
+    /// RFC 3339, where rows are not in some sink yet: at this time at the latest sinks close what holds them, and deliver it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delivered_by: Option<String>,
     /// In the order of the request, refused ones included.
     pub events: Vec<EventStatus>,
 }
@@ -95,7 +98,14 @@ impl ReceiptStatus {
     pub fn new(received_at: String, events: Vec<EventStatus>) -> Self {
         let state = events.iter().map(EventStatus::reached).min().unwrap_or(ReceiptState::Delivered);
         let rejected = events.iter().filter(|e| e.state == EventState::Rejected).count();
-        Self { state, events_rejected: (rejected > 0).then_some(rejected), received_at, events }
+        Self { state, events_rejected: (rejected > 0).then_some(rejected), received_at, delivered_by: None, events }
+    }
+
+    /// With the time at which sinks close what they do not have yet.
+    #[must_use]
+    pub fn delivered_by(mut self, at: Option<String>) -> Self {
+        self.delivered_by = at.filter(|_| self.state == ReceiptState::Processed);
+        self
     }
 
     /// Whether some event has no verdict yet.

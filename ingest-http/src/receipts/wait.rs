@@ -38,8 +38,8 @@ pub(crate) enum Known {
 pub(crate) enum Waited {
     /// What was waited for is there.
     Met(ReceiptStatus),
-    /// It is not, or nothing is known.
-    Late,
+    /// It is not; what was seen last, where anything was.
+    Late(Option<ReceiptStatus>),
     /// It never will be: no sink has this name, or the wish is none.
     Unmeetable(String),
 }
@@ -74,25 +74,26 @@ impl Wait {
     pub(crate) async fn wait(&self, shared: &Shared, tenant: &TenantId, receipt: &Receipt, mut known: Known) -> Waited {
         let (mut looked_at, receipts) = (Instant::now(), &shared.edge.receipts);
         let (end, mut pause) = (looked_at + self.time, LOOK_EVERY.0);
+        let mut seen = None;
         loop {
             let is_ahead = known == Known::Yes && looked_at.elapsed() < LOOK_ANYWAY && receipts.is_ahead(tenant, receipt);
             if !is_ahead {
-                let Ok(looked) = tokio::time::timeout_at(end, receipts.look_up(tenant, receipt)).await else { return Waited::Late };
+                let Ok(looked) = tokio::time::timeout_at(end, receipts.look_up(tenant, receipt)).await else { return Waited::Late(seen) };
                 match looked {
-                    Ok(status) if status.is_pending() => {}
+                    Ok(status) if status.is_pending() => seen = Some(status),
                     Ok(status) => match self.lacking(&status) {
                         Lacking::Nothing => return Waited::Met(status),
-                        Lacking::Rows => {}
+                        Lacking::Rows => seen = Some(status),
                         Lacking::Sink(detail) => return Waited::Unmeetable(detail),
                     },
                     Err(ReceiptFailure::Unavailable(_)) => {}
-                    Err(ReceiptFailure::NotFound | ReceiptFailure::Gone) => return Waited::Late,
+                    Err(ReceiptFailure::NotFound | ReceiptFailure::Gone) => return Waited::Late(None),
                 }
                 (known, looked_at) = (Known::Yes, Instant::now());
             }
             let left = end.saturating_duration_since(Instant::now());
             if left <= LAST_LOOK {
-                return Waited::Late;
+                return Waited::Late(seen);
             }
             // To ask whether a look is worth while costs nothing, so that is done often. The last look ends in time.
             tokio::time::sleep(pause.min(left - LAST_LOOK)).await;

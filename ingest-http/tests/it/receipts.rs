@@ -89,9 +89,18 @@ async fn a_post_waits_where_asked() {
     assert_eq!((&said["accepted"], &said["state"], &said["events"][0]["state"]), (&json!(1), &json!("delivered"), &json!("transformed")));
     // Without a verdict in time, and where nothing is known, it is the plain answer: the event is durable all the same.
     *server.receipts.others.lock().unwrap() = vec![status(EventState::Stored)];
-    assert_eq!(post("wait=5").await.status, 202);
-    *server.receipts.others.lock().unwrap() = vec![in_sinks([true, false])];
-    assert_eq!(post("wait=5; sink=*").await.status, 202);
+    let stored = post("wait=5").await;
+    assert_eq!((stored.status, &stored.json()["state"]), (202, &json!("stored")));
+    // How far they came is told.
+    let edge = Some("2026-09-21T14:15:00Z".to_owned());
+    *server.receipts.others.lock().unwrap() = vec![in_sinks([true, false]).delivered_by(edge.clone())];
+    let processed = post("wait=5; sink=*").await;
+    let said = processed.json();
+    assert_eq!((processed.status, processed.header("preference-applied")), (202, None));
+    assert_eq!((&said["state"], &said["delivered_by"]), (&json!("processed"), &json!(edge)));
+    assert_eq!((&said["events"][0]["sinks"][0]["durable"], &said["events"][0]["sinks"][1]["durable"]), (&json!(true), &json!(false)));
+    // Where every sink has the rows nothing is to be waited for.
+    assert_eq!(in_sinks([true, true]).delivered_by(edge).delivered_by, None);
     server.receipts.others.lock().unwrap().clear();
     for prefer in ["wait=5", "wait=0", "wait=x", "wait", "waits=3"] {
         let answer = post(prefer).await;

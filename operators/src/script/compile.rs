@@ -107,8 +107,8 @@ pub fn check(template: &Template, watch: Arc<Watch>) -> Result<(), ScriptError> 
     match state.load(&compiled, template.fields.iter().map(|f| f.name.as_str()), &meter, allowance) {
         Ok(_) => Ok(()),
         Err(LoadError::Broken(r)) => Err(ScriptError { stage: r.stage, line: r.line, message: r.detail }),
-        Err(LoadError::Spent(spent, stage)) => {
-            Err(ScriptError { stage, line: None, message: format!("its top level ends with {}", spent.code().as_str()) })
+        Err(LoadError::Spent(spent, stage, line)) => {
+            Err(ScriptError { stage, line, message: format!("its top level ends with {}", spent.code().as_str()) })
         }
     }
 }

@@ -3,7 +3,7 @@
 use crate::event::Event;
 use crate::script::tide::encoded::from_base64;
 use tidegate_schemas::definition::{Encoding, Payload};
-use tidegate_schemas::document::{Lookup, Value};
+use tidegate_schemas::document::{Kind, Lookup, Value};
 use tidegate_schemas::verdict::{Code, Rejection, StageName};
 
 /// Integers beyond it are not exact in Lua's numbers: they cross as texts.
@@ -19,9 +19,24 @@ pub(crate) fn is_input(inputs: &[String], key: &str) -> bool {
     inputs.is_empty() || inputs.iter().any(|i| i == key)
 }
 
-/// Where the template says that the device's port stands.
-pub(crate) fn f_port(event: &Event, declared: Option<&Payload>, way: &mut Lookup) -> Option<f64> {
-    way.find(&event.document, declared?.f_port.as_ref()?)?.as_f64()
+/// What stands where the template says that the device's port is: a number, or one that its sender wrote as a text.
+pub(crate) fn f_port(event: &Event, declared: Option<&Payload>, way: &mut Lookup) -> Result<Option<f64>, Rejection> {
+    let Some(at) = declared.and_then(|declared| declared.f_port.as_ref()) else { return Ok(None) };
+    let Some(value) = way.find(&event.document, at) else { return Ok(None) };
+    if let Some(port) = value.as_f64() {
+        return Ok(Some(port));
+    }
+    match value.kind() {
+        Kind::Null => return Ok(None),
+        Kind::Text(text) if text.bytes().all(|b| b.is_ascii_digit()) => {
+            if let Ok(port) = text.parse::<u8>() {
+                return Ok(Some(port.into()));
+            }
+        }
+        _ => {}
+    }
+    let detail = "the port is no number, and no text of digits from 0 to 255";
+    Err(Rejection::new(StageName::Decode, Code::PayloadInvalid, detail).at(at.as_str()))
 }
 
 /// The device's bytes; none where the template declares none. `scratch` holds them where they had to be decoded.

@@ -37,7 +37,7 @@ impl Budget {
                 self.0 = left;
                 Ok(())
             }
-            None => Err(Problem::new(Code::OutputTooLarge, "the result passes its bytes")),
+            None => Err(Problem::new(Code::OutputTooLarge, "the event's result has more bytes than limits.result_bytes allows")),
         }
     }
 }
@@ -108,7 +108,7 @@ fn scalar_cell<'a>(field: &Field, scalar: Scalar<'a>, budget: &mut Budget) -> Re
         },
         _ => cell(field, scalar),
     }?;
-    budget.take(if let Cell::Text(text) = &cell { text.len() } else { SCALAR_BYTES })?;
+    budget.take(if let Cell::Text(text) = &cell { text.len() } else { SCALAR_BYTES }).map_err(|p| p.below(&field.name))?;
     Ok(cell)
 }
 
@@ -336,7 +336,7 @@ fn attribute(fields: &Fields<'_>, name: &str, value: &impl Lent, draft: &mut Dra
         None if value.name() == "string" => return Err(Problem::new(Code::WrongType, format!("{name} is no UTF-8")).below(name)),
         None => json(value, budget).map_err(|p| p.below(name))?,
     };
-    budget.take(name.len() + text.len())?;
+    budget.take(name.len() + text.len()).map_err(|p| p.below(name))?;
     draft.attributes.push((name.into(), text.into()));
     Ok(())
 }

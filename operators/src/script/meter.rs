@@ -1,6 +1,7 @@
 //! What an event's scripts have spent, and of what. Everything here is sticky: once something is spent, every further
 //! safepoint raises, so `pcall` cannot swallow it, and the host asks again when the call has ended.
 
+use crate::script::error::describe;
 use crate::script::tide::Random;
 use crate::script::watch::Watch;
 use mlua::{Error, Lua};
@@ -24,6 +25,12 @@ impl Spent {
             Self::Memory => Code::MemoryExhausted,
             Self::Time => Code::TimedOut,
         }
+    }
+
+    /// The script's line in which it was, by what was raised there. Memory has none: what allocates last is not what takes most.
+    #[cold]
+    pub(crate) fn line(self, stage: StageName, raised: Option<&Error>) -> Option<i32> {
+        raised.filter(|_| self != Self::Memory).and_then(|error| describe(stage, error).line)
     }
 }
 
@@ -52,6 +59,8 @@ pub(crate) struct Meter {
     memory: Cell<usize>,
     now: Cell<f64>,
     log_left: Cell<usize>,
+    /// Whether it is told in which line steps or time ended.
+    tells_lines: Cell<bool>,
     /// What scripts log, where somebody asked for it.
     notes: RefCell<Option<Vec<Note>>>,
     random: Random,
@@ -94,6 +103,7 @@ impl Meter {
             memory: Cell::new(0),
             now: Cell::new(0.0),
             log_left: Cell::new(0),
+            tells_lines: Cell::new(false),
             notes: RefCell::new(None),
             random: Random::default(),
         }
@@ -228,6 +238,14 @@ impl Meter {
     /// Keeps notes from now on.
     pub(crate) fn keep_notes(&self) {
         self.notes.borrow_mut().get_or_insert_default();
+    }
+    /// Tells lines from now on.
+    pub(crate) fn tell_lines(&self) {
+        self.tells_lines.set(true);
+    }
+    /// Whether it is told in which line steps or time ended.
+    pub(crate) fn tells_lines(&self) -> bool {
+        self.tells_lines.get()
     }
     /// The notes since they were last taken.
     pub(crate) fn take_notes(&self) -> Vec<Note> {

@@ -112,6 +112,12 @@ impl Host {
         self.meter.keep_notes();
     }
 
+    /// Has rejections for want of steps or time name the line in which they ended. For authors' tools: native code may be a step
+    /// ahead, and time ends anywhere, so that a line would not be the same in a replay.
+    pub fn tell_lines(&mut self) {
+        self.meter.tell_lines();
+    }
+
     /// Bytes that the state of a tenant's scripts takes now, its libraries included; none where there is no state.
     pub fn used_memory(&self, tenant: &TenantId) -> Option<usize> {
         self.own.get(tenant).or(self.shared[share_of(tenant)].as_ref()).map(|state| state.lua.used_memory())

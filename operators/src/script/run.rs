@@ -141,9 +141,9 @@ impl Session<'_> {
             host.meter.reset();
             let spent = match self.attempt(host, work, compiled, event) {
                 Ok(outcome) => return outcome,
-                Err((Spent::Steps, stage)) => return Outcome::Rejected(ran_out(Spent::Steps, stage, work)),
-                Err((spent, stage)) if retried => {
-                    let rejection = ran_out(spent, stage, work);
+                Err(ended @ RanOut { spent: Spent::Steps, .. }) => return Outcome::Rejected(ended.rejection(work)),
+                Err(ended @ RanOut { spent, .. }) if retried => {
+                    let rejection = ended.rejection(work);
                     host.faults.push(Fault { at: event.origin.at, code: rejection.code.clone() });
                     let loaded = self.slot.is_some();
                     self.relieve(host, work, spent);
@@ -153,7 +153,7 @@ impl Session<'_> {
                     }
                     return Outcome::Rejected(rejection);
                 }
-                Err((spent, _)) => spent,
+                Err(RanOut { spent, .. }) => spent,
             };
             retried = true;
             // The event logs all of it again.
@@ -182,12 +182,12 @@ impl Session<'_> {
         }
     }
 
-    fn attempt(&mut self, host: &Host, work: &Work<'_>, compiled: &Compiled, event: &mut Event) -> Result<Outcome, (Spent, StageName)> {
+    fn attempt(&mut self, host: &Host, work: &Work<'_>, compiled: &Compiled, event: &mut Event) -> Result<Outcome, RanOut> {
         let slot = match self.slot.take() {
             Some(slot) => slot,
             None => {
                 let taken = self.state.take(work.tenant, &work.template.version, compiled, &work.fields, &host.meter, work.allowance);
-                taken.map_err(|s| (s, work.from))?
+                taken.map_err(|spent| RanOut { spent, stage: work.from, line: None })?
             }
         };
         match self.slot.insert(slot) {
@@ -210,7 +210,7 @@ fn call(
     event: &Event,
     given: &mut Given,
     rows: &mut Rows,
-) -> Result<Outcome, (Spent, StageName)> {
+) -> Result<Outcome, RanOut> {
     let declared = work.template.template.payload.as_ref();
     let (mut payload, mut f_port) = (None, None);
     let Given { payload: scratch, payload_at, f_port_at, known } = given;
@@ -219,7 +219,10 @@ fn call(
             Ok(bytes) => payload = bytes.zip(declared.map(|d| d.form)),
             Err(rejection) => return Ok(Outcome::Rejected(rejection)),
         }
-        f_port = enter::f_port(event, declared, f_port_at);
+        match enter::f_port(event, declared, f_port_at) {
+            Ok(port) => f_port = port,
+            Err(rejection) => return Ok(Outcome::Rejected(rejection)),
+        }
     }
     let broken = |error: mlua::Error| Ok(Outcome::Rejected(describe(work.from, &error).into_rejection()));
     let (attributes, meta) = match state.attributes(event).and_then(|a| Ok((a, state.meta(&event.envelope, work.source)?))) {
@@ -255,12 +258,15 @@ fn settle<L: Lent>(
     ended: mlua::Result<Ended<L>>,
     known: &mut Containers,
     rows: &mut Rows,
-) -> Result<Outcome, (Spent, StageName)> {
+) -> Result<Outcome, RanOut> {
     // The stage has to be asked before the meter forgets it.
     let stage = meter.stage().unwrap_or(work.from);
     match (meter.end(lua), ended) {
-        (Some(spent), _) => Err((spent, stage)),
-        (None, Err(error)) if is_memory(&error) => Err((Spent::Memory, stage)),
+        (Some(spent), ended) => {
+            let line = if meter.tells_lines() { spent.line(stage, ended.err().as_ref()) } else { None };
+            Err(RanOut { spent, stage, line })
+        }
+        (None, Err(error)) if is_memory(&error) => Err(RanOut { spent: Spent::Memory, stage, line: None }),
         (None, Err(error)) => Ok(Outcome::Rejected(describe(stage, &error).into_rejection())),
         (None, Ok(ended)) => Ok(outcome(work, event, ended, known, rows)),
     }
@@ -312,13 +318,24 @@ fn made_rows(made: Result<(), Problem>, first: usize, rows: &mut Rows) -> Outcom
     }
 }
 
-fn ran_out(spent: Spent, stage: StageName, work: &Work<'_>) -> Rejection {
-    let detail = match spent {
-        Spent::Steps => format!("more than {} steps over the event's stages", work.allowance.steps),
-        Spent::Memory => format!("more than {} bytes of memory, twice", work.allowance.memory),
-        Spent::Time => "more CPU time than an event may use, twice".to_owned(),
-    };
-    Rejection::new(stage, spent.code(), detail)
+/// What ran out, where.
+#[derive(Clone, Copy)]
+struct RanOut {
+    spent: Spent,
+    stage: StageName,
+    /// In which line, where it is told.
+    line: Option<i32>,
+}
+
+impl RanOut {
+    fn rejection(&self, work: &Work<'_>) -> Rejection {
+        let detail = match self.spent {
+            Spent::Steps => format!("more than {} steps over the event's stages", work.allowance.steps),
+            Spent::Memory => format!("more than {} bytes of memory, twice", work.allowance.memory),
+            Spent::Time => "more CPU time than an event may use, twice".to_owned(),
+        };
+        Rejection { line: self.line, ..Rejection::new(self.stage, self.spent.code(), detail) }
+    }
 }
 
 /// What the stages of one bundle did.

@@ -84,7 +84,8 @@ impl Equivalent<(TenantId, String)> for Named<'_> {
 /// Why there is no environment.
 pub(crate) enum LoadError {
     Broken(Rejection),
-    Spent(Spent, StageName),
+    /// And the line in which it was, where that is known.
+    Spent(Spent, StageName, Option<i32>),
 }
 
 impl State {
@@ -147,10 +148,11 @@ impl State {
         match self.load(compiled, fields.declared.iter().map(|d| d.field.name.as_str()), meter, allowance) {
             Ok(environment) => Ok(Slot::Ready(Box::new(environment))),
             Err(LoadError::Broken(rejection)) => Ok(Slot::Broken(rejection)),
-            Err(LoadError::Spent(Spent::Steps, stage)) => {
-                Ok(Slot::Broken(Rejection::new(stage, Code::StepsExhausted, "the script's top level spent all steps")))
+            Err(LoadError::Spent(Spent::Steps, stage, line)) => {
+                let rejection = Rejection::new(stage, Code::StepsExhausted, "the script's top level spent all steps");
+                Ok(Slot::Broken(Rejection { line: line.filter(|_| meter.tells_lines()), ..rejection }))
             }
-            Err(LoadError::Spent(spent, _)) => Err(spent),
+            Err(LoadError::Spent(spent, ..)) => Err(spent),
         }
     }
 
@@ -188,8 +190,8 @@ impl State {
             meter.begin(allowance, 0);
             let result = counted(meter, || if meter.enter(&self.lua, index) { top_level.call::<()>(()) } else { Ok(()) });
             match (meter.end(&self.lua), result) {
-                (Some(spent), _) => return Err(LoadError::Spent(spent, stage)),
-                (None, Err(error)) if is_memory(&error) => return Err(LoadError::Spent(Spent::Memory, stage)),
+                (Some(spent), result) => return Err(LoadError::Spent(spent, stage, spent.line(stage, result.err().as_ref()))),
+                (None, Err(error)) if is_memory(&error) => return Err(LoadError::Spent(Spent::Memory, stage, None)),
                 (None, Err(error)) => return Err(broken(stage, &error)),
                 (None, Ok(())) => {}
             }

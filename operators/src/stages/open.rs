@@ -2,7 +2,7 @@
 //! gathers the events by source and template version, so that a script is met by many events in a row.
 
 use crate::event::{Bundle, Event, Plan, Progress};
-use crate::stages::transform::fields::{Scalar, timestamp};
+use crate::stages::transform::fields::{Scalar, event_type_bytes, timestamp};
 use bytes::Bytes;
 use hashbrown::HashMap;
 use std::borrow::Cow;
@@ -12,7 +12,7 @@ use tidegate_schemas::definition::{ApiKey, Asset, Place};
 use tidegate_schemas::document::{Document, DocumentError, Forms, Kind, Lookup, Value};
 use tidegate_schemas::envelope::{Envelope, Refusal};
 use tidegate_schemas::ids::{LogId, NodeId, Position};
-use tidegate_schemas::limits::{ASSET_ID_BYTES_MAX, BUNDLE_EVENTS_MAX, EVENT_ID_BYTES_MAX};
+use tidegate_schemas::limits::{ASSET_ID_BYTES_MAX, BUNDLE_EVENTS_MAX, EVENT_ID_BYTES_MAX, EVENT_TYPE_BYTES_MAX};
 use tidegate_schemas::locate;
 use tidegate_schemas::row::Origin;
 use tidegate_schemas::time::Micros;
@@ -245,6 +245,11 @@ impl OpenRecord<'_> {
         }
         let name = |place: &Option<Place>, way| found.text(place.as_ref()?, way).map(|t| Arc::<str>::from(&*t));
         event.event_type = name(&source.source.event_type, &mut self.ways.event_type);
+        if let (Some(place), Some(text)) = (&source.source.event_type, &event.event_type)
+            && text.len() > EVENT_TYPE_BYTES_MAX
+        {
+            return Err(event_type_bytes(text.len()).into_rejection(StageName::Open).at(pointer_of(place)));
+        }
         let named = name(&source.source.template_at, &mut self.ways.template);
         self.plans.find(source, event.asset.as_ref().map(|a| &a.asset), named)?;
         Ok(true)

@@ -43,6 +43,17 @@ fn a_decoder_sees_its_input() {
             r#"{"p":"hi","port":1}"#,
             "buffer|1|1700000000123.456|asset-7|3|m7|nil|hi",
         ),
+        // Some senders write numbers as texts.
+        (
+            payload(Some("/p"), Encoding::None, PayloadForm::Buffer),
+            r#"{"p":"hi","port":"085"}"#,
+            "buffer|85|1700000000123.456|asset-7|3|m7|nil|hi",
+        ),
+        (
+            payload(Some("/p"), Encoding::None, PayloadForm::Buffer),
+            r#"{"p":"hi","port":null}"#,
+            "buffer|nil|1700000000123.456|asset-7|3|m7|nil|hi",
+        ),
         (
             payload(None, Encoding::None, PayloadForm::String),
             "raw \u{1} bytes",
@@ -70,16 +81,30 @@ fn a_decoder_sees_its_input() {
     }
 }
 
+/// A port that is none is no absent one: the decoder would take another branch in silence.
+#[test]
+fn what_is_no_port_is_refused() {
+    let payload = Some(Payload { at: None, encoding: Encoding::None, form: PayloadForm::String, f_port: Some("/up/port".into()) });
+    let source = "function decode(input) return { data = { v = tostring(input.fPort) } } end";
+    let template = Template { payload, decode: Some(Decode::Script(script(source))), ..template(vec![field("v", FieldType::Text)]) };
+    for port in ["\"seven\"", "\"\"", "\"256\"", "\"-1\"", "true", "[1]", "{}"] {
+        let event = format!("{{\"up\":{{\"port\":{port}}}}}");
+        let rejection = rejection(one(&mut host(), template.clone(), &event));
+        assert_eq!((rejection.code.as_str(), rejection.pointer.as_str()), ("payload_invalid", "/up/port"), "{port}");
+    }
+}
+
 /// A block is one record of the log, and a row is in one block.
 #[test]
 fn rows_above_a_record_are_refused() {
     let map = |field: &str| Mapping { field: field.into(), from: Some("/t".into()), constant: None, scale: None, offset: None };
     let fields = || vec![field("a", FieldType::Text), field("b", FieldType::Text)];
     let mapped = Template { transform: Some(Transform::Mapping(vec![map("a"), map("b")])), ..template(fields()) };
-    let typed = transforming("function transform(e) return { { a = 'x' }, { a = 'y', event_type = e.t .. e.t } } end", fields());
+    let more = transforming("function transform(e) return { { a = 'x' }, { a = 'y', more = e.t .. e.t } } end", fields());
+    let more = Template { limits: ScriptLimits { result_bytes: 1 << 20, ..ScriptLimits::default() }, ..more };
     for (len, is_taken) in [(300_000, true), (340_000, false)] {
         let event = format!("{{\"t\":\"{}\"}}", "t".repeat(len));
-        for (template, count) in [(&mapped, 1), (&typed, 2)] {
+        for (template, count) in [(&mapped, 1), (&more, 2)] {
             let mut bundle = bundle("acme", template.clone(), &[event.as_bytes(), br#"{"t":"z"}"#]);
             run(&mut host(), &mut bundle);
             let [first, second] = ended(&bundle).try_into().unwrap();
@@ -221,6 +246,9 @@ fn results_of_transform() {
         ("{ b = 1 }", "wrong_type", "/b"),
         ("{ occurred_at = {} }", "wrong_type", "/occurred_at"),
         ("{ event_type = 1 }", "wrong_type", "/event_type"),
+        ("{ event_type = '' }", "out_of_range", "/event_type"),
+        ("{ event_type = ('x'):rep(257) }", "out_of_range", "/event_type"),
+        ("{ { n = 1 }, { n = 2, event_type = ('é'):rep(129) } }", "out_of_range", "/1/event_type"),
         ("{ x = buffer.create(1) }", "wrong_type", "/x"),
         ("{ { n = 1 }, { n = 'x' } }", "wrong_type", "/1/n"),
         ("{ { n = 1 }, 7 }", "result_invalid", "/1"),
@@ -233,8 +261,10 @@ fn results_of_transform() {
         ("{ { n = 1 }, nil, { n = 3 }, f = 1 }", "result_invalid", ""),
         ("{ { n = 1 }, {} }", "result_invalid", "/1"),
         ("(function() local t = {} t.t = t return { j = t } end)()", "output_too_large", "/j/t/t/t/t/t/t/t/t/t/t/t/t/t/t/t/t"),
-        ("{ t = ('x'):rep(70000) }", "output_too_large", ""),
-        ("{ x = ('x'):rep(70000) }", "output_too_large", ""),
+        ("{ t = ('x'):rep(70000) }", "output_too_large", "/t"),
+        ("{ x = ('x'):rep(70000) }", "output_too_large", "/x"),
+        ("{ t = ('x'):rep(40000), x = ('x'):rep(40000) }", "output_too_large", "/x"),
+        ("{ { n = 1 }, { j = { a = { 1, ('x'):rep(70000) } } } }", "output_too_large", "/1/j/a/1"),
         ("(function() local t = {} for i = 1, 300 do t['k' .. i] = 1 end return t end)()", "output_too_large", ""),
         ("table.create(1001, { n = 1 })", "output_too_large", ""),
     ] {
@@ -465,7 +495,7 @@ fn check_refuses_what_cannot_run() {
         ("function other() end", "decode: the script defines no function decode or decodeUplink"),
         ("decode = 7", "decode: the script defines no function decode or decodeUplink"),
         ("\nerror('at once')", "decode, line 2: at once"),
-        ("while true do end", "decode: its top level ends with steps_exhausted"),
+        ("while true do end", "decode, line 1: its top level ends with steps_exhausted"),
         ("local s = 'x' while true do s ..= s end", "decode: its top level ends with memory_exhausted"),
     ] {
         let error = check(&decoding(source)).unwrap_err().to_string();

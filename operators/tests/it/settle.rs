@@ -35,7 +35,7 @@ fn catalog() -> Catalog {
             asset: Place::Pointer("/dev".into()),
             event_id: Some(Place::Pointer("/id".into())),
             occurred_at: Some(Place::Pointer("/ts".into())),
-            event_type: None,
+            event_type: Some(Place::Pointer("/kind".into())),
             meta: vec![],
         }))
     };
@@ -266,6 +266,15 @@ fn time_that_cannot_be_read_is_refused_and_an_absent_one_is_not() {
         assert_eq!((rejection.code.as_str(), rejection.pointer.as_str(), rejection.stage), ("occurred_at_invalid", "/ts", StageName::Open));
         assert!(rejection.detail.contains(told), "{ts}: {}", rejection.detail);
     }
+}
+
+#[test]
+fn the_type_of_an_event_is_bounded() {
+    let of = |bytes: usize| opened(&format!(r#"{{"dev":"d","kind":"{}"}}"#, "k".repeat(bytes)));
+    assert_eq!(of(256).event_type.map(|kind| kind.len()), Some(256));
+    let Progress::Rejected(rejection) = of(257).progress else { panic!("a long type was taken") };
+    assert_eq!((rejection.code.as_str(), rejection.pointer.as_str(), rejection.stage), ("out_of_range", "/kind", StageName::Open));
+    assert_eq!(rejection.detail, "event_type has 257 bytes; it has 1 to 256");
 }
 
 #[test]

@@ -333,7 +333,7 @@ fn print(figures: &Figures) {
     }
     if let Some(table) = figures.tables.iter().max_by_key(|t| t.rows) {
         println!("\nread one:  python3 -c \"import polars; print(polars.read_delta('{}'))\"", table.path.display());
-        println!("           (pip install polars deltalake; README.md draws a chart of a site's temperature)");
+        println!("           (pip install polars deltalake; tidegate manual start draws a chart of a site's temperature)");
     }
 }
 

@@ -35,6 +35,7 @@ curl -s localhost:8080/v1/events -H 'Authorization: Bearer {key}' -H 'Content-Ty
   -d '{{\"device\":\"sensor-1\",\"id\":\"1\",\"payload\":\"0929500c1c\",\"port\":2}}'
 tidegate tap   --config {dir}/tidegate.toml --tenant my-tenant --from beginning
 
+Rows are in {dir}/data/tables half a minute later at the latest ([cut] in tidegate.toml).
 Then write what is yours into {dir}/definitions, and publish it: tidegate apply {dir}/definitions --config {dir}/tidegate.toml"
     );
     Ok(ExitCode::SUCCESS)

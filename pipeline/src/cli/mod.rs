@@ -6,6 +6,7 @@ mod demo;
 mod doctor;
 mod init;
 mod key;
+mod manual;
 mod rejections;
 mod run;
 mod sink;
@@ -44,6 +45,8 @@ enum Command {
     Init(init::Args),
     /// Make a new API key; its secret is shown this once.
     Key(key::Args),
+    /// Print a part of the manual: settings, definitions, scripts and more.
+    Manual(manual::Args),
     /// Refused events that wait, and letting them go on.
     Rejections(rejections::Args),
     /// How far each sink is, what is parked, and what becomes of it; who may read which rows.
@@ -125,6 +128,7 @@ pub fn main_from(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Doctor(args) => doctor::main(&args),
         Command::Init(args) => init::main(&args),
         Command::Key(args) => key::main(&args),
+        Command::Manual(args) => Ok(manual::main(&args)),
         Command::Rejections(args) => rejections::main(&args),
         Command::Sink(args) => sink::main(&args),
         Command::Tap(args) => tap::main(args),

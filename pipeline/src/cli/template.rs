@@ -6,7 +6,7 @@ mod record;
 use crate::config::place::{Fault, Faults};
 use crate::definitions::scaffold;
 use crate::definitions::single::Single;
-use crate::definitions::trial::{self, Cost, Difference, Taken, Templates, Trace, line};
+use crate::definitions::trial::{self, Cost, Difference, Taken, Templates, Trace, line, short, short_text};
 use anyhow::{Context, bail};
 use clap::Subcommand;
 use serde_json::json;
@@ -14,6 +14,10 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tidegate_schemas::limits::EVENT_BYTES_MAX;
+use tidegate_schemas::time::{self, Micros};
+
+/// How `run` exits where the event is rejected: neither a fault of the template's form (1) nor of the call (2).
+const REJECTED: u8 = 3;
 
 /// Make, check, test, try, measure and record a template.
 #[derive(clap::Args)]
@@ -26,7 +30,7 @@ pub struct Args {
 enum Tool {
     /// Write a working template into a new folder, whose name becomes its id.
     New(Of),
-    /// Check forms, scripts and tests.
+    /// Check forms, scripts and tests; warn of names and places that are hardly meant.
     Check(Of),
     /// Run the tests, and show what differs; exits 1 where anything does.
     Test {
@@ -36,7 +40,7 @@ enum Tool {
         #[arg(long)]
         update: bool,
     },
-    /// Show what becomes of one payload, stage by stage.
+    /// Show what becomes of one payload, stage by stage; exits 3 where it is rejected.
     Run {
         #[command(flatten)]
         of: Of,
@@ -46,9 +50,15 @@ enum Tool {
         /// The LoRaWAN port of bytes alone.
         #[arg(long, value_parser = clap::value_parser!(u32).range(0..=255))]
         f_port: Option<u32>,
+        /// The event around bytes alone: a file, or its JSON.
+        #[arg(long)]
+        event: Option<String>,
         /// The asset that sends it.
         #[arg(long)]
         asset: Option<String>,
+        /// When the request came, RFC 3339; 1970 unless a test says otherwise.
+        #[arg(long)]
+        received_at: Option<String>,
     },
     /// Measure the events of the tests: steps, and nanoseconds of CPU.
     Bench {
@@ -85,7 +95,11 @@ pub fn main(args: &Args) -> anyhow::Result<ExitCode> {
     match &args.tool {
         Tool::New(_) | Tool::Check(_) => Ok(check(of, &single)),
         Tool::Test { update, .. } => test(of, &single, *update),
-        Tool::Run { payload, f_port, asset, .. } => run(of, &single, payload, &Taken { f_port: *f_port, asset: asset.clone() }),
+        Tool::Run { payload, f_port, event, asset, received_at, .. } => {
+            let event = event.as_deref().map(event_of).transpose()?;
+            let received_at = received_at.as_deref().map(time_of).transpose()?;
+            run(of, &single, payload, &Taken { f_port: *f_port, asset: asset.clone(), event, received_at })
+        }
         Tool::Bench { events, .. } => bench(of, &single, *events as usize),
         Tool::Record(args) => record::main(args, &single),
     }
@@ -110,13 +124,19 @@ fn check(of: &Of, single: &Single) -> ExitCode {
     if !faults.is_empty() {
         return super::faults(&single.placed(faults), of.json);
     }
-    let tests = single.folder.tests.len();
+    let (tests, advice) = (single.folder.tests.len(), single.advice());
     if of.json {
-        println!("{}", json!({ "template": "ok", "tests": tests }));
+        println!("{}", json!({ "template": "ok", "tests": tests, "warnings": advice }));
     } else {
+        warn(&advice);
         println!("template ok; {tests} tests passed");
     }
     ExitCode::SUCCESS
+}
+
+/// What is hardly meant fails nothing.
+fn warn(advice: &[String]) {
+    advice.iter().for_each(|advice| println!("warning: {advice}"));
 }
 
 fn test(of: &Of, single: &Single, update: bool) -> anyhow::Result<ExitCode> {
@@ -156,9 +176,11 @@ fn test(of: &Of, single: &Single, update: bool) -> anyhow::Result<ExitCode> {
             "file": file, "description": description, "passed": passed, "updated": updated.is_some(), "differences": differences,
         }));
     }
+    let advice = single.advice();
     if of.json {
-        println!("{}", json!({ "tests": told, "failed": failed }));
+        println!("{}", json!({ "tests": told, "failed": failed, "warnings": advice }));
     } else {
+        warn(&advice);
         println!("{} tests, {failed} differ", told.len());
     }
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -181,22 +203,50 @@ fn run(of: &Of, single: &Single, payload: &Path, taken: &Taken) -> anyhow::Resul
         std::fs::File::open(payload).and_then(|file| file.take(most).read_to_end(&mut bytes))
     };
     read.with_context(|| format!("payload {}", payload.display()))?;
-    match trial::trace(template, table, &bytes, taken) {
-        Ok(trace) if of.json => println!("{}", serde_json::to_string(&trace)?),
-        Ok(trace) => show(&trace),
+    let trace = match trial::trace(template, table, &bytes, taken) {
+        Ok(trace) => trace,
         Err(detail) => bail!("payload {}: {detail}", payload.display()),
+    };
+    if of.json {
+        println!("{}", serde_json::to_string(&trace)?);
+    } else {
+        show(&trace);
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(if trace.rejected.is_some() { ExitCode::from(REJECTED) } else { ExitCode::SUCCESS })
+}
+
+/// The event around bytes alone, checked so far that what is wrong is told in its name.
+fn event_of(argument: &str) -> anyhow::Result<String> {
+    let text = match argument.trim_start().starts_with('{') {
+        true => argument.to_owned(),
+        false => std::fs::read_to_string(argument).with_context(|| format!("--event {argument}: it is a file, or an object of JSON"))?,
+    };
+    match serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(&text) {
+        Ok(_) => Ok(text),
+        Err(error) => bail!("--event {argument}: no object of JSON: {error}"),
+    }
+}
+
+fn time_of(text: &str) -> anyhow::Result<Micros> {
+    time::parse(text).with_context(|| format!("--received-at {text:?} is no RFC 3339 time, such as 2026-01-02T03:04:05Z"))
+}
+
+/// A warning as people read it.
+fn words_of(warning: &serde_json::Value) -> String {
+    warning.as_str().map_or_else(|| line(&short(warning)), short_text)
 }
 
 fn show(trace: &Trace) {
-    println!("template   {}\nasset      {}\nevent      {}", trace.template, trace.asset, trace.event);
+    println!("template   {}\nasset      {}\nevent      {}", trace.template, trace.asset, short_text(&trace.event));
     for stage in &trace.stages {
         let steps = stage.steps.map(|n| format!(", {n} steps")).unwrap_or_default();
         let reached = if stage.reached { "" } else { ", not reached" };
         println!("{:<10} by {}{steps}{reached}", stage.stage, stage.by);
         if let (Some(decoded), "decode") = (&trace.decoded, stage.stage) {
-            println!("           {}", line(decoded));
+            println!("           {}", line(&short(decoded)));
+        }
+        if stage.stage == "decode" {
+            trace.warnings.iter().for_each(|warning| println!("           warning: {}", words_of(warning)));
         }
         if let Some(rejected) = trace.rejected.as_ref().filter(|r| r.stage == stage.stage) {
             let at = rejected.at.as_ref().map(|at| format!(" ({at})")).unwrap_or_default();
@@ -205,7 +255,11 @@ fn show(trace: &Trace) {
         }
     }
     match trace.end {
-        "rows" => trace.rows.iter().enumerate().for_each(|(i, row)| println!("row {i:<6} {}", line(row))),
+        "rows" => trace
+            .rows
+            .iter()
+            .enumerate()
+            .for_each(|(i, row)| println!("row {i:<6} {}", line(&short(&serde_json::Value::Object(row.clone()))))),
         "filtered" => println!("filtered   left out on purpose"),
         _ => {}
     }

@@ -76,6 +76,7 @@ fn catalog_of(folder: &Folder) -> Result<Catalog, Vec<Fault>> {
         let place = folder.places.get(&refusal.definition).cloned().unwrap_or_else(|| FilePlace::file("."));
         let remedy = match &refusal.cause {
             RefusalCause::Catalog(CatalogError::Missing { .. }) => "define it, or correct the name",
+            RefusalCause::Catalog(CatalogError::Elsewhere { .. }) => "put its folder where it is found, or name one that is there",
             RefusalCause::Catalog(_) | RefusalCause::Table(_) => "correct it",
             RefusalCause::Twice => "remove one of them",
             RefusalCause::Tenants { .. } => "leave it with its tenant",

@@ -16,6 +16,7 @@
 //! - A row lists every declared field that is not null; `event_type`, `occurred_at` (RFC 3339) and `attributes` are
 //!   compared where they are given. Numbers may differ in the last digits of a float.
 
+mod advice;
 mod compare;
 mod cost;
 mod form;
@@ -26,6 +27,8 @@ mod stages;
 mod trace;
 mod update;
 
+pub use advice::{Advice, advice};
+pub use compare::{short, short_text};
 pub use cost::Cost;
 pub use lines::ScriptLine;
 pub use mask::Mask;
@@ -45,7 +48,7 @@ use tidegate_schemas::table::Table;
 use tidegate_schemas::verdict::StageName;
 
 /// What mends a test that cannot be read.
-const FORM: &str = "see the form of tests in pipeline/src/definitions/README.md";
+const FORM: &str = "see the form of tests: tidegate manual definitions";
 /// What mends a test that fails.
 const OUTCOME: &str = "correct the template, or what the test expects";
 
@@ -184,7 +187,7 @@ fn differences(template: &Template, table: &Table, form: &TestForm<'_>, input: &
         let mut members = Vec::new();
         match stages::decoded(template, table, input) {
             Some(decoded) => compare::values("decoded", expected, &decoded, &mut members),
-            None => members.push((None, format!("decode returned nothing, expected {expected}"))),
+            None => members.push((None, format!("decode returned nothing, expected {}", short(expected)))),
         }
         found.extend(members.into_iter().map(by_name(StageName::Decode)));
     }

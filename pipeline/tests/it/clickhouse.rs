@@ -342,7 +342,7 @@ fn doctor_says_what_is_wrong_with_clickhouse() {
     std::fs::write(right.path("tidegate.toml"), config).unwrap();
     let (found, ok) = doctor(&right);
     assert!(!ok && found["ClickHouse's rights"].1.contains("READONLY"), "{found:?}");
-    assert!(found["ClickHouse's rights"].1.ends_with("pipeline/guides/clickhouse.md has the grants"), "{found:?}");
+    assert!(found["ClickHouse's rights"].1.ends_with("tidegate manual clickhouse has the grants"), "{found:?}");
     // Nobody waits here as long as a sink does.
     engine.signal("-STOP");
     let (found, _) = doctor(&right);

@@ -61,7 +61,10 @@ fn relative_paths_begin_at_the_files_folder() {
     assert_eq!(config.definitions.folder.as_deref(), Some(Path::new("/etc/definitions")));
     assert_eq!(config.telemetry.log_format, LogFormat::Json);
     let missing = Config::load(&folder.path().join("nowhere.toml")).unwrap_err();
-    assert!(missing.to_string().ends_with("cannot be read; name another file, or copy tidegate.example.toml there"), "{missing}");
+    assert!(
+        missing.to_string().ends_with("cannot be read; name another file, or write it: tidegate manual settings shows every setting"),
+        "{missing}"
+    );
 }
 
 fn check(text: &str, message: Expect) {
@@ -73,47 +76,47 @@ fn unknown_settings_are_refused_with_their_place() {
     check(
         "[server]\nlissten = \"0.0.0.0:1\"\n",
         expect![
-            "tidegate.toml:2:1: unknown field `lissten`, expected one of `roles`, `data_dir`, `state_dir`, `listen`, `connections_max`, `connections_per_address_max`, `head_seconds_max`, `body_seconds_max`, `idle_seconds_max`, `body_bytes_max`, `bodies_in_flight_bytes_max`, `publish_seconds_max`, `receipt_wait_seconds_max`, `shutdown_seconds_max`; tidegate.example.toml shows every setting"
+            "tidegate.toml:2:1: unknown field `lissten`, expected one of `roles`, `data_dir`, `state_dir`, `listen`, `connections_max`, `connections_per_address_max`, `head_seconds_max`, `body_seconds_max`, `idle_seconds_max`, `body_bytes_max`, `bodies_in_flight_bytes_max`, `publish_seconds_max`, `receipt_wait_seconds_max`, `shutdown_seconds_max`; tidegate manual settings shows every setting"
         ],
     );
     check(
         "[sinks.parquet]\nenabled = true\n",
         expect![
-            "tidegate.toml:1:2: unknown field `sinks`, expected one of `server`, `log`, `process`, `sink`, `s3`, `cut`, `definitions`, `telemetry`; tidegate.example.toml shows every setting"
+            "tidegate.toml:1:2: unknown field `sinks`, expected one of `server`, `log`, `process`, `sink`, `s3`, `cut`, `definitions`, `telemetry`; tidegate manual settings shows every setting"
         ],
     );
     check(
         "[sink.parquet]\n\nenable = true\n",
         expect![
-            "tidegate.toml:3:1: unknown field `enable`, expected one of `enabled`, `path`, `system_tables`; tidegate.example.toml shows every setting"
+            "tidegate.toml:3:1: unknown field `enable`, expected one of `enabled`, `path`, `system_tables`; tidegate manual settings shows every setting"
         ],
     );
     check(
         "[cut]\nrow = 1\n",
         expect![
-            "tidegate.toml:2:1: unknown field `row`, expected one of `rows`, `rows_max`, `bytes_max`, `open_bytes_max`, `seconds_min`, `edge_seconds`, `edge_bytes`; tidegate.example.toml shows every setting"
+            "tidegate.toml:2:1: unknown field `row`, expected one of `rows`, `rows_max`, `bytes_max`, `open_bytes_max`, `seconds_min`, `edge_seconds`, `edge_bytes`; tidegate manual settings shows every setting"
         ],
     );
 }
 
 #[test]
 fn wrong_forms_are_told_with_their_place() {
-    check("[server\n", expect!["tidegate.toml:1:8: unclosed table, expected `]`; tidegate.example.toml shows every setting"]);
+    check("[server\n", expect!["tidegate.toml:1:8: unclosed table, expected `]`; tidegate manual settings shows every setting"]);
     check(
         "[server]\nlisten = \"localhost\"\n",
-        expect!["tidegate.toml:2:10: invalid socket address syntax; tidegate.example.toml shows every setting"],
+        expect!["tidegate.toml:2:10: invalid socket address syntax; tidegate manual settings shows every setting"],
     );
     check(
         "[log]\npartitions = \"four\"\n",
-        expect![[r#"tidegate.toml:2:14: invalid type: string "four", expected u32; tidegate.example.toml shows every setting"#]],
+        expect![[r#"tidegate.toml:2:14: invalid type: string "four", expected u32; tidegate manual settings shows every setting"#]],
     );
     check(
         "[log]\nkind = \"nats\"\n",
-        expect!["tidegate.toml:2:8: unknown variant `nats`, expected `embedded` or `kafka`; tidegate.example.toml shows every setting"],
+        expect!["tidegate.toml:2:8: unknown variant `nats`, expected `embedded` or `kafka`; tidegate manual settings shows every setting"],
     );
     check(
         "[process]\nepoch_events = -1\n",
-        expect!["tidegate.toml:2:16: invalid value: integer `-1`, expected u32; tidegate.example.toml shows every setting"],
+        expect!["tidegate.toml:2:16: invalid value: integer `-1`, expected u32; tidegate manual settings shows every setting"],
     );
 }
 
@@ -181,7 +184,7 @@ fn values_that_only_the_start_would_find_wrong() {
     expect![[r#"
         t.toml:2:9: server.roles is empty; name each thing that this process does once, or leave it out: then it does everything
         t.toml:2:9: server.roles names process twice; name each thing that this process does once, or leave it out: then it does everything
-        t.toml:2:20: unknown variant `all`, expected one of `ingest`, `process`, `sink`; tidegate.example.toml shows every setting"#]]
+        t.toml:2:20: unknown variant `all`, expected one of `ingest`, `process`, `sink`; tidegate manual settings shows every setting"#]]
     .assert_eq(&told(roles));
     for roles in ["'sink', 'ingest', 'process'", "'ingest'", "'process', 'sink'"] {
         assert!(Config::parse(&format!("[server]\nroles = [{roles}]\n"), "t").is_ok(), "{roles}");

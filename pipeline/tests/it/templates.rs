@@ -43,7 +43,7 @@ fn a_new_template_is_sound_and_its_tests_pass() {
         exit 0"#]]
     .assert_eq(&said(&dir, &["template", "test", arg(&dir)]));
     let checked = json(&tidegate(&["template", "check", arg(&dir), "--json"]));
-    assert_eq!(checked, serde_json::json!({ "template": "ok", "tests": 2 }));
+    assert_eq!(checked, serde_json::json!({ "template": "ok", "tests": 2, "warnings": [] }));
     // What was written is what --update would write.
     let before = std::fs::read_to_string(dir.join("tests/reading.json")).unwrap();
     std::fs::write(dir.join("tests/reading.json"), before.replace("40", "41")).unwrap();
@@ -120,6 +120,101 @@ fn scripts_that_take_long_are_stopped_wherever_they_are_tried() {
 }
 
 #[test]
+fn what_is_hardly_meant_is_warned_of_and_fails_nothing() {
+    let (_root, dir) = new_template();
+    edit(&dir.join("decode.luau"), "humidity =", "humidty =");
+    let rules = "[[validate]]\nat = \"/prot\"\ntype = \"i64\"\n\n[[validate]]\nat = \"/decoded/battery\"\nmin = 0\n\n\
+                 [[validate]]\nat = \"/decoded/nowhere/x\"\nmin = 0\n\n";
+    edit(&dir.join("template.toml"), "# Each field", &format!("{rules}# Each field"));
+    assert!(tidegate(&["template", "test", arg(&dir), "--update"]).status.success());
+    expect![[r#"
+        warning: DIR/decode.luau:10: field `humidty` is not declared and is left out; did you mean `humidity`?
+        warning: DIR/template.toml: [[validate]]: at = "/decoded/nowhere/x" is in no test's event
+        warning: DIR/template.toml: [[validate]]: at = "/prot" is in no test's event; did you mean /port?
+        template ok; 2 tests passed
+        exit 0"#]]
+    .assert_eq(&said(&dir, &["template", "check", arg(&dir)]));
+    let tested = said(&dir, &["template", "test", arg(&dir)]);
+    assert!(tested.contains("did you mean `humidity`?") && tested.ends_with("2 tests, 0 differ\nexit 0"), "{tested}");
+    // What a script of rows gives beside the fields becomes an attribute; one that has a neighbour with a value is meant so.
+    std::fs::write(
+        dir.join("transform.luau"),
+        "function transform(event)\n  local d = event.decoded\n  return { temperature = d.temperature, humidty = d.humidty, temperatur = 1 }\nend\n",
+    )
+    .unwrap();
+    assert!(tidegate(&["template", "test", arg(&dir), "--update"]).status.success());
+    let checked = json(&tidegate(&["template", "check", arg(&dir), "--json"]));
+    let warnings: Vec<String> =
+        checked["warnings"].as_array().unwrap().iter().map(|w| w.as_str().unwrap().replace(arg(&dir), "DIR")).collect();
+    assert_eq!(
+        warnings[2..],
+        ["DIR/transform.luau:3: field `humidty` is not declared and goes to attributes; did you mean `humidity`?"],
+        "{warnings:?}"
+    );
+    std::fs::remove_dir_all(dir.join("tests")).unwrap();
+    expect![[r#"
+        warning: DIR/template.toml: the template has no tests: write one into tests, or let `tidegate template record` do so from recorded traffic
+        template ok; 0 tests passed
+        exit 0"#]]
+    .assert_eq(&said(&dir, &["template", "check", arg(&dir)]));
+}
+
+#[test]
+fn long_values_are_cut_for_people() {
+    let (root, dir) = new_template();
+    edit(&dir.join("decode.luau"), "    data = {", "    data = { note = string.rep('ab', 5_000),");
+    std::fs::write(dir.join("transform.luau"), "function transform(event)\n  return event.decoded\nend\n").unwrap();
+    let payload = root.path().join("payload");
+    std::fs::write(&payload, format!("{{\"payload\":\"0929500c1c\",\"more\":\"{}\"}}", "m".repeat(9_000))).unwrap();
+    let run = ["template", "run", arg(&dir), "--payload", arg(&payload)];
+    let people = text(&tidegate(&run).stdout);
+    assert!(people.contains("ab… (10000 bytes)\"") && people.lines().all(|line| line.len() < 500), "{people}");
+    let traced = json(&tidegate(&[&run[..], &["--json"]].concat()));
+    assert_eq!(traced["rows"][0]["attributes"]["note"].as_str().unwrap().len(), 10_000);
+    let tested = said(&dir, &["template", "test", arg(&dir)]);
+    assert!(tested.contains("decoded/note is \"abab") && tested.lines().all(|line| line.len() < 600), "{tested}");
+    // What is written into a test is whole.
+    assert!(tidegate(&["template", "test", arg(&dir), "--update"]).status.success());
+    assert!(std::fs::read_to_string(dir.join("tests/reading.json")).unwrap().len() > 10_000);
+}
+
+#[test]
+fn what_a_script_spends_too_much_of_has_its_line() {
+    let (root, dir) = new_template();
+    let payload = root.path().join("payload");
+    std::fs::write(&payload, "0929500c1c").unwrap();
+    let script = std::fs::read_to_string(dir.join("decode.luau")).unwrap();
+    let refused = |edits: &[(&str, &str)]| {
+        std::fs::write(dir.join("decode.luau"), edits.iter().fold(script.clone(), |text, (from, to)| text.replacen(from, to, 1))).unwrap();
+        let all = said(&dir, &["template", "run", arg(&dir), "--payload", arg(&payload)]);
+        let tested = said(&dir, &["template", "test", arg(&dir)]);
+        let told = all.lines().find_map(|line| line.trim().strip_prefix("REJECTED ")).unwrap_or(&all);
+        (told.to_owned(), tested)
+    };
+    let begin = "function decode(input)\n";
+    let (told, tested) =
+        refused(&[(begin, "function decode(input)\n  local n = 0\n  while true do\n    n = math.max(n, tonumber(n) + 1)\n  end\n")]);
+    assert_eq!(told, "steps_exhausted: more than 10000 steps over the event's stages (decode.luau:4)");
+    assert!(tested.contains("expected 1 row (decode.luau:4)"), "{tested}");
+    // Where a script catches what cannot be caught, and where the library spends it.
+    let (told, _) =
+        refused(&[(begin, "function decode(input)\n  pcall(function()\n    for i = 1, 1e9 do\n      tide.len('')\n    end\n  end)\n")]);
+    assert!(told.starts_with("steps_exhausted") && told.contains("(decode.luau:"), "{told}");
+    let (told, _) = refused(&[(begin, "function decode(input)\n\n  table.move({}, 1, 1e14, 2)\n")]);
+    assert_eq!(told, "steps_exhausted: more than 10000 steps over the event's stages (decode.luau:4)");
+    // A result has the place at which it had no room left.
+    std::fs::write(
+        dir.join("transform.luau"),
+        "function transform(event)\n  return {\n    temperature = 1, list = { 1, string.rep('x', 70000) } }\nend\n",
+    )
+    .unwrap();
+    let (told, _) = refused(&[]);
+    assert_eq!(told, "output_too_large at /list/1: the event's result has more bytes than limits.result_bytes allows (transform.luau:3)");
+    let (told, _) = refused(&[(begin, "while true do\nend\nfunction decode(input)\n")]);
+    assert!(told.contains("DIR/decode.luau:2:1: its top level ends with steps_exhausted"), "{told}");
+}
+
+#[test]
 fn tests_that_differ_are_shown_with_the_scripts_line_and_can_be_updated() {
     let (_root, dir) = new_template();
     edit(&dir.join("decode.luau"), "/ 100,", "/ 10,");
@@ -166,13 +261,14 @@ fn tests_that_differ_are_shown_with_the_scripts_line_and_can_be_updated() {
     std::fs::write(dir.join("tests/bad.json"), "{\"description\": 1}").unwrap();
     expect![[r#"
         DIFFERS  tests/bad.json
-                 DIR/tests/bad.json:1:17: invalid type: integer `1`, expected a string; see the form of tests in pipeline/src/definitions/README.md
+                 DIR/tests/bad.json:1:17: invalid type: integer `1`, expected a string; see the form of tests: tidegate manual definitions
         updated  tests/new.json
         updated  tests/reading.json  a reading
                  decoded/seq is 7, expected null (decode.luau:10)
         ok       tests/short.json  a byte is missing
         4 tests, 1 differ
-        exit 1"#]].assert_eq(&said(&dir, &["template", "test", arg(&dir), "--update"]));
+        exit 1"#]]
+    .assert_eq(&said(&dir, &["template", "test", arg(&dir), "--update"]));
     expect![[r#"
         {
           "description": "new",
@@ -264,7 +360,7 @@ fn a_payload_is_shown_stage_by_stage() {
         transform  by fields by their names, not reached
         steps      8 of 10000
         memory     …
-        exit 0"#]]
+        exit 3"#]]
     .assert_eq(&shown(&std::fs::read(dir.join("tests/short.json")).unwrap(), &[]));
     expect![[r#"
         template   probe@VERSION
@@ -278,7 +374,7 @@ fn a_payload_is_shown_stage_by_stage() {
         log        decode: port nil asset test-asset
         steps      38 of 10000
         memory     …
-        exit 0"#]]
+        exit 3"#]]
     .assert_eq(&shown(b"{\"payload\":\"7fff500c1c\"}", &[]));
     edit(&dir.join("decode.luau"), "input.fPort", "input.fPort.x");
     expect![[r#"
@@ -291,7 +387,7 @@ fn a_payload_is_shown_stage_by_stage() {
         transform  by fields by their names, not reached
         steps      2 of 10000
         memory     …
-        exit 0"#]]
+        exit 3"#]]
     .assert_eq(&shown(b"0929500c1c", &[]));
     std::fs::write(dir.join("transform.luau"), "function transform(event)\n  if event.decoded.temperature > 20 then return nil end\n  return { temperature = 1, odd = { 1, 2 } }\nend\n").unwrap();
     edit(&dir.join("decode.luau"), "input.fPort.x", "input.fPort");
@@ -323,6 +419,56 @@ fn a_payload_is_shown_stage_by_stage() {
     let nowhere = tidegate(&["template", "run", arg(&dir), "--payload", "nowhere"]);
     assert_eq!(nowhere.status.code(), Some(2));
     assert!(text(&nowhere.stderr).contains("payload nowhere: No such file"), "{nowhere:?}");
+}
+
+#[test]
+fn what_is_around_a_payload_can_be_given() {
+    let (root, dir) = new_template();
+    edit(
+        &dir.join("decode.luau"),
+        "  return {\n    data",
+        "  return {\n    warnings = if input.fPort == 7 then { \"port 7 is old\", { code = 2 } } else {},\n    data",
+    );
+    std::fs::write(
+        dir.join("transform.luau"),
+        "function transform(event)\n  return { temperature = event.decoded.temperature, gateway = event.gateway }\nend\n",
+    )
+    .unwrap();
+    let payload = root.path().join("payload");
+    std::fs::write(&payload, "0929500c1c").unwrap();
+    let ran = |more: &[&str]| tidegate(&[&["template", "run", arg(&dir), "--payload", arg(&payload)], more].concat());
+    let shown = ran(&["--event", "{\"gateway\":\"g1\",\"port\":7}", "--received-at", "2026-01-02T03:04:05Z"]);
+    let told = text(&shown.stdout);
+    for expected in [
+        "decode     by decode.luau, 18 steps",
+        "           warning: port 7 is old\n           warning: { \"code\": 2 }\n",
+        "\"attributes\": { \"gateway\": \"g1\" }",
+        "\"occurred_at\": \"2026-01-02T03:04:05Z\"",
+    ] {
+        assert!(shown.status.success() && told.contains(expected), "{expected} is not in {told}");
+    }
+    let event = root.path().join("event.json");
+    std::fs::write(&event, "{\"gateway\":\"g2\",\"port\":1}").unwrap();
+    let traced = json(&ran(&["--event", arg(&event), "--f-port", "7", "--json"]));
+    assert_eq!(traced["warnings"], serde_json::json!(["port 7 is old", { "code": 2 }]));
+    assert_eq!(traced["rows"][0]["attributes"]["gateway"], "g2");
+    assert_eq!(json(&ran(&["--json"]))["warnings"], serde_json::json!([]));
+    for (more, told) in [
+        (&["--event", "nowhere"][..], "--event nowhere: it is a file, or an object of JSON: No such file"),
+        (&["--event", "{\"a\":}"], "no object of JSON"),
+        (&["--received-at", "noon"], "--received-at \"noon\" is no RFC 3339 time"),
+    ] {
+        let refused = ran(more);
+        assert!(refused.status.code() == Some(2) && text(&refused.stderr).contains(told), "{refused:?}");
+    }
+    // What is an event or a test has nothing around it.
+    for (payload, told) in
+        [("{\"payload\":\"0929500c1c\"}", "this is an event already"), ("{\"description\":\"\",\"bytes_hex\":\"00\"}", "this is a test")]
+    {
+        std::fs::write(root.path().join("payload"), payload).unwrap();
+        let refused = ran(&["--event", "{}"]);
+        assert!(refused.status.code() == Some(2) && text(&refused.stderr).contains(told), "{refused:?}");
+    }
 }
 
 /// Templates without a payload, and those whose event is the payload.

@@ -59,14 +59,69 @@ fn a_new_place_takes_events_at_once() {
     // The event that it says to send.
     let body = said.lines().find_map(|line| line.trim().strip_prefix("-d '")?.strip_suffix('\'')).unwrap();
     let server = place.start(&Options { args: vec!["--listen".into(), "127.0.0.1:0".into()], ..Options::default() });
-    assert_eq!(server.client().post("/v1/events", key, "application/json", body.as_bytes()).status, 202);
-    // Tables are cut by the minute here; rows are committed at once.
+    let answer = server.client().try_post("/v1/events", key, "application/json", body.as_bytes(), "Prefer: wait=30\r\n").unwrap();
+    let told = answer.json();
+    // By when the table has the row is told: at the next half minute, unless that was just now.
+    if told["state"] == "processed" {
+        let edge = tidegate_schemas::time::parse(told["delivered_by"].as_str().unwrap()).unwrap();
+        let left = edge - tidegate_pipeline::server::now();
+        assert!(edge % 30_000_000 == 0 && left < 30_000_000, "{told}");
+    }
+    assert!(answer.status == 200 && ["processed", "delivered"].contains(&told["state"].as_str().unwrap()), "{told}");
+    // In its table it is then; committed it is at once.
     let config = place.path("tidegate.toml");
     let tap = ["tap", "--config", arg(&config), "--tenant", "my-tenant", "--from", "beginning", "--limit", "1", "--json"];
     let row = json(&tidegate(&tap));
     server.stop();
     assert_eq!((&row["temperature"], &row["asset"]), (&23.45.into(), &"sensor-1".into()), "{row}");
     assert_eq!(row["organization"], "my-vendor/my-tenant/my-tenant-site");
+
+    // Another edge holds once the old one has passed, which the start tells; rows of then are told the new one.
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text.replace("edge_seconds = 30", "edge_seconds = 7_200")).unwrap();
+    let server = place.start(&Options { args: vec!["--listen".into(), "127.0.0.1:0".into()], ..Options::default() });
+    let log = std::fs::read_to_string(&server.log).unwrap();
+    assert!(log.contains("cut.edge_seconds is another now") && log.contains("old=30 new=7200"), "{log}");
+    let event = body.replace("\"1\"", "\"2\"");
+    let late = server.client().try_post("/v1/events", key, "application/json", event.as_bytes(), "Prefer: wait=3; sink=*\r\n").unwrap();
+    let told = late.json();
+    assert_eq!((late.status, &told["state"], &told["events"][0]["state"]), (202, &"processed".into(), &"transformed".into()), "{told}");
+    let receipt = server.client().get(&format!("/v1/receipts/{}", told["receipt"].as_str().unwrap()), Some(key)).json();
+    assert_eq!(receipt["delivered_by"], told["delivered_by"]);
+    assert_eq!(tidegate_schemas::time::parse(told["delivered_by"].as_str().unwrap()).unwrap() % 7_200_000_000, 0, "{told}");
+}
+
+/// Who has the binary alone has the manual as well, and no message sends anybody to a file of the sources.
+#[test]
+fn the_manual_comes_with_the_binary() {
+    let listed = text(&tidegate(&["manual"]).stdout);
+    let topics: Vec<&str> = listed.lines().map(|line| line.split_whitespace().nth(2).unwrap()).collect();
+    assert_eq!(topics, ["start", "settings", "definitions", "scripts", "kafka", "clickhouse", "objects"]);
+    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    for (topic, file) in
+        [("settings", "tidegate.example.toml"), ("scripts", "operators/README.md"), ("objects", "pipeline/guides/objects.md")]
+    {
+        assert_eq!(text(&tidegate(&["manual", topic]).stdout), std::fs::read_to_string(crates.join(file)).unwrap(), "{topic}");
+    }
+    let unknown = tidegate(&["manual", "seting"]);
+    assert!(unknown.status.code() == Some(2) && text(&unknown.stderr).contains("possible values: start, settings"), "{unknown:?}");
+    let mut folders: Vec<_> = ["schemas", "operators", "sinks", "ingest-http", "pipeline"].map(|name| crates.join(name).join("src")).into();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let is_text =
+                path.extension().is_some_and(|end| end == "rs" || end == "toml" || end == "luau") && !path.ends_with("cli/manual.rs");
+            for line in std::fs::read_to_string(&path).unwrap_or_default().lines().filter(|_| is_text) {
+                let is_comment = path.extension().is_some_and(|end| end == "rs") && line.trim_start().starts_with("//");
+                let names_one = ["README.md", "guides/", "example.toml"].iter().any(|name| line.contains(name));
+                assert!(is_comment || !names_one, "{}: {line}", path.display());
+            }
+        }
+    }
 }
 
 #[test]

@@ -27,6 +27,13 @@ use tidegate_schemas::time::{self, Micros};
 /// bound over all open cuts holds for many tenants of a few rows as well.
 pub const OPEN_COLUMN_BYTES: u64 = 256;
 
+/// The recorded time from which on no cut reaches back to `at`: the next common edge, or the next day.
+pub fn next_edge(at: Micros, parameters: &CutParameters) -> Micros {
+    let after = |every: Micros| at.div_euclid(every).saturating_add(1).saturating_mul(every);
+    let edge = i64::try_from(parameters.edge_seconds.max(1)).unwrap_or(i64::MAX).saturating_mul(1_000_000);
+    after(edge).min(after(time::DAY))
+}
+
 /// Rows of one target from one block.
 #[derive(Clone, Debug)]
 pub struct Piece {
@@ -158,10 +165,8 @@ impl Cutter {
                 if before.inside || header.epoch <= before.epoch || header.recorded_at <= before.recorded_at {
                     return Err(CutError::Order { partition: self.partition, epoch: header.epoch, after: before.epoch });
                 }
-                let edge = i64::try_from(self.parameters.edge_seconds.max(1)).unwrap_or(i64::MAX).saturating_mul(1_000_000);
-                begun.edge = header.recorded_at.div_euclid(edge) > before.recorded_at.div_euclid(edge)
-                    || time::day(header.recorded_at) != time::day(before.recorded_at)
-                    || self.since_edge >= self.parameters.edge_bytes;
+                begun.edge =
+                    header.recorded_at >= next_edge(before.recorded_at, &self.parameters) || self.since_edge >= self.parameters.edge_bytes;
                 if begun.edge {
                     self.since_edge = 0;
                     self.close_where(|_, _| true)?;

@@ -203,7 +203,7 @@ fn container<L: Lent>(
     let order = known.order(first, names);
     for i in order.sorted.iter().copied() {
         let name = order.name(i);
-        budget.take(name.len())?;
+        budget.take(name.len()).map_err(|p| p.below(name))?;
         out.text(name);
         let held = known.pairs[first + i].value;
         let built = match (known.scalar(held), held) {

@@ -4,7 +4,7 @@ use hashbrown::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 use tidegate_schemas::document::Kind;
-use tidegate_schemas::limits::{ROW_BYTES_MAX, TIMESTAMP_YEAR_MAX, TIMESTAMP_YEAR_MIN};
+use tidegate_schemas::limits::{EVENT_TYPE_BYTES_MAX, ROW_BYTES_MAX, TIMESTAMP_YEAR_MAX, TIMESTAMP_YEAR_MIN};
 use tidegate_schemas::row::Cell;
 use tidegate_schemas::rows::Rows;
 use tidegate_schemas::table::{Field, FieldType, Table};
@@ -266,11 +266,17 @@ pub(crate) fn occurred_at(scalar: Scalar<'_>) -> Result<Option<Micros>, Problem>
     }
 }
 
+/// What is wrong with an event's type of so many bytes.
+pub(crate) fn event_type_bytes(bytes: usize) -> Problem {
+    Problem::new(Code::OutOfRange, format!("event_type has {bytes} bytes; it has 1 to {EVENT_TYPE_BYTES_MAX}"))
+}
+
 /// `event_type` as a transform returned it.
 pub(crate) fn event_type(scalar: Scalar<'_>) -> Result<Option<Arc<str>>, Problem> {
     match scalar {
         Scalar::Null => Ok(None),
-        Scalar::Text(text) if !text.is_empty() => Ok(Some(text.into())),
+        Scalar::Text(text) if (1..=EVENT_TYPE_BYTES_MAX).contains(&text.len()) => Ok(Some(text.into())),
+        Scalar::Text(text) => Err(event_type_bytes(text.len()).below("event_type")),
         _ => Err(Problem::new(Code::WrongType, "event_type is no text").below("event_type")),
     }
 }

@@ -24,9 +24,6 @@ use tidegate_schemas::limits::CONTROL_SOCKET_BYTES_MAX;
 
 pub use template::{TestFile, table_id};
 
-/// Where the layout and every form in it are described.
-pub const MANUAL: &str = "pipeline/src/definitions/README.md";
-
 /// The files of a folder: path from the folder on with `/`, and text.
 pub type Files = BTreeMap<String, String>;
 
@@ -65,7 +62,7 @@ impl Folder {
                 _ => faults.push(Fault::new(
                     FilePlace::file(path),
                     "this file has no place in a folder of definitions",
-                    format!("move it, or see the layout in {MANUAL} (files *.md and those whose name begins with a dot are ignored)"),
+                    "move it, or see the layout: tidegate manual definitions (files *.md and those whose name begins with a dot are ignored)",
                 )),
             }
         }

@@ -52,7 +52,7 @@ pub(super) fn values(place: &str, expected: &Value, found: &Value, out: &mut Vec
         }
         _ => {
             let name = place.rsplit('/').find(|step| step.parse::<usize>().is_err()).filter(|_| place.contains('/'));
-            out.push((name.map(str::to_owned), format!("{place} is {found}, expected {expected}")));
+            out.push((name.map(str::to_owned), format!("{place} is {}, expected {}", short(found), short(expected))));
         }
     }
 }
@@ -65,7 +65,7 @@ pub(super) fn rows(expected: &[Map<String, Value>], found: &[Row], table: &Table
     let mut differences = Vec::new();
     for (i, (expected, found)) in expected.iter().zip(found).enumerate() {
         let mut differs = |name: &str, found: &Value, wanted: &Value| {
-            differences.push((Some(name.to_owned()), format!("row {i}: {name} is {found}, expected {wanted}")));
+            differences.push((Some(name.to_owned()), format!("row {i}: {name} is {}, expected {}", short(found), short(wanted))));
         };
         for (name, value) in expected {
             let found = match name.as_str() {
@@ -115,6 +115,27 @@ fn value_of(cell: &Cell<'_>, kind: FieldType) -> Value {
 
 fn attributes(row: &Row) -> Value {
     Value::Object(row.attributes.iter().map(|(k, v)| (k.to_string(), Value::from(&**v))).collect())
+}
+
+/// Characters of a text that people are shown.
+const SHOWN_MAX: usize = 200;
+
+/// A value as people read it: long texts cut.
+pub fn short(value: &Value) -> Value {
+    match value {
+        Value::String(text) => Value::String(short_text(text)),
+        Value::Array(elements) => elements.iter().map(short).collect(),
+        Value::Object(members) => Value::Object(members.iter().map(|(name, value)| (short_text(name), short(value))).collect()),
+        other => other.clone(),
+    }
+}
+
+/// A text as people read it: what is long is cut, and its bytes are told.
+pub fn short_text(text: &str) -> String {
+    match text.char_indices().nth(SHOWN_MAX) {
+        Some((end, _)) => format!("{}… ({} bytes)", &text[..end], text.len()),
+        None => text.to_owned(),
+    }
 }
 
 /// So many rows.
@@ -167,5 +188,5 @@ pub(super) fn value_rows(rows: &[Row], table: &Table, wanted: &Members) -> Vec<M
 
 fn show_rows(rows: &[Row], table: &Table) -> String {
     let wanted = Members { occurred_at: false, ..members(true) };
-    Value::from_iter(value_rows(rows, table, &wanted)).to_string()
+    short(&Value::from_iter(value_rows(rows, table, &wanted))).to_string()
 }

@@ -32,7 +32,11 @@ pub(super) fn script_of(template: &Template, stage: StageName) -> Option<(&'stat
 pub(super) fn of(template: &Template, rejection: &Rejection) -> Option<ScriptLine> {
     match rejection.line {
         Some(line) => Some(ScriptLine { file: script_of(template, rejection.stage)?.0, line: usize::try_from(line).ok()? }),
-        None => that_sets(template, rejection.stage, rejection.pointer.rsplit('/').next().filter(|name| !name.is_empty())?),
+        None => that_sets(
+            template,
+            rejection.stage,
+            rejection.pointer.rsplit('/').find(|step| step.parse::<usize>().is_err()).filter(|name| !name.is_empty())?,
+        ),
     }
 }
 

@@ -12,7 +12,7 @@ use tidegate_operators::stages;
 use tidegate_operators::stages::open::NO_KEY;
 use tidegate_schemas::block::ScriptRun;
 use tidegate_schemas::catalog::{PinnedAsset, PinnedSource, PinnedTemplate};
-use tidegate_schemas::definition::{Asset, Decode, Place, Source, Template, Transform, Validate};
+use tidegate_schemas::definition::{Asset, Decode, Place, Script, Source, Template, Transform, Validate};
 use tidegate_schemas::document::{Document, Forms};
 use tidegate_schemas::envelope::Envelope;
 use tidegate_schemas::ids::{CredentialId, IdError, NodeId, Position, ReceiptId, SourceId, TenantId};
@@ -99,6 +99,30 @@ pub(super) fn decoded(template: &Template, table: &Table, input: &Input) -> Opti
     serde_json::from_str(&text).ok()
 }
 
+/// Has the decoder hand on as data what it returns as warnings; nobody else reads them.
+const WARNED: &str = "
+do
+  local own = decode or decodeUplink
+  function decode(input)
+    local result = own(input)
+    return { data = { tidegate_warnings = if type(result) == 'table' then result.warnings else nil } }
+  end
+end
+";
+
+/// What decode returns as `warnings`, where it is a script, came to an end, and warns of anything.
+pub(super) fn warnings(template: &Template, table: &Table, input: &Input) -> Vec<Value> {
+    let Some(Decode::Script(script)) = &template.decode else { return Vec::new() };
+    let script = Script { source: format!("{}\n{WARNED}", script.source) };
+    let told = decoded(&Template { decode: Some(Decode::Script(script)), ..template.clone() }, table, input);
+    match told.and_then(|mut told| told.get_mut("tidegate_warnings").map(Value::take)) {
+        None | Some(Value::Null) => Vec::new(),
+        Some(Value::Array(warnings)) => warnings,
+        Some(Value::Object(none)) if none.is_empty() => Vec::new(),
+        Some(warning) => vec![warning],
+    }
+}
+
 /// One event that went through all stages, and what they left behind.
 pub(super) struct Seen {
     pub(super) event: Event,
@@ -114,6 +138,7 @@ pub(super) fn through(template: &Template, table: &Table, input: &Input) -> Resu
     let memory_bytes = watched(|watch| {
         let mut host = Host::new(HostOptions { states_max: 1, native: false }, watch);
         host.keep_notes();
+        host.tell_lines();
         stages::apply(&mut bundle, &mut host, &EpochContext { recorded_at: input.received_at });
         bundle.source.as_ref().and_then(|s| host.used_memory(&s.tenant)).unwrap_or(0)
     });

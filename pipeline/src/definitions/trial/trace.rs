@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use tidegate_schemas::definition::{Template, Transform, Validate};
 use tidegate_schemas::limits::EVENT_BYTES_MAX;
 use tidegate_schemas::table::Table;
+use tidegate_schemas::time::Micros;
 use tidegate_schemas::verdict::StageName;
 
 /// What came of a payload.
@@ -24,6 +25,8 @@ pub struct Trace {
     pub stages: Vec<StageTrace>,
     /// What decode returned as `data`, where it is a script and got so far.
     pub decoded: Option<Value>,
+    /// What decode returned as `warnings`: they change nothing.
+    pub warnings: Vec<Value>,
     /// Steps of all stages, and how many there may be.
     pub steps: u64,
     /// As `limits.steps`.
@@ -86,6 +89,10 @@ pub struct Taken {
     pub f_port: Option<u32>,
     /// The asset's id.
     pub asset: Option<String>,
+    /// The event around the device's bytes alone.
+    pub event: Option<String>,
+    /// When the request came.
+    pub received_at: Option<Micros>,
 }
 
 /// Runs a payload: the file of a test; an event as its source would send it; or, where the template says where in an event
@@ -94,7 +101,8 @@ pub struct Taken {
 /// # Errors
 /// Why it is none of these.
 pub fn trace(template: &Template, table: &Table, payload: &[u8], taken: &Taken) -> Result<Trace, String> {
-    let input = input(template, payload, taken)?;
+    let mut input = input(template, payload, taken)?;
+    input.received_at = taken.received_at.unwrap_or(input.received_at);
     if input.bytes.len() > EVENT_BYTES_MAX {
         return Err(format!("an event of {} bytes, above {EVENT_BYTES_MAX}", input.bytes.len()));
     }
@@ -119,6 +127,7 @@ pub fn trace(template: &Template, table: &Table, payload: &[u8], taken: &Taken) 
         asset: input.asset.clone(),
         stages: stages.collect(),
         decoded,
+        warnings: stages::warnings(template, table, &input),
         steps: runs.iter().map(|r| r.steps).sum(),
         steps_max: template.limits.steps,
         memory_bytes: seen.memory_bytes,
@@ -134,6 +143,9 @@ pub fn trace(template: &Template, table: &Table, payload: &[u8], taken: &Taken) 
         },
     })
 }
+
+/// What is wrong with an `--event` that has nothing to go around.
+const NOT_AROUND: &str = "--event is what goes around the device's bytes alone";
 
 fn by(template: &Template, stage: StageName) -> String {
     if let Some((file, _)) = script_of(template, stage) {
@@ -152,6 +164,9 @@ fn input(template: &Template, payload: &[u8], taken: &Taken) -> Result<Input, St
     if let Some(form) =
         text.and_then(|t| serde_json::from_str::<TestForm<'_>>(t).ok()).filter(|f| f.event.is_some() || f.bytes_hex.is_some())
     {
+        if taken.event.is_some() {
+            return Err(format!("{NOT_AROUND}, and this is a test, which has its own"));
+        }
         let mut input = form.input(template)?;
         if let Some(asset) = &taken.asset {
             input.asset.clone_from(asset);
@@ -160,9 +175,14 @@ fn input(template: &Template, payload: &[u8], taken: &Taken) -> Result<Input, St
     }
     let in_event = template.payload.as_ref().map(|p| p.at.is_some());
     let is_event = text.is_some_and(|t| serde_json::from_str::<Map<String, Value>>(t).is_ok());
+    let is_bytes = in_event == Some(true) && !is_event;
+    if taken.event.is_some() && !is_bytes {
+        let why = if is_event { "this is an event already" } else { "the template has no place for them in an event (payload.at)" };
+        return Err(format!("{NOT_AROUND}, and {why}"));
+    }
     let (bytes, raw) = match in_event {
         // Bytes of the device: as digits where people wrote them, else as they are.
-        Some(true) if !is_event => around(template, &of_device(text, payload)?, taken.f_port, None)?,
+        Some(true) if is_bytes => around(template, &of_device(text, payload)?, taken.f_port, taken.event.as_deref())?,
         // An object is what a source of JSON would send: the stages after decode see it, as in production.
         Some(false) => (payload.to_vec(), !is_event),
         _ => (payload.to_vec(), false),

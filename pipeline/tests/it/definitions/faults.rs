@@ -39,9 +39,9 @@ fn files_without_a_place() {
     check(
         &[("source.toml", "#"), ("templates/vend/readme.txt", "x"), ("templates/vend/t1/rules.luau", "x")],
         expect![[r#"
-            source.toml: this file has no place in a folder of definitions; move it, or see the layout in pipeline/src/definitions/README.md (files *.md and those whose name begins with a dot are ignored)
-            templates/vend/readme.txt: this file has no place in a folder of definitions; move it, or see the layout in pipeline/src/definitions/README.md (files *.md and those whose name begins with a dot are ignored)
-            templates/vend/t1/rules.luau: this file has no place in a folder of definitions; move it, or see the layout in pipeline/src/definitions/README.md (files *.md and those whose name begins with a dot are ignored)"#]],
+            source.toml: this file has no place in a folder of definitions; move it, or see the layout: tidegate manual definitions (files *.md and those whose name begins with a dot are ignored)
+            templates/vend/readme.txt: this file has no place in a folder of definitions; move it, or see the layout: tidegate manual definitions (files *.md and those whose name begins with a dot are ignored)
+            templates/vend/t1/rules.luau: this file has no place in a folder of definitions; move it, or see the layout: tidegate manual definitions (files *.md and those whose name begins with a dot are ignored)"#]],
     );
     check(&[(TOML, "")], expect!["templates/vend/t1/template.toml: file is missing; add it, or remove the folder of the template"]);
 }
@@ -110,6 +110,19 @@ fn references_that_lead_nowhere() {
     check(
         &[("sources.toml", &source("node = \"cust\"\ntemplate = \"t9\"\nasset = { pointer = \"/d\" }"))],
         expect!["sources.toml:2:6: source src refers to template t9, which is not there; define it, or correct the name"],
+    );
+    // One that is there for others says where.
+    let other = format!("{}\n[[organization]]\nid = \"other\"\nkind = \"vendor\"\nname = \"O\"\n", base()["organizations.toml"]);
+    let theirs = base()["templates/vend/t1/template.toml"].replace("id = \"t1\"", "id = \"t9\"");
+    check(
+        &[
+            ("organizations.toml", &other),
+            ("templates/other/t9/template.toml", &theirs),
+            ("sources.toml", &source("node = \"cust\"\ntemplate = \"t9\"\nasset = { pointer = \"/d\" }")),
+        ],
+        expect![[
+            "sources.toml:2:6: source src names template t9, which is not there for cust: it stands below templates/other, and cust finds those below templates/cust, templates/vend; put its folder where it is found, or name one that is there"
+        ]],
     );
     check(
         &[("sources.toml", &source("node = \"vend\"\nasset = { pointer = \"/d\" }"))],
@@ -313,7 +326,7 @@ fn templates_that_could_never_work() {
         &["field = \"occurred_at\"\nconstant = \"soon\"", "field = \"event_type\"\nconstant = \"\""],
         expect![[r#"
         templates/vend/t1/template.toml:18:1: constant "soon": occurred_at is "soon": neither milliseconds since 1970 nor RFC 3339 text; correct it
-        templates/vend/t1/template.toml:22:1: constant "": event_type is no text; correct it"#]],
+        templates/vend/t1/template.toml:22:1: constant "": event_type has 0 bytes; it has 1 to 256; correct it"#]],
     );
     check_mapping(
         "text",
@@ -411,25 +424,25 @@ fn tests_that_fail() {
     check_test(
         "{'description': 'a', 'evnt': 1}",
         expect![
-            "templates/vend/t1/tests/one.json:1:27: unknown field `evnt`, expected one of `description`, `event`, `bytes_hex`, `fPort`, `asset`, `attributes`, `meta`, `received_at`, `occurred_at`, `event_type`, `decoded`, `valid`, `rows`, `rejected`, `filtered`; see the form of tests in pipeline/src/definitions/README.md"
+            "templates/vend/t1/tests/one.json:1:27: unknown field `evnt`, expected one of `description`, `event`, `bytes_hex`, `fPort`, `asset`, `attributes`, `meta`, `received_at`, `occurred_at`, `event_type`, `decoded`, `valid`, `rows`, `rejected`, `filtered`; see the form of tests: tidegate manual definitions"
         ],
     );
     check_test(
         "{'description': 'a', 'event': {'temperature': 2}}",
         expect![[
-            r#"templates/vend/t1/tests/one.json: test "a": it expects nothing yet: write rows, rejected or filtered, or let `tidegate template test DIR --update` do so; see the form of tests in pipeline/src/definitions/README.md"#
+            r#"templates/vend/t1/tests/one.json: test "a": it expects nothing yet: write rows, rejected or filtered, or let `tidegate template test DIR --update` do so; see the form of tests: tidegate manual definitions"#
         ]],
     );
     check_test(
         "{'description': 'a', 'rows': []}",
         expect![[
-            r#"templates/vend/t1/tests/one.json: test "a": an input is needed: event, bytes_hex, or both; see the form of tests in pipeline/src/definitions/README.md"#
+            r#"templates/vend/t1/tests/one.json: test "a": an input is needed: event, bytes_hex, or both; see the form of tests: tidegate manual definitions"#
         ]],
     );
     check_test(
         "{'description': 'a', 'bytes_hex': '00', 'rows': []}",
         expect![[
-            r#"templates/vend/t1/tests/one.json: test "a": bytes_hex is given, and the template names no payload; see the form of tests in pipeline/src/definitions/README.md"#
+            r#"templates/vend/t1/tests/one.json: test "a": bytes_hex is given, and the template names no payload; see the form of tests: tidegate manual definitions"#
         ]],
     );
     check_test(

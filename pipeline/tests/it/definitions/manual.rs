@@ -2,10 +2,10 @@
 
 use std::path::Path;
 use tidegate_pipeline::definitions::check;
-use tidegate_pipeline::definitions::folder::{Files, MANUAL};
+use tidegate_pipeline::definitions::folder::Files;
 
 fn manual() -> String {
-    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(MANUAL)).unwrap()
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/definitions/README.md")).unwrap()
 }
 
 /// The blocks that name a file.
