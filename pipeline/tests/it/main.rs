@@ -6,6 +6,7 @@ mod assignment;
 #[path = "../../../sinks/tests/it/authority.rs"]
 mod authority;
 mod backlog;
+mod between;
 mod black_hole;
 mod clickhouse;
 mod config;

@@ -1,5 +1,6 @@
 //! A range that is committed may become visible late: markers of one transaction reach the partitions one after the other.
 
+use crate::between::{Between, Through};
 use crate::log::{commit, publish, record, unit};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,8 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tidegate_pipeline::log::embedded::{EmbeddedLog, Options};
 use tidegate_pipeline::scan;
-use tidegate_schemas::BoxFuture;
-use tidegate_schemas::ids::{LogId, Partition};
+use tidegate_schemas::ids::Partition;
 use tidegate_schemas::log::*;
 
 /// Shows `audit` only up to a point, which rises by `step` each time somebody waits; with a step of 0 it never does. Offsets
@@ -27,15 +27,9 @@ impl Late {
     }
 }
 
-impl EventLog for Late {
-    fn log_id(&self) -> LogId {
-        self.inner.log_id()
-    }
-    fn partitions(&self) -> u32 {
-        self.inner.partitions()
-    }
-    fn publish(&self, log: LogName, records: Vec<(Partition, Record)>) -> BoxFuture<'_, Result<Vec<u64>, LogError>> {
-        self.inner.publish(log, records)
+impl Between for Late {
+    fn inner(&self) -> &EmbeddedLog {
+        &self.inner
     }
     fn bounds(&self, log: LogName, partition: Partition) -> Result<Range<u64>, LogError> {
         let bounds = self.inner.bounds(log, partition)?;
@@ -52,45 +46,18 @@ impl EventLog for Late {
         self.shown.fetch_add(self.step, Ordering::SeqCst);
         self.read(log, partition, from, bytes_max)
     }
-    fn fence(&self, partition: Partition) -> Result<Owner, LogError> {
-        self.inner.fence(partition)
-    }
-    fn commit(&self, owner: &Owner, units: Vec<CommitUnit>) -> Result<Vec<Written>, LogError> {
-        self.inner.commit(owner, units)
-    }
-    fn cursor(&self, sink: &str, partition: Partition) -> Result<Option<SinkCursor>, LogError> {
-        self.inner.cursor(sink, partition)
-    }
-    fn store_cursor(&self, sink: &str, partition: Partition, cursor: SinkCursor) -> Result<(), LogError> {
-        self.inner.store_cursor(sink, partition, cursor)
-    }
-    fn sinks(&self) -> Result<Vec<String>, LogError> {
-        self.inner.sinks()
-    }
-    fn forget_sink(&self, sink: &str) -> Result<(), LogError> {
-        self.inner.forget_sink(sink)
-    }
-    fn hold(&self, name: &str, log: LogName, partition: Partition, from: Option<u64>) {
-        self.inner.hold(name, log, partition, from);
-    }
-    fn trim(&self) -> Result<u64, LogError> {
-        self.inner.trim()
-    }
-    fn usage(&self) -> Usage {
-        self.inner.usage()
-    }
 }
 
 /// Six records of `audit`.
-fn late(shown: u64, step: u64, marker: u64) -> (tempfile::TempDir, Late) {
+fn late(shown: u64, step: u64, marker: u64) -> (tempfile::TempDir, Through<Late>) {
     let dir = tempfile::tempdir().unwrap();
     let inner = EmbeddedLog::open(dir.path(), Options { partitions: 1, ..Options::default() }).unwrap();
     let owner = inner.fence(0).unwrap();
     commit(&*inner, &owner, unit(1, &[], &["a0", "a1", "a2", "a3", "a4", "a5"], 0));
-    (dir, Late { inner, shown: AtomicU64::new(shown), step, marker, waits: Mutex::default() })
+    (dir, Through(Late { inner, shown: AtomicU64::new(shown), step, marker, waits: Mutex::default() }))
 }
 
-fn each(log: &Late, range: Range<u64>) -> Result<Vec<u64>, LogError> {
+fn each(log: &Through<Late>, range: Range<u64>) -> Result<Vec<u64>, LogError> {
     let mut seen = Vec::new();
     scan::each(log, LogName::Audit, 0, range, |entry| {
         assert_eq!(entry.record, record(format!("a{}", entry.offset)));
@@ -106,13 +73,13 @@ fn range_is_waited_for_and_seen_once_in_order() {
     for (shown, step, waits) in [(6, 0, vec![]), (0, 1, vec![0, 1, 2, 3, 4]), (2, 2, vec![2, 4]), (1, 100, vec![1])] {
         let (_dir, log) = late(shown, step, u64::MAX);
         assert_eq!(each(&log, 0..5).unwrap(), [0, 1, 2, 3, 4], "{shown} {step}");
-        assert_eq!(*log.waits.lock().unwrap(), waits, "{shown} {step}");
+        assert_eq!(*log.0.waits.lock().unwrap(), waits, "{shown} {step}");
     }
     // Nothing beyond the range is waited for, and an empty range for nothing.
     let (_dir, log) = late(3, 0, u64::MAX);
     assert_eq!(each(&log, 1..3).unwrap(), [1, 2]);
     assert_eq!(each(&log, 6..6).unwrap(), [0; 0]);
-    assert!(log.waits.lock().unwrap().is_empty());
+    assert!(log.0.waits.lock().unwrap().is_empty());
 }
 
 #[test]
@@ -120,7 +87,7 @@ fn range_that_stays_away_is_an_error_that_says_where() {
     let (_dir, log) = late(4, 0, u64::MAX);
     let error = each(&log, 0..6).unwrap_err().to_string();
     assert_eq!(error, "reading audit of partition 0 up to 6: nothing is readable from 4 on");
-    assert!(log.waits.lock().unwrap().iter().all(|at| *at == 4));
+    assert!(log.0.waits.lock().unwrap().iter().all(|at| *at == 4));
 }
 
 #[test]
@@ -128,11 +95,11 @@ fn offsets_without_records_end_a_range() {
     // Offsets 4 and 5 are markers: the bounds say that they are there, and reading never will.
     let (_dir, log) = late(6, 0, 4);
     assert_eq!(each(&log, 2..6).unwrap(), [2, 3]);
-    assert!(log.waits.lock().unwrap().is_empty());
+    assert!(log.0.waits.lock().unwrap().is_empty());
     // The same, where the markers show themselves late.
     let (_dir, log) = late(4, 2, 4);
     assert_eq!(each(&log, 2..6).unwrap(), [2, 3]);
-    assert_eq!(*log.waits.lock().unwrap(), [4]);
+    assert_eq!(*log.0.waits.lock().unwrap(), [4]);
 }
 
 #[test]
