@@ -5,6 +5,10 @@
 //!            └──────◀─ held ───┘
 //! ```
 
+mod account;
+
+use account::Account;
+
 use crate::assignment::Assignment;
 use crate::committer::{Committer, Sealed};
 use crate::epoch::{EpochBounds, EpochInput, Gathering};
@@ -21,17 +25,16 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 use tidegate_ingest_http::Catalogs;
 use tidegate_operators::script::Host;
-use tidegate_operators::stages::settle::{SettleError, Settled};
-use tidegate_schemas::block::{Attribution, Block, EpochHeader};
-use tidegate_schemas::commit::{Behind, CommitRecord, Counts, Fault, SnapshotRef};
+use tidegate_operators::stages::settle::SettleError;
+use tidegate_schemas::block::Attribution;
+use tidegate_schemas::commit::Fault;
 use tidegate_schemas::definition::Quarantine;
 use tidegate_schemas::envelope::EnvelopeError;
 use tidegate_schemas::ids::{Epoch, Partition, Position, Revision};
 use tidegate_schemas::limits::{
     EPOCHS_UNDER_WAY_MAX, READ_BYTES_MAX, RECORD_BYTES_MAX, SEALED_BYTES_MAX, SEALING_STOPS_PERCENT, SNAPSHOTS_PERCENT,
 };
-use tidegate_schemas::log::{CommitUnit, Entry, EventLog, LogError, LogName, Record};
-use tidegate_schemas::system::SystemTable;
+use tidegate_schemas::log::{Entry, EventLog, LogError, LogName};
 use tidegate_schemas::time::Micros;
 use timely::worker::Worker;
 use tokio::sync::mpsc;
@@ -162,20 +165,6 @@ impl Ahead {
     }
 }
 
-/// What the next commit record continues.
-struct Account {
-    next: Epoch,
-    recorded_at: Micros,
-    revision: Revision,
-    totals: Counts,
-    rows_total: u64,
-    snapshot: Option<SnapshotRef>,
-    /// Bytes of blocks since it was taken.
-    output_bytes: u64,
-    /// Not yet referred to by any commit.
-    unreferred: bool,
-}
-
 impl Partitioned {
     /// Goes on with a partition that was taken over.
     pub fn begin(
@@ -187,16 +176,7 @@ impl Partitioned {
         worker: &mut Worker,
     ) -> Result<Self, PartitionError> {
         let Recovered { owner, last, duplicates, raw } = recovered;
-        let account = Account {
-            next: last.as_ref().map_or(1, |c| c.epoch + 1),
-            recorded_at: last.as_ref().map_or(0, |c| c.recorded_at),
-            revision: last.as_ref().map_or(0, |c| c.revision),
-            totals: last.as_ref().map(|c| c.totals).unwrap_or_default(),
-            rows_total: last.as_ref().map_or(0, |c| c.rows_total),
-            snapshot: last.as_ref().and_then(|c| c.snapshot.clone()),
-            output_bytes: 0,
-            unreferred: false,
-        };
+        let account = Account::after(last.as_ref());
         let quarantines = Quarantines::after(last.as_ref().map(|c| c.quarantines.clone()).unwrap_or_default());
         let time = around.settings.epoch.time;
         let mut gathering = match &last {
@@ -477,63 +457,4 @@ fn skip_gap(partition: Partition, gathering: &mut Gathering, start: u64, accept:
         tracing::warn!(partition, from, start, "requests that were never processed are gone: going on behind them");
     }
     Ok(gaps)
-}
-
-impl Account {
-    /// What the epoch writes; the account goes on to the next one.
-    fn unit(&mut self, input: &EpochInput, settled: Settled, behind: Vec<Behind>, quarantines: Vec<Quarantine>) -> CommitUnit {
-        let clean_rows: u64 = settled.rows.iter().filter(|r| SystemTable::named(&r.table).is_none()).map(|r| r.rows).sum();
-        self.totals = self.totals.plus(settled.counts);
-        self.rows_total += clean_rows;
-        self.next = input.of.epoch + 1;
-        self.recorded_at = input.of.recorded_at;
-        self.revision = input.catalog.revision();
-        let audit_blocks = settled.audit.len() as u32;
-        let bytes = settled.clean.iter().chain(&settled.audit).map(|b| b.stream.len() as u64).sum();
-        self.output_bytes += bytes;
-        let header = |blocks: usize| EpochHeader {
-            epoch: input.of.epoch,
-            recorded_at: input.of.recorded_at,
-            revision: input.catalog.revision(),
-            cut: input.catalog.cut(),
-            blocks: blocks as u32,
-            audit: audit_blocks,
-            bytes,
-        };
-        let records = |blocks: Vec<Block>| -> Vec<Record> {
-            std::iter::once(header(blocks.len()).into_record()).chain(blocks.into_iter().map(Block::into_record)).collect()
-        };
-        let audit = if settled.audit.is_empty() { Vec::new() } else { records(settled.audit) };
-        let record = CommitRecord {
-            epoch: input.of.epoch,
-            partition: input.of.partition,
-            raw_from: input.from,
-            raw_to: input.to,
-            behind,
-            revision: self.revision,
-            recorded_at: self.recorded_at,
-            templates: settled.templates,
-            counts: settled.counts,
-            tenants: settled.tenants,
-            rows: settled.rows,
-            totals: self.totals,
-            rows_total: self.rows_total,
-            clean: 0..0,
-            audit: 0..0,
-            output_hash: settled.hash,
-            faults: settled.faults,
-            quarantines,
-            snapshot: self.snapshot.clone(),
-        };
-        let raw_next = record.settled_to().offset;
-        CommitUnit {
-            epoch: input.of.epoch,
-            clean: records(settled.clean),
-            audit,
-            commit: Box::new(move |written| {
-                CommitRecord { clean: written.clean.clone(), audit: written.audit.clone(), ..record.clone() }.into_record()
-            }),
-            raw_next,
-        }
-    }
 }

@@ -10,38 +10,40 @@ use crate::scan::{self, ScanError};
 use hashbrown::HashMap;
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use tidegate_ingest_http::{EventState, EventStatus, ReceiptFailure, ReceiptStatus, Receipts, SinkStatus};
+use tidegate_ingest_http::{Catalogs, EventState, EventStatus, ReceiptFailure, ReceiptStatus, Receipts, SinkStatus};
 use tidegate_schemas::BoxFuture;
 use tidegate_schemas::block::{OUTCOMES, OutcomesBlock, Output, Refused, RejectionsRead};
+use tidegate_schemas::catalog::Catalog;
 use tidegate_schemas::commit::CommitRecord;
 use tidegate_schemas::envelope::Envelope;
 use tidegate_schemas::ids::{Epoch, Partition, Position, TenantId};
 use tidegate_schemas::log::{EventLog, LogError, LogName};
 use tidegate_schemas::receipt::Receipt;
-use tidegate_schemas::sink::{CutParameters, Target};
+use tidegate_schemas::sink::Target;
 use tidegate_schemas::system::SystemTable;
 use tidegate_schemas::time::{self, Micros};
 use tidegate_schemas::verdict::{Outcome, Verdict};
-use tidegate_sinks::cut::next_edge;
 
 /// Answers receipts from the log.
 pub struct LogReceipts {
     log: Arc<dyn EventLog>,
     commits: Arc<RecentCommits>,
     sinks: Vec<RunningSink>,
+    catalogs: Arc<dyn Catalogs>,
 }
 
 impl LogReceipts {
-    /// Over a log, and the sinks that this process knows of.
-    pub fn new(log: Arc<dyn EventLog>, commits: Arc<RecentCommits>, sinks: Vec<RunningSink>) -> Self {
-        Self { log, commits, sinks }
+    /// Over a log, and the sinks that this process knows of; the catalog says when they close their cuts.
+    pub fn new(log: Arc<dyn EventLog>, commits: Arc<RecentCommits>, sinks: Vec<RunningSink>, catalogs: Arc<dyn Catalogs>) -> Self {
+        Self { log, commits, sinks, catalogs }
     }
 }
 
 impl Receipts for LogReceipts {
     fn look_up(&self, tenant: &TenantId, receipt: &Receipt) -> BoxFuture<'_, Result<ReceiptStatus, ReceiptFailure>> {
         let (log, commits, sinks) = (Arc::clone(&self.log), Arc::clone(&self.commits), self.sinks.clone());
-        let search = Search { log, commits, sinks, tenant: tenant.clone(), receipt: receipt.clone() };
+        let (catalog, tenant, receipt) = (self.catalogs.current(), tenant.clone(), receipt.clone());
+        let search = Search { log, commits, sinks, catalog, tenant, receipt };
         Box::pin(async move {
             let found = tokio::task::spawn_blocking(move || search.run()).await;
             found.unwrap_or_else(|error| Err(ReceiptFailure::Unavailable(error.to_string())))
@@ -60,6 +62,7 @@ struct Search {
     log: Arc<dyn EventLog>,
     commits: Arc<RecentCommits>,
     sinks: Vec<RunningSink>,
+    catalog: Arc<Catalog>,
     tenant: TenantId,
     receipt: Receipt,
 }
@@ -83,14 +86,6 @@ impl Reason {
             line: refused.line,
         }
     }
-}
-
-/// What the log says of a record in an epoch.
-struct Audited {
-    outcomes: Vec<Outcome>,
-    reasons: HashMap<u32, Reason>,
-    /// How sinks cut, from the next edge on: told for the edge at hand, which a change of it may make wrong once.
-    cut: Option<CutParameters>,
 }
 
 /// Which sinks have the rows of an epoch, and which have all rows up to it.
@@ -148,7 +143,7 @@ impl Search {
             };
             let to = commit.range_of(&self.tenant).end;
             let end = if to.offset > offset { all } else { to.ordinal.min(all) };
-            let Audited { mut outcomes, reasons, cut } = self.audit(partition, &commit, offset)?;
+            let (mut outcomes, reasons) = self.audit(partition, &commit, offset)?;
             outcomes.retain(|o| (at.ordinal..end).contains(&o.at.ordinal));
             // The same for all events of a commit: sinks are asked once, and only where somebody's rows are there.
             let is_any = |verdict| outcomes.iter().any(|o| o.verdict == verdict);
@@ -157,7 +152,7 @@ impl Search {
                 before: if is_any(Verdict::Duplicate) { self.sinks_so_far(partition, commit.epoch)? } else { Vec::new() },
             };
             if delivered.rows.iter().chain(&delivered.before).any(|sink| !sink.durable) {
-                *edge = (*edge).max(cut.map(|cut| next_edge(commit.recorded_at, &cut)));
+                *edge = (*edge).max(Some(self.catalog.closed_by(commit.recorded_at)));
             }
             events.extend(outcomes.iter().map(|o| settled(&commit, o, reasons.get(&o.index), &delivered)));
             at.ordinal = end;
@@ -197,12 +192,16 @@ impl Search {
     }
 
     /// The outcomes of one record in an epoch, and the reasons of those refused, by index.
-    fn audit(&self, partition: Partition, commit: &CommitRecord, offset: u64) -> Result<Audited, ReceiptFailure> {
+    fn audit(
+        &self,
+        partition: Partition,
+        commit: &CommitRecord,
+        offset: u64,
+    ) -> Result<(Vec<Outcome>, HashMap<u32, Reason>), ReceiptFailure> {
         let fail = |e| ScanError::Block(partition, e);
-        let (mut outcomes, mut reasons, mut cut) = (Vec::new(), HashMap::new(), None);
+        let (mut outcomes, mut reasons) = (Vec::new(), HashMap::new());
         scan::each(&*self.log, LogName::Audit, partition, commit.audit.clone(), |entry| {
             match Output::read(&entry.record).map_err(fail)? {
-                Output::Header(header) => cut = Some(header.cut),
                 Output::Block(block) if block.table == OUTCOMES => {
                     let all = OutcomesBlock::read(&block.batch().map_err(fail)?).map_err(fail)?;
                     outcomes.extend(all.into_iter().filter(|o| o.at.offset == offset));
@@ -217,7 +216,7 @@ impl Search {
             Ok::<_, ScanError>(())
         })
         .map_err(failure)?;
-        Ok(Audited { outcomes, reasons, cut })
+        Ok((outcomes, reasons))
     }
 }
 

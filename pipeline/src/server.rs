@@ -39,7 +39,6 @@ use tidegate_schemas::sink::Sink;
 use tidegate_schemas::system::SystemTable;
 use tidegate_schemas::time::{self, Micros};
 use tidegate_sinks::clickhouse::ClickHouseSink;
-use tidegate_sinks::cut::next_edge;
 use tidegate_sinks::driver::{Driver, DriverOptions, Parked, Progress, TableSelection, cursor_or_start};
 use tidegate_sinks::objects::ObjectsError;
 use tidegate_sinks::parquet::{ParquetOptions, ParquetSink};
@@ -136,7 +135,12 @@ impl Server {
         let edge = Edge {
             log: Arc::clone(&log),
             catalog: Arc::clone(&follower) as Arc<dyn Catalogs>,
-            receipts: Arc::new(LogReceipts::new(Arc::clone(&log), Arc::clone(&commits), sinks.clone())),
+            receipts: Arc::new(LogReceipts::new(
+                Arc::clone(&log),
+                Arc::clone(&commits),
+                sinks.clone(),
+                Arc::clone(&follower) as Arc<dyn Catalogs>,
+            )),
             clock: now,
             operations: Arc::new(Process {
                 metrics,
@@ -189,8 +193,13 @@ async fn publish_at_start(config: &Config, publisher: &Publisher) -> anyhow::Res
     let cut = publisher.publish(vec![Definition::Cut(config.cut)], Extent::Part, "configuration").await?;
     if before.revision() > 0 && before.cut().edge_seconds != config.cut.edge_seconds {
         let (old, new) = (before.cut().edge_seconds, config.cut.edge_seconds);
-        let from = time::format(next_edge((publisher.now)(), &before.cut()));
-        tracing::info!(old, new, from, "cut.edge_seconds is another now: sinks close what is open at the old edge once more, at `from`");
+        let from = time::format(before.cut().next_edge((publisher.now)()));
+        tracing::info!(
+            old,
+            new,
+            from,
+            "cut.edge_seconds is another now; sinks close what is open once more at the old edge, and go by the new one from then on"
+        );
     }
     let mut revision = cut.revision;
     if let Some(folder) = &config.definitions.folder {

@@ -8,6 +8,7 @@ use crate::ids::{CredentialId, NodeId, Revision, SourceId, TableId, TemplateId, 
 use crate::limits::{CATALOG_DEFINITIONS_MAX, TREE_DEPTH_MAX};
 use crate::sink::CutParameters;
 use crate::table::{Table, TableError};
+use crate::time::Micros;
 use hashbrown::HashMap;
 use std::sync::Arc;
 
@@ -68,6 +69,8 @@ pub struct Catalog {
     keys: HashMap<CredentialId, Arc<ApiKey>>,
     quarantines: HashMap<TenantId, HashMap<String, Arc<Quarantine>>>,
     cut: CutParameters,
+    /// Those in effect before, up to the edge that came next when they were changed.
+    cut_before: Option<(CutParameters, Micros)>,
 }
 
 /// Why a change cannot be applied.
@@ -185,6 +188,7 @@ impl Catalog {
         if change.revision != self.revision + 1 {
             return Err(CatalogError::Gap { newest: self.revision, found: change.revision });
         }
+        let cut = self.cut;
         match (&change.after, &change.before) {
             (Some(after), before) => {
                 if before.is_none() && self.len() >= CATALOG_DEFINITIONS_MAX {
@@ -195,8 +199,19 @@ impl Catalog {
             (None, Some(before)) => self.remove(before)?,
             (None, None) => {}
         }
+        if self.cut != cut {
+            let held = self.cut_before.filter(|(_, until)| change.at < *until).map_or(cut, |(before, _)| before);
+            self.cut_before = Some((held, held.next_edge(change.at)));
+        }
         self.revision = change.revision;
         Ok(())
+    }
+
+    /// The recorded time by which sinks close what they take in at this one. They may close it before; changed parameters hold
+    /// from their next edge on.
+    pub fn closed_by(&self, at: Micros) -> Micros {
+        let edge = self.cut.next_edge(at);
+        self.cut_before.filter(|(_, until)| at < *until).map_or(edge, |(before, _)| edge.max(before.next_edge(at)))
     }
 
     fn put(&mut self, definition: &Definition) -> Result<(), CatalogError> {

@@ -3,7 +3,7 @@
 use crate::BoxFuture;
 use crate::ids::{Epoch, LogId, Partition, TenantId};
 use crate::limits;
-use crate::time::Micros;
+use crate::time::{self, Micros};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
@@ -40,6 +40,15 @@ impl Default for CutParameters {
             edge_seconds: limits::CUT_EDGE_SECONDS as u64,
             edge_bytes: limits::CUT_EDGE_BYTES as u64,
         }
+    }
+}
+
+impl CutParameters {
+    /// The recorded time from which on no cut reaches back to `at`: the next common edge, or the next day.
+    pub fn next_edge(&self, at: Micros) -> Micros {
+        let after = |every: Micros| at.div_euclid(every).saturating_add(1).saturating_mul(every);
+        let edge = i64::try_from(self.edge_seconds.max(1)).unwrap_or(i64::MAX).saturating_mul(1_000_000);
+        after(edge).min(after(time::DAY))
     }
 }
 

@@ -58,6 +58,8 @@ pub(crate) enum Ended<L> {
     Invalid(StageName, L),
     /// The decoder's errors.
     Errors(L),
+    /// What the decoder returned: without data, and with something that is not its.
+    NoData(L),
     /// The validator's two results.
     Refused(L, L),
     /// Left out on purpose.
@@ -92,7 +94,7 @@ pub(crate) mod names {
         };
     }
     names! {
-        VALUE = "value", DECODED = "decoded", ERRORS = "errors", DATA = "data", CODE = "code", DETAIL = "detail", POINTER = "pointer",
+        VALUE = "value", DECODED = "decoded", ERRORS = "errors", WARNINGS = "warnings", DATA = "data", CODE = "code", DETAIL = "detail", POINTER = "pointer",
         OCCURRED_AT = "occurred_at", EVENT_TYPE = "event_type",
     }
 

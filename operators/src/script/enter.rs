@@ -23,11 +23,11 @@ pub(crate) fn is_input(inputs: &[String], key: &str) -> bool {
 pub(crate) fn f_port(event: &Event, declared: Option<&Payload>, way: &mut Lookup) -> Result<Option<f64>, Rejection> {
     let Some(at) = declared.and_then(|declared| declared.f_port.as_ref()) else { return Ok(None) };
     let Some(value) = way.find(&event.document, at) else { return Ok(None) };
-    if let Some(port) = value.as_f64() {
-        return Ok(Some(port));
-    }
     match value.kind() {
         Kind::Null => return Ok(None),
+        Kind::Int(port @ 0..=255) => return Ok(Some(port as f64)),
+        // As senders write it that know one kind of number.
+        Kind::Float(port) if port.fract() == 0.0 && (0.0..=255.0).contains(&port) => return Ok(Some(port)),
         Kind::Text(text) if text.bytes().all(|b| b.is_ascii_digit()) => {
             if let Ok(port) = text.parse::<u8>() {
                 return Ok(Some(port.into()));
@@ -35,7 +35,7 @@ pub(crate) fn f_port(event: &Event, declared: Option<&Payload>, way: &mut Lookup
         }
         _ => {}
     }
-    let detail = "the port is no number, and no text of digits from 0 to 255";
+    let detail = "the port is no whole number from 0 to 255, and no text of its digits";
     Err(Rejection::new(StageName::Decode, Code::PayloadInvalid, detail).at(at.as_str()))
 }
 

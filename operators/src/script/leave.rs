@@ -79,7 +79,7 @@ pub(crate) fn number(n: f64) -> Scalar<'static> {
     if (i as f64).to_bits() == n.to_bits() && i != i64::MAX { Scalar::Int(i) } else { Scalar::Float(n) }
 }
 
-fn is_null(value: &impl Lent) -> bool {
+pub(crate) fn is_null(value: &impl Lent) -> bool {
     value.scalar(|scalar| matches!(scalar, Scalar::Null))
 }
 
@@ -377,8 +377,26 @@ fn first<L: Lent, T>(table: &L, mut f: impl FnMut(&L) -> T) -> Vec<T> {
 
 /// A decoder's `errors`: a text, or a list of texts.
 pub(crate) fn errors(value: &impl Lent) -> Rejection {
-    let texts = if value.is_table() { first(value, text_of) } else { vec![text_of(value)] };
-    Rejection::new(StageName::Decode, Code::DecodeFailed, texts.join("; "))
+    let told = if value.is_table() { first(value, text_of).join("; ") } else { text_of(value) };
+    // Something else than a list of texts says nothing as one.
+    let detail = if told.is_empty() { format!("errors is {}", text_of(value)) } else { told };
+    Rejection::new(StageName::Decode, Code::DecodeFailed, detail)
+}
+
+/// A decoder's result that has no `data`, and something that nobody would read.
+pub(crate) fn no_data(result: &impl Lent) -> Rejection {
+    // The order of a walk depends on how the table grew: the least is told.
+    let mut other: Option<String> = None;
+    let walked = result.each(|key, _, _| {
+        let name = key_text(key, str::to_owned).unwrap_or_else(|| format!("a key that is a {}", key.name()));
+        if !["errors", "warnings"].contains(&name.as_str()) && other.as_ref().is_none_or(|other| name < *other) {
+            other = Some(name);
+        }
+        Ok::<_, std::convert::Infallible>(())
+    });
+    let (Ok(()), other) = (walked, other.unwrap_or_default());
+    let detail = format!("decode returned {other} and no data: what was decoded goes into data, beside it there are errors and warnings");
+    Rejection::new(StageName::Decode, Code::ResultInvalid, cut(detail, REJECTION_DETAIL_BYTES_MAX))
 }
 
 fn text_of(value: &impl Lent) -> String {

@@ -56,7 +56,12 @@ fn stages(functions: &[Option<Function>; 3], of: &Crossed<'_>) -> mlua::Result<E
             Value::Table(list) if list.is_empty() => {}
             _ => return Ok(Ended::Errors(Safe(errors))),
         }
-        data = Some(table.raw_get::<Value>("data")?);
+        let found: Value = table.raw_get("data")?;
+        let is_known = |key: &Value| key.as_string().is_some_and(|key| key == "errors" || key == "warnings");
+        if found.is_nil() && table.pairs::<Value, Value>().flatten().any(|(key, _)| !is_known(&key)) {
+            return Ok(Ended::NoData(Safe(out)));
+        }
+        data = Some(found);
     }
     let event = event(lua, of.event, of.inputs, data.is_some())?;
     if let Some(data) = &data {

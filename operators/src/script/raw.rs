@@ -108,6 +108,7 @@ struct Frame<'a> {
 enum End {
     Invalid(StageName),
     Errors,
+    NoData,
     Refused,
     Filtered,
     Rows,
@@ -300,6 +301,7 @@ pub(crate) fn cross<R>(crossing: &Crossing, pins: &mut Pins, of: &Crossed<'_>, r
                 return read(Ok(match end {
                     End::Invalid(stage) => Ended::Invalid(stage, slot(0)),
                     End::Errors => Ended::Errors(slot(0)),
+                    End::NoData => Ended::NoData(slot(0)),
                     End::Refused => Ended::Refused(slot(0), slot(1)),
                     End::Filtered => Ended::Filtered,
                     End::Rows => Ended::Rows(slot(0)),
@@ -443,6 +445,11 @@ impl Frame<'_> {
             lua_settop(l, out);
             pinned(l, names::DATA);
             lua_rawget(l, out);
+            if lua_type(l, -1) == LUA_TNIL && has_others(l, out) {
+                lua_settop(l, out);
+                self.end = End::NoData;
+                return false;
+            }
             true
         }
     }
@@ -650,6 +657,27 @@ unsafe fn is_empty(l: *mut lua_State, table: c_int) -> bool {
         let next = lua_rawiter(l, table, 0);
         lua_settop(l, top);
         next < 0
+    }
+}
+
+/// Whether a decoder's result has members besides `errors` and `warnings`, within [`stages`].
+unsafe fn has_others(l: *mut lua_State, table: c_int) -> bool {
+    // SAFETY: there is a table at `table`, by the caller; the stack has room, and what was pushed is taken off.
+    unsafe {
+        let (top, mut place) = (lua_gettop(l), 0);
+        loop {
+            place = lua_rawiter(l, table, place);
+            if place < 0 {
+                return false;
+            }
+            pinned(l, names::ERRORS);
+            pinned(l, names::WARNINGS);
+            let is_known = lua_rawequal(l, top + 1, top + 3) != 0 || lua_rawequal(l, top + 1, top + 4) != 0;
+            lua_settop(l, top);
+            if !is_known {
+                return true;
+            }
+        }
     }
 }
 

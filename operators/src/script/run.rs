@@ -282,6 +282,7 @@ fn outcome<L: Lent>(work: &Work<'_>, event: &Event, ended: Ended<L>, known: &mut
             Outcome::Rejected(Rejection::new(stage, Code::ResultInvalid, detail))
         }
         Ended::Errors(errors) => Outcome::Rejected(leave::errors(&errors)),
+        Ended::NoData(result) => Outcome::Rejected(leave::no_data(&result)),
         Ended::Refused(verdict, why) => Outcome::Rejected(leave::reasons(&verdict, &why)),
         Ended::Filtered => Outcome::Filtered,
         Ended::Rows(table) => {
@@ -293,6 +294,11 @@ fn outcome<L: Lent>(work: &Work<'_>, event: &Event, ended: Ended<L>, known: &mut
             let first = rows.len();
             let made = leave::decoded(&work.fields, event, table.as_ref(), &mut budget, rows);
             made_rows(made, first, rows)
+        }
+        // Fields by their names are members of it.
+        Ended::Later(Some(data)) if work.template.template.transform.is_none() && !data.is_table() && !leave::is_null(&data) => {
+            let detail = format!("decode returned {} as data, not a table", data.name());
+            rejected(Problem::new(Code::ResultInvalid, detail).below("data"), StageName::Decode)
         }
         Ended::Later(data) => {
             let stage = match work.run.transform {

@@ -246,7 +246,7 @@ impl OpenRecord<'_> {
         let name = |place: &Option<Place>, way| found.text(place.as_ref()?, way).map(|t| Arc::<str>::from(&*t));
         event.event_type = name(&source.source.event_type, &mut self.ways.event_type);
         if let (Some(place), Some(text)) = (&source.source.event_type, &event.event_type)
-            && text.len() > EVENT_TYPE_BYTES_MAX
+            && !(1..=EVENT_TYPE_BYTES_MAX).contains(&text.len())
         {
             return Err(event_type_bytes(text.len()).into_rejection(StageName::Open).at(pointer_of(place)));
         }

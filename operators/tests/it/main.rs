@@ -1,6 +1,7 @@
 //! Integration tests.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+mod declared;
 mod decoded;
 mod drivers;
 mod duplicates;

@@ -272,9 +272,11 @@ fn time_that_cannot_be_read_is_refused_and_an_absent_one_is_not() {
 fn the_type_of_an_event_is_bounded() {
     let of = |bytes: usize| opened(&format!(r#"{{"dev":"d","kind":"{}"}}"#, "k".repeat(bytes)));
     assert_eq!(of(256).event_type.map(|kind| kind.len()), Some(256));
-    let Progress::Rejected(rejection) = of(257).progress else { panic!("a long type was taken") };
-    assert_eq!((rejection.code.as_str(), rejection.pointer.as_str(), rejection.stage), ("out_of_range", "/kind", StageName::Open));
-    assert_eq!(rejection.detail, "event_type has 257 bytes; it has 1 to 256");
+    for bytes in [0, 257] {
+        let Progress::Rejected(rejection) = of(bytes).progress else { panic!("a type of {bytes} bytes was taken") };
+        assert_eq!((rejection.code.as_str(), rejection.pointer.as_str(), rejection.stage), ("out_of_range", "/kind", StageName::Open));
+        assert_eq!(rejection.detail, format!("event_type has {bytes} bytes; it has 1 to 256"));
+    }
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! `tidegate check`: is the configuration sound, and are the definitions, with their scripts and tests?
 
-use crate::definitions::check;
+use crate::definitions::{check, trial};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Check a configuration and its definitions.
+/// Check a configuration and its definitions; warn of names and places that are hardly meant.
 #[derive(clap::Args)]
 pub struct Args {
     /// The configuration.
@@ -28,9 +28,13 @@ pub fn main(args: &Args) -> anyhow::Result<ExitCode> {
     match check::check(&folder) {
         Ok(checked) => {
             let (definitions, tests) = (checked.folder.definitions.len(), checked.tests);
+            let placed = |advice: trial::Advice| format!("{}: {}", folder.join(advice.file).display(), advice.text);
+            let advice: Vec<String> = trial::advice(&checked.folder).into_iter().map(placed).collect();
             if args.json {
-                println!("{}", serde_json::json!({ "configuration": "ok", "definitions": definitions, "tests": tests }));
+                let ok = serde_json::json!({ "configuration": "ok", "definitions": definitions, "tests": tests, "warnings": advice });
+                println!("{ok}");
             } else {
+                super::warn(&advice);
                 println!("configuration ok; {definitions} definitions ok; {tests} tests of templates passed");
             }
             Ok(ExitCode::SUCCESS)

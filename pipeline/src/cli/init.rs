@@ -32,7 +32,7 @@ The key of its source, shown this once and kept nowhere: {key}
 tidegate check --config {dir}/tidegate.toml
 tidegate run   --config {dir}/tidegate.toml
 curl -s localhost:8080/v1/events -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' \\
-  -d '{{\"device\":\"sensor-1\",\"id\":\"1\",\"payload\":\"0929500c1c\",\"port\":2}}'
+  -d '{{\"device\":\"sensor-1\",\"id\":\"sensor-1-1\",\"payload\":\"0929500c1c\",\"port\":2}}'
 tidegate tap   --config {dir}/tidegate.toml --tenant my-tenant --from beginning
 
 Rows are in {dir}/data/tables half a minute later at the latest ([cut] in tidegate.toml).

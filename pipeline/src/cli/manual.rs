@@ -45,6 +45,7 @@ impl Topic {
 pub fn main(args: &Args) -> ExitCode {
     if let Some(topic) = args.topic {
         print!("{}", topic.text());
+        eprintln!("\nFiles that are named here lie in Tidegate's source; the parts of this manual: tidegate manual");
         return ExitCode::SUCCESS;
     }
     for topic in <Topic as clap::ValueEnum>::value_variants() {

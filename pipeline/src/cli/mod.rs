@@ -86,6 +86,11 @@ impl Which {
     }
 }
 
+/// What is hardly meant fails nothing.
+fn warn(advice: &[String]) {
+    advice.iter().for_each(|advice| println!("warning: {advice}"));
+}
+
 /// Tells what a person has to mend: the person always, a program where it asked.
 fn faults(faults: &Faults, json: bool) -> ExitCode {
     if json {

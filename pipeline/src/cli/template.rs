@@ -128,15 +128,10 @@ fn check(of: &Of, single: &Single) -> ExitCode {
     if of.json {
         println!("{}", json!({ "template": "ok", "tests": tests, "warnings": advice }));
     } else {
-        warn(&advice);
+        super::warn(&advice);
         println!("template ok; {tests} tests passed");
     }
     ExitCode::SUCCESS
-}
-
-/// What is hardly meant fails nothing.
-fn warn(advice: &[String]) {
-    advice.iter().for_each(|advice| println!("warning: {advice}"));
 }
 
 fn test(of: &Of, single: &Single, update: bool) -> anyhow::Result<ExitCode> {
@@ -180,7 +175,7 @@ fn test(of: &Of, single: &Single, update: bool) -> anyhow::Result<ExitCode> {
     if of.json {
         println!("{}", json!({ "tests": told, "failed": failed, "warnings": advice }));
     } else {
-        warn(&advice);
+        super::warn(&advice);
         println!("{} tests, {failed} differ", told.len());
     }
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -1,6 +1,7 @@
 use tidegate_schemas::catalog::{Catalog, CatalogError};
 use tidegate_schemas::definition::*;
 use tidegate_schemas::ids::*;
+use tidegate_schemas::sink::CutParameters;
 use tidegate_schemas::table::{Column, Field, FieldType, Table};
 
 fn organization(id: &str, kind: NodeKind, parent: Option<&str>) -> Definition {
@@ -131,6 +132,30 @@ fn sources_are_unique_in_the_tenant_and_free_beyond_it() {
     assert!(catalog.source(&TenantId::new("site").unwrap(), &id).is_none());
     apply(&mut catalog, None, Some(source("site", "lht65"))).unwrap();
     assert!(catalog.source(&TenantId::new("acme").unwrap(), &id).is_none());
+}
+
+#[test]
+fn a_changed_edge_holds_from_the_next_one_on() {
+    let mut catalog = Catalog::default();
+    let closed_by = |catalog: &Catalog, second: i64| catalog.closed_by(second * 1_000_000) / 1_000_000;
+    assert_eq!(closed_by(&catalog, 10), 900);
+    // The edge from a second on, and by when what comes at some seconds is closed.
+    for (edge_seconds, second, closed) in [
+        (60, 30, &[(10, 900), (40, 900), (899, 900), (900, 960)][..]),
+        // A second change before the edge does not bring it forward.
+        (7, 100, &[(200, 900), (900, 903)]),
+        // One to a longer edge is told as that, as long as it is open which of the two it is.
+        (600, 1_000, &[(1_000, 1_200), (1_001, 1_200), (1_200, 1_800)]),
+        (600, 1_100, &[(1_100, 1_200)]),
+    ] {
+        let after = Definition::Cut(CutParameters { edge_seconds, ..CutParameters::default() });
+        let (revision, definition) = (catalog.revision() + 1, after.key());
+        let at = second * 1_000_000;
+        catalog.apply(&Change { revision, definition, version: 1, actor: "test".into(), at, before: None, after: Some(after) }).unwrap();
+        for (second, expected) in closed {
+            assert_eq!(closed_by(&catalog, *second), *expected, "{edge_seconds} at {second}");
+        }
+    }
 }
 
 #[test]

@@ -27,13 +27,6 @@ use tidegate_schemas::time::{self, Micros};
 /// bound over all open cuts holds for many tenants of a few rows as well.
 pub const OPEN_COLUMN_BYTES: u64 = 256;
 
-/// The recorded time from which on no cut reaches back to `at`: the next common edge, or the next day.
-pub fn next_edge(at: Micros, parameters: &CutParameters) -> Micros {
-    let after = |every: Micros| at.div_euclid(every).saturating_add(1).saturating_mul(every);
-    let edge = i64::try_from(parameters.edge_seconds.max(1)).unwrap_or(i64::MAX).saturating_mul(1_000_000);
-    after(edge).min(after(time::DAY))
-}
-
 /// Rows of one target from one block.
 #[derive(Clone, Debug)]
 pub struct Piece {
@@ -166,7 +159,7 @@ impl Cutter {
                     return Err(CutError::Order { partition: self.partition, epoch: header.epoch, after: before.epoch });
                 }
                 begun.edge =
-                    header.recorded_at >= next_edge(before.recorded_at, &self.parameters) || self.since_edge >= self.parameters.edge_bytes;
+                    header.recorded_at >= self.parameters.next_edge(before.recorded_at) || self.since_edge >= self.parameters.edge_bytes;
                 if begun.edge {
                     self.since_edge = 0;
                     self.close_where(|_, _| true)?;

@@ -45,6 +45,7 @@ pub fn advice(folder: &Folder) -> Vec<Advice> {
         seen.iter().for_each(|seen| names(template, table, seen, &prefix, &mut all));
         if !seen.is_empty() {
             pointers(template, &seen, &prefix, &mut all);
+            values(template, table, &seen, &prefix, &mut all);
         }
     }
     all.into_iter().collect()
@@ -92,6 +93,23 @@ fn names(template: &Template, table: &Table, seen: &Seen, prefix: &str, all: &mu
             members.filter(|name| !template.fields.iter().any(|f| f.name == **name)).for_each(|name| told(name, "is left out"));
         }
     }
+}
+
+/// Declared fields that are empty in every row.
+fn values(template: &Template, table: &Table, seen: &[Seen], prefix: &str, all: &mut BTreeSet<Advice>) {
+    let mut rows = seen.iter().flat_map(|seen| &seen.rows).peekable();
+    if rows.peek().is_none() {
+        return;
+    }
+    let mut empty: BTreeSet<&str> = template.fields.iter().map(|f| f.name.as_str()).collect();
+    for row in rows {
+        let given = table.fields.iter().zip(&row.cells).filter(|(_, cell)| **cell != Cell::Null);
+        given.for_each(|(field, _)| drop(empty.remove(field.name.as_str())));
+    }
+    all.extend(empty.into_iter().map(|name| {
+        let text = format!("field `{name}` has a value in no test's row: is it misspelt in a script, or is a test missing?");
+        Advice { file: format!("{prefix}template.toml"), text }
+    }));
 }
 
 /// Pointers of rules and entries that lead to nothing in every event.

@@ -146,6 +146,13 @@ pub fn trace(template: &Template, table: &Table, payload: &[u8], taken: &Taken) 
 
 /// What is wrong with an `--event` that has nothing to go around.
 const NOT_AROUND: &str = "--event is what goes around the device's bytes alone";
+/// And with a port.
+const NOT_BESIDE: &str = "--f-port stands beside the device's bytes alone";
+
+/// What is given that only belongs to a device's bytes.
+fn misplaced(taken: &Taken) -> Option<&'static str> {
+    taken.event.as_ref().map(|_| NOT_AROUND).or(taken.f_port.map(|_| NOT_BESIDE))
+}
 
 fn by(template: &Template, stage: StageName) -> String {
     if let Some((file, _)) = script_of(template, stage) {
@@ -164,8 +171,8 @@ fn input(template: &Template, payload: &[u8], taken: &Taken) -> Result<Input, St
     if let Some(form) =
         text.and_then(|t| serde_json::from_str::<TestForm<'_>>(t).ok()).filter(|f| f.event.is_some() || f.bytes_hex.is_some())
     {
-        if taken.event.is_some() {
-            return Err(format!("{NOT_AROUND}, and this is a test, which has its own"));
+        if let Some(what) = misplaced(taken) {
+            return Err(format!("{what}, and this is a test, which has its own"));
         }
         let mut input = form.input(template)?;
         if let Some(asset) = &taken.asset {
@@ -176,9 +183,9 @@ fn input(template: &Template, payload: &[u8], taken: &Taken) -> Result<Input, St
     let in_event = template.payload.as_ref().map(|p| p.at.is_some());
     let is_event = text.is_some_and(|t| serde_json::from_str::<Map<String, Value>>(t).is_ok());
     let is_bytes = in_event == Some(true) && !is_event;
-    if taken.event.is_some() && !is_bytes {
+    if let Some(what) = misplaced(taken).filter(|_| !is_bytes) {
         let why = if is_event { "this is an event already" } else { "the template has no place for them in an event (payload.at)" };
-        return Err(format!("{NOT_AROUND}, and {why}"));
+        return Err(format!("{what}, and {why}"));
     }
     let (bytes, raw) = match in_event {
         // Bytes of the device: as digits where people wrote them, else as they are.
