@@ -103,8 +103,9 @@ fn values(template: &Template, table: &Table, seen: &[Seen], prefix: &str, all: 
     }
     let mut empty: BTreeSet<&str> = template.fields.iter().map(|f| f.name.as_str()).collect();
     for row in rows {
-        let given = table.fields.iter().zip(&row.cells).filter(|(_, cell)| **cell != Cell::Null);
-        given.for_each(|(field, _)| drop(empty.remove(field.name.as_str())));
+        for (field, _) in table.fields.iter().zip(&row.cells).filter(|(_, cell)| **cell != Cell::Null) {
+            empty.remove(field.name.as_str());
+        }
     }
     all.extend(empty.into_iter().map(|name| {
         let text = format!("field `{name}` has a value in no test's row: is it misspelt in a script, or is a test missing?");
