@@ -193,7 +193,7 @@ async fn publish_at_start(config: &Config, publisher: &Publisher) -> anyhow::Res
     let cut = publisher.publish(vec![Definition::Cut(config.cut)], Extent::Part, "configuration").await?;
     if before.revision() > 0 && before.cut().edge_seconds != config.cut.edge_seconds {
         let (old, new) = (before.cut().edge_seconds, config.cut.edge_seconds);
-        let from = time::format(before.cut().next_edge((publisher.now)()));
+        let from = time::format(before.closed_by((publisher.now)()));
         tracing::info!(
             old,
             new,

@@ -73,6 +73,9 @@ pub struct Catalog {
     cut_before: Option<(CutParameters, Micros)>,
 }
 
+/// Owners of a template that is named from elsewhere which are told.
+const OWNERS_TOLD: usize = 3;
+
 /// Why a change cannot be applied.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CatalogError {
@@ -199,7 +202,8 @@ impl Catalog {
             (None, Some(before)) => self.remove(before)?,
             (None, None) => {}
         }
-        if self.cut != cut {
+        // Nothing was cut before the first change.
+        if self.cut != cut && self.revision > 0 {
             let held = self.cut_before.filter(|(_, until)| change.at < *until).map_or(cut, |(before, _)| before);
             self.cut_before = Some((held, held.next_edge(change.at)));
         }
@@ -300,6 +304,10 @@ impl Catalog {
             return Err(missing(definition, format!("template {name}")));
         }
         owners.sort();
+        if let Some(more) = owners.len().checked_sub(OWNERS_TOLD).filter(|more| *more > 0) {
+            owners.truncate(OWNERS_TOLD);
+            owners.push(format!("{more} more"));
+        }
         let (owners, above) = (owners.join(" and "), node.ancestors.iter().map(place).collect::<Vec<_>>().join(", "));
         let places = format!("{name}, which is not there for {id}: it stands below {owners}, and {id} finds those below {above}");
         Err(CatalogError::Elsewhere { what: what(definition), places })

@@ -143,12 +143,12 @@ impl Document {
         self.form.as_ref()
     }
 
-    /// The value at a place of its form; at the place of a name that as a text.
+    /// The value at a place of its form, which it must be of; at the place of a name that as a text.
     pub fn at(&self, place: usize) -> Value<'_> {
         Value { document: self, at: place }
     }
 
-    /// The scalar of this number in its form.
+    /// The scalar of this number in its form, which it must be of.
     #[inline]
     pub fn scalar(&self, number: usize) -> Kind<'_> {
         self.kind(self.nodes[number])
@@ -180,7 +180,7 @@ impl Document {
             && self.text(node) == text
     }
 
-    /// A document without nodes is one `null`: every event begins and ends as one.
+    /// A document without nodes and form is one `null`: every event begins and ends as one.
     #[inline]
     fn node(&self, at: usize) -> Node {
         let at = match self.form.as_ref().map(|form| form.node(at)) {

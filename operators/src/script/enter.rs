@@ -27,7 +27,7 @@ pub(crate) fn f_port(event: &Event, declared: Option<&Payload>, way: &mut Lookup
         Kind::Null => return Ok(None),
         Kind::Int(port @ 0..=255) => return Ok(Some(port as f64)),
         // As senders write it that know one kind of number.
-        Kind::Float(port) if port.fract() == 0.0 && (0.0..=255.0).contains(&port) => return Ok(Some(port)),
+        Kind::Float(port) if port.fract() == 0.0 && (0.0..=255.0).contains(&port) => return Ok(Some(port.abs())),
         Kind::Text(text) if text.bytes().all(|b| b.is_ascii_digit()) => {
             if let Ok(port) = text.parse::<u8>() {
                 return Ok(Some(port.into()));

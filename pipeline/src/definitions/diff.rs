@@ -305,6 +305,11 @@ impl<'a> Trial<'a> {
                 true
             }
             Err(CatalogError::Missing { missing, .. }) if self.is_absent(&missing) => false,
+            Err(CatalogError::Elsewhere { .. })
+                if change.after.as_ref().and_then(template_of).is_some_and(|name| self.is_absent(&format!("template {name}"))) =>
+            {
+                false
+            }
             Err(cause) => {
                 self.refusals.push(Refusal { definition: key.clone(), cause: cause.into() });
                 false
@@ -315,6 +320,15 @@ impl<'a> Trial<'a> {
     fn is_absent(&self, missing: &str) -> bool {
         // A key misses "source x of tenant".
         self.absent.contains(missing) || missing.split_once(" of ").is_some_and(|(start, _)| self.absent.contains(start))
+    }
+}
+
+/// The template that a definition names.
+fn template_of(definition: &Definition) -> Option<&str> {
+    match definition {
+        Definition::Source(source) => source.template.as_deref(),
+        Definition::Asset(asset) => asset.template.as_deref(),
+        _ => None,
     }
 }
 

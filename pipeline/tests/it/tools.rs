@@ -82,7 +82,8 @@ fn a_new_place_takes_events_at_once() {
     let server = place.start(&Options { args: vec!["--listen".into(), "127.0.0.1:0".into()], ..Options::default() });
     let log = std::fs::read_to_string(&server.log).unwrap();
     assert!(log.contains("cut.edge_seconds is another now") && log.contains("old=30 new=7200"), "{log}");
-    let event = body.replace("\"1\"", "\"2\"");
+    let event = body.replace("sensor-1-1", "sensor-1-2");
+    assert_ne!(event, body);
     let late = server.client().try_post("/v1/events", key, "application/json", event.as_bytes(), "Prefer: wait=3; sink=*\r\n").unwrap();
     let told = late.json();
     assert_eq!((late.status, &told["state"], &told["events"][0]["state"]), (202, &"processed".into(), &"transformed".into()), "{told}");

@@ -141,7 +141,10 @@ fn a_changed_edge_holds_from_the_next_one_on() {
     assert_eq!(closed_by(&catalog, 10), 900);
     // The edge from a second on, and by when what comes at some seconds is closed.
     for (edge_seconds, second, closed) in [
-        (60, 30, &[(10, 900), (40, 900), (899, 900), (900, 960)][..]),
+        // Nothing was cut by what a new log begins with.
+        (30, 0, &[(10, 30)][..]),
+        (900, 20, &[(20, 900), (30, 900)]),
+        (60, 40, &[(40, 900), (899, 900), (900, 960)]),
         // A second change before the edge does not bring it forward.
         (7, 100, &[(200, 900), (900, 903)]),
         // One to a longer edge is told as that, as long as it is open which of the two it is.

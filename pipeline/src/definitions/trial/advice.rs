@@ -35,10 +35,10 @@ pub fn advice(folder: &Folder) -> Vec<Advice> {
         let Definition::Template(template) = definition else { continue };
         let key = definition.key();
         let Some((_, table)) = templates.find(&key) else { continue };
-        let tests = folder.tests.iter().filter(|test| test.template == key);
-        let seen: Vec<Seen> = tests.filter_map(|test| Seen::of(template, table, test)).collect();
+        let tests: Vec<&TestFile> = folder.tests.iter().filter(|test| test.template == key).collect();
+        let seen: Vec<Seen> = tests.iter().filter_map(|test| Seen::of(template, table, test)).collect();
         let prefix = format!("templates/{}/{}/", template.owner, template.id);
-        if seen.is_empty() {
+        if tests.is_empty() {
             let text = "the template has no tests: write one into tests, or let `tidegate template record` do so from recorded traffic";
             all.insert(Advice { file: format!("{prefix}template.toml"), text: text.to_owned() });
         }

@@ -52,7 +52,8 @@ pub(super) fn values(place: &str, expected: &Value, found: &Value, out: &mut Vec
         }
         _ => {
             let name = place.rsplit('/').find(|step| step.parse::<usize>().is_err()).filter(|_| place.contains('/'));
-            out.push((name.map(str::to_owned), format!("{place} is {}, expected {}", short(found), short(expected))));
+            let (found, expected) = shown(found, expected);
+            out.push((name.map(str::to_owned), format!("{place} is {found}, expected {expected}")));
         }
     }
 }
@@ -65,7 +66,8 @@ pub(super) fn rows(expected: &[Map<String, Value>], found: &[Row], table: &Table
     let mut differences = Vec::new();
     for (i, (expected, found)) in expected.iter().zip(found).enumerate() {
         let mut differs = |name: &str, found: &Value, wanted: &Value| {
-            differences.push((Some(name.to_owned()), format!("row {i}: {name} is {}, expected {}", short(found), short(wanted))));
+            let (found, wanted) = shown(found, wanted);
+            differences.push((Some(name.to_owned()), format!("row {i}: {name} is {found}, expected {wanted}")));
         };
         for (name, value) in expected {
             let found = match name.as_str() {
@@ -125,9 +127,15 @@ pub fn short(value: &Value) -> Value {
     match value {
         Value::String(text) => Value::String(short_text(text)),
         Value::Array(elements) => elements.iter().map(short).collect(),
-        Value::Object(members) => Value::Object(members.iter().map(|(name, value)| (short_text(name), short(value))).collect()),
+        Value::Object(members) => Value::Object(members.iter().map(|(name, value)| (name.clone(), short(value))).collect()),
         other => other.clone(),
     }
+}
+
+/// Two values that differ, as people read them: whole where they would look alike.
+fn shown(found: &Value, expected: &Value) -> (Value, Value) {
+    let cut = (short(found), short(expected));
+    if cut.0 == cut.1 { (found.clone(), expected.clone()) } else { cut }
 }
 
 /// A text as people read it: what is long is cut, and its bytes are told.

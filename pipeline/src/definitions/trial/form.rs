@@ -8,6 +8,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 use tidegate_schemas::definition::{Encoding, Template};
+use tidegate_schemas::limits::EVENT_TYPE_BYTES_MAX;
 use tidegate_schemas::time;
 use tidegate_schemas::verdict::StageName;
 
@@ -69,6 +70,9 @@ impl TestForm<'_> {
         let occurred_at = time("occurred_at", &self.occurred_at)?;
         let (bytes, raw) = self.event_bytes(template)?;
         let asset = self.asset.clone().unwrap_or_else(|| "test-asset".into());
+        if let Some(text) = self.event_type.as_ref().filter(|text| !(1..=EVENT_TYPE_BYTES_MAX).contains(&text.len())) {
+            return Err(format!("event_type has {} bytes; it has 1 to {EVENT_TYPE_BYTES_MAX}", text.len()));
+        }
         let (attributes, meta, event_type) = (self.attributes.clone(), self.meta.clone(), self.event_type.clone());
         Ok(Input { bytes: bytes.into(), raw, asset, attributes, meta, received_at, occurred_at, event_type })
     }

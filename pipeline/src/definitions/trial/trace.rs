@@ -187,6 +187,9 @@ fn input(template: &Template, payload: &[u8], taken: &Taken) -> Result<Input, St
         let why = if is_event { "this is an event already" } else { "the template has no place for them in an event (payload.at)" };
         return Err(format!("{what}, and {why}"));
     }
+    if taken.f_port.is_some() && template.payload.as_ref().is_some_and(|p| p.f_port.is_none()) {
+        return Err(format!("{NOT_BESIDE}, and the template has no place for it in an event (payload.f_port)"));
+    }
     let (bytes, raw) = match in_event {
         // Bytes of the device: as digits where people wrote them, else as they are.
         Some(true) if is_bytes => around(template, &of_device(text, payload)?, taken.f_port, taken.event.as_deref())?,
