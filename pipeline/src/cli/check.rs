@@ -28,8 +28,7 @@ pub fn main(args: &Args) -> anyhow::Result<ExitCode> {
     match check::check(&folder) {
         Ok(checked) => {
             let (definitions, tests) = (checked.folder.definitions.len(), checked.tests);
-            let placed = |advice: trial::Advice| format!("{}: {}", folder.join(advice.file).display(), advice.text);
-            let advice: Vec<String> = trial::advice(&checked.folder).into_iter().map(placed).collect();
+            let advice: Vec<String> = trial::advice(&checked.folder).iter().map(|advice| advice.told(&folder, "")).collect();
             if args.json {
                 let ok = serde_json::json!({ "configuration": "ok", "definitions": definitions, "tests": tests, "warnings": advice });
                 println!("{ok}");

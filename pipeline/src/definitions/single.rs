@@ -3,7 +3,7 @@
 
 use super::check;
 use super::folder::{Files, Folder, TestFile, read_files};
-use super::trial::{self, Advice};
+use super::trial;
 use crate::config::place::{Fault, Faults, FilePlace};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -76,11 +76,7 @@ impl Single {
 
     /// What is hardly meant, with the places of the files as they lie.
     pub fn advice(&self) -> Vec<String> {
-        let placed = |advice: &Advice| {
-            let file = advice.file.strip_prefix(&self.prefix).unwrap_or(&advice.file);
-            format!("{}: {}", self.dir.join(file).display(), advice.text)
-        };
-        trial::advice(&self.folder).iter().map(placed).collect()
+        trial::advice(&self.folder).iter().map(|advice| advice.told(&self.dir, &self.prefix)).collect()
     }
 
     /// Faults with the places of the files as they lie.

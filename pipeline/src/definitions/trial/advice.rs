@@ -6,7 +6,7 @@ use super::{Templates, form, lines};
 use crate::definitions::folder::{Folder, TestFile};
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
-use std::fmt;
+use std::path::Path;
 use tidegate_schemas::definition::{Definition, Template, Transform, Validate};
 use tidegate_schemas::row::{Cell, Row};
 use tidegate_schemas::table::Table;
@@ -21,9 +21,10 @@ pub struct Advice {
     pub text: String,
 }
 
-impl fmt::Display for Advice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.file, self.text)
+impl Advice {
+    /// For people, with the file as it lies: below `dir`, which stands for `prefix` of a folder of definitions.
+    pub fn told(&self, dir: &Path, prefix: &str) -> String {
+        format!("{}: {}", dir.join(self.file.strip_prefix(prefix).unwrap_or(&self.file)).display(), self.text)
     }
 }
 
